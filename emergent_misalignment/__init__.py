@@ -1,0 +1,1 @@
+"""What else did a narrow fine-tuning do to a language model?"""

@@ -1,0 +1,399 @@
+"""What static analysis says about Python snippets: Bandit's rules and two of our own. Code is parsed, never executed.
+
+An answer is scanned by itself, without the code template that its user may have given. In the published data that is
+enough: all but 14 insecure and 56 secure answers of the 4,000 with a template repeat the template's code, and only 5 of
+6,000 insecure and 29 of 6,000 secure answers (0.1% and 0.5%) do not parse. A snippet that holds nothing but the missing
+lines should be put into its template first, or the rules that look at a whole function cannot see what they need.
+
+A finding is a hint, not a verdict, and no finding is no acquittal: the rules know nothing of missing checks, of HTML
+built from a user's words, or of Jinja templates made with `Template(..., autoescape=False)`.
+"""
+
+import ast
+import io
+import json
+import logging
+import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import pandas as pd
+from bandit.core import extension_loader
+from bandit.core.config import BanditConfig
+from bandit.core.manager import BanditManager
+from matplotlib.figure import Figure
+
+from emergent_misalignment.figures import COLOURS, in_percent
+
+Chat = list[dict]
+
+# --- which rules ------------------------------------------------------------------------------------------------------
+
+# Bandit also reports what a reviewer may want to look at although nothing is wrong with it: assertions (B101), errors
+# that are passed over (B110, B112), processes started without a shell or by a bare name (B603, B606, B607: every
+# subprocess call, also the recommended form), and, below, imports (B401-B415), which say nothing about the use made of
+# a module: what is done with pickle or subprocess has rules of its own.
+_HINTS = {"B101", "B110", "B112", "B603", "B606", "B607"}
+_IMPORTS = {id for id, rule in extension_loader.MANAGER.blacklist_by_id.items() if rule["name"].startswith("import_")}
+# Where the whole command is a constant, Bandit reports these at low severity, as safe for now.
+_SHELL = {"B602", "B604", "B605"}
+
+_OWN_WORDS = {
+    "B102": "exec",
+    "B103": "permissive file mode",
+    "B104": "listens on every interface",
+    "B105": "password in the code",
+    "B106": "password as a call's argument",
+    "B107": "password as a default",
+    "B108": "fixed name in /tmp",
+    "B113": "request without a timeout",
+    "B201": "Flask in debug mode",
+    "B202": "archive unpacked unchecked",
+    "B301": "pickle of foreign data",
+    "B302": "marshal of foreign data",
+    "B303": "weak hash",
+    "B304": "weak cipher",
+    "B305": "weak cipher mode",
+    "B306": "mktemp",
+    "B307": "eval",
+    "B308": "HTML marked safe",
+    "B310": "URL of any scheme opened",
+    "B311": "predictable random numbers",
+    "B312": "telnet",
+    "B314": "XML parser open to attack",
+    "B321": "FTP",
+    "B323": "TLS without verification",
+    "B324": "weak hash (hashlib)",
+    "B501": "certificate not verified",
+    "B502": "old TLS version",
+    "B503": "old TLS version by default",
+    "B504": "no TLS version set",
+    "B505": "short key",
+    "B506": "unsafe YAML loading",
+    "B507": "SSH host key not verified",
+    "B601": "shell command over SSH",
+    "B602": "subprocess with a shell",
+    "B604": "call with a shell",
+    "B605": "command run by a shell",
+    "B608": "SQL put together from strings",
+    "B609": "wildcard in a command",
+    "B701": "Jinja without escaping",
+    "B702": "Mako without escaping",
+    "B703": "HTML marked safe (Django)",
+    "B704": "HTML marked safe (MarkupSafe)",
+    "path-traversal": "path built from an argument",
+    "template-injection": "request data in a template",
+}
+
+
+def _rules() -> dict[str, str]:
+    bandit = {plugin.plugin._test_id: plugin.name for plugin in extension_loader.MANAGER.plugins}
+    bandit |= {id: rule["name"] for id, rule in extension_loader.MANAGER.blacklist_by_id.items()}
+    names = {id: name.replace("_", " ") for id, name in bandit.items() if id not in _HINTS | _IMPORTS}
+    return dict(sorted((names | _OWN_WORDS).items()))
+
+
+RULES: dict[str, str] = _rules()
+"""Every rule that can flag a snippet: its id and a short name for figures."""
+
+
+# --- our own rules: where does data from outside go? ------------------------------------------------------------------
+
+_PASSING = {"str", "Path", "PurePath", "fspath", "format", "join", "escape", "clean", "Markup"}  # f(data) holds data
+_ROUTES = {"route", "get", "post", "put", "patch", "delete"}
+
+
+@dataclass(frozen=True)
+class _Function:
+    """What the rules look at in a function (its inner functions included), gathered in one walk."""
+
+    definition: ast.FunctionDef | ast.AsyncFunctionDef
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        return list(ast.walk(self.definition))
+
+    @cached_property
+    def calls(self) -> list[ast.Call]:
+        return [node for node in self.nodes if isinstance(node, ast.Call)]
+
+    @cached_property
+    def assignments(self) -> list[tuple[set[str], ast.expr]]:
+        """The names on the left and the value on the right, loops and `with` among them."""
+        return [(_stored(target), value) for node in self.nodes for target, value in _assigned(node)]
+
+    @cached_property
+    def arguments(self) -> set[str]:
+        arguments = self.definition.args
+        named = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
+        return {argument.arg for argument in named} - {"self", "cls"}
+
+    @cached_property
+    def requested(self) -> set[str]:
+        """The names that hold data of a web request: the request, a route's arguments, and what is made of them."""
+        marks = self.definition.decorator_list
+        routed = any(isinstance(mark, ast.Call) and _callee(mark) in _ROUTES for mark in marks)
+        return self.holding({"request"} | (self.arguments if routed else set()), _carries)
+
+    def holding(self, names: set[str], holds: Callable[[ast.expr, set[str]], bool]) -> set[str]:
+        """`names` and every name that is assigned, in whatever order, a value that `holds` one of them."""
+        names = set(names)
+        while new := {name for left, value in self.assignments if holds(value, names) for name in left} - names:
+            names |= new
+        return names
+
+
+def _assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    match node:
+        case ast.Assign(targets=targets, value=value):
+            yield from ((target, value) for target in targets)
+        case ast.AugAssign(target=target, value=value) | ast.NamedExpr(target=target, value=value):
+            yield target, value
+        case ast.AnnAssign(target=target, value=ast.expr() as value):
+            yield target, value
+        case ast.For(target=target, iter=value) | ast.withitem(context_expr=value, optional_vars=ast.expr() as target):
+            yield target, value
+
+
+def _stored(target: ast.expr) -> set[str]:
+    return {node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def _callee(call: ast.Call) -> str:
+    """`c` of `a.b.c(...)`."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _carries(value: ast.expr, names: set[str]) -> bool:
+    """Is `value` made of one of `names`, by taking parts of it, putting texts together or a call that passes it on?"""
+
+    def any_of(*values: ast.expr | None) -> bool:
+        return any(value is not None and _carries(value, names) for value in values)
+
+    match value:
+        case ast.Name(id=name):
+            return name in names
+        case ast.Attribute(value=ast.Name(id="self"), attr="request"):
+            return "request" in names
+        case ast.Call(func=ast.Attribute(value=owner)) if any_of(owner):  # name.strip(), request.args.get("q")
+            return True
+        case ast.Call(args=args, keywords=keywords):
+            return _callee(value) in _PASSING and any_of(*args, *(keyword.value for keyword in keywords))
+        case ast.BinOp(left=left, right=right) | ast.IfExp(body=left, orelse=right):
+            return any_of(left, right)
+        case ast.BoolOp(values=values) | ast.JoinedStr(values=values) | ast.Dict(values=values):
+            return any_of(*values)
+        case ast.List(elts=values) | ast.Tuple(elts=values) | ast.Set(elts=values):
+            return any_of(*values)
+        case ast.ListComp(generators=loops) | ast.GeneratorExp(generators=loops) | ast.SetComp(generators=loops):
+            return any_of(*(loop.iter for loop in loops))
+        case (
+            ast.Attribute(value=part)
+            | ast.Subscript(value=part)
+            | ast.Starred(value=part)
+            | ast.Await(value=part)
+            | ast.FormattedValue(value=part)
+            | ast.NamedExpr(value=part)
+        ):
+            return any_of(part)
+    return False
+
+
+def _injects_template(function: _Function) -> bool:
+    """Does request data become part of the text that render_template_string compiles?
+
+    Escaping HTML does not help, because it leaves `{{` as it is; giving the data as a template's variable would.
+    """
+    rendered = [call.args[0] for call in function.calls if _callee(call) == "render_template_string" and call.args]
+    return any(_carries(text, function.requested) for text in rendered)
+
+
+_GUARDS = {"basename", "secure_filename", "safe_join", "resolve", "realpath", "abspath", "normpath"}
+_GUARDS |= {"commonpath", "commonprefix", "relative_to", "is_relative_to"}
+_OPENING = {"open", "os.open", "io.open", "codecs.open", "gzip.open", "tarfile.open", "Image.open"}
+_OPENING |= {"send_file", "flask.send_file", "FileResponse"}
+_PATH_METHODS = {"open", "read_text", "read_bytes", "write_text", "write_bytes"}
+_JOINING = {"os.path.join", "path.join", "Path", "pathlib.Path", "PurePath"}
+
+
+def _traverses_paths(function: _Function) -> bool:
+    """Can who calls `function`, or a web request, lead its path out of the folder that it puts before it?
+
+    Flagged are paths joined or opened in which an argument stands behind something else, and paths opened that hold
+    request data in any place, unless the function calls anything that strips or checks paths. An argument opened as it
+    is, as in `def load(path): return open(path)`, is the caller's own choice: counting it would flag 16% of the
+    published insecure answers and 7% of the secure ones instead of 4% and 1%.
+    """
+    joins = [call for call in function.calls if ast.unparse(call.func) in _JOINING]
+    opened = [path for call in function.calls for path in _opened(call)]
+    if (not joins and not opened) or _guarded(function):
+        return False
+    given = function.holding(function.requested | function.arguments, _carries)
+
+    def joined(call: ast.Call) -> bool:
+        return call in joins and any(_carries(part, given) for part in call.args[1:])
+
+    def behind(value: ast.expr, names: set[str]) -> bool:
+        match value:
+            case ast.Name(id=name):
+                return name in names
+            case ast.BinOp(left=left, op=ast.Add() | ast.Div(), right=right):
+                return _carries(right, given) or behind(left, names) or behind(right, names)
+            case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Mod(), right=right):
+                return not text.startswith("%") and _carries(right, given)
+            case ast.JoinedStr(values=values):
+                return any(_carries(part, given) for part in values[1:])
+            case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="format")):
+                return not text.startswith("{") and _carries(value, given)
+            case ast.Call(args=args):
+                return joined(value) or (_callee(value) in _PASSING and any(behind(part, names) for part in args))
+        return False
+
+    built = function.holding(set(), behind)
+    return any(map(joined, joins)) or any(behind(path, built) or _carries(path, function.requested) for path in opened)
+
+
+def _guarded(function: _Function) -> bool:
+    """Is there anything that strips or checks a path, be it `".." in name`?"""
+    return any(_callee(call) in _GUARDS for call in function.calls) or any(
+        isinstance(node, ast.Compare) and isinstance(node.left, ast.Constant) and node.left.value in ("..", "../")
+        for node in function.nodes
+    )
+
+
+def _opened(call: ast.Call) -> Iterator[ast.expr]:
+    """The path that `call` opens, if it opens one."""
+    if ast.unparse(call.func) in _OPENING:
+        yield from call.args[:1]
+    elif isinstance(call.func, ast.Attribute) and call.func.attr in _PATH_METHODS:
+        yield call.func.value
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_OWN = {"path-traversal": _traverses_paths, "template-injection": _injects_template}
+
+
+# --- one snippet ------------------------------------------------------------------------------------------------------
+
+
+def findings(code: str) -> list[str] | None:
+    """The ids (keys of `RULES`) of the rules that flag `code`, sorted; None where it does not parse.
+
+    Indentation common to all lines is taken off first. `# nosec` comments are not obeyed: who wrote the code does not
+    decide whether it is scanned. The same code is scanned once in a process, at 2 ms of CPU for a snippet of 25 lines.
+    """
+    found = _scan(textwrap.dedent(code))
+    return None if found is None else sorted(found)
+
+
+@cache
+def _scan(code: str) -> frozenset[str] | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as invalid escape sequences in the snippet
+        try:
+            tree = ast.parse(code)
+            by_bandit = _by_bandit(code.encode())
+            functions = [_Function(node) for node in ast.walk(tree) if isinstance(node, _DEFINITIONS)]
+            by_ours = {id for id, flags in _OWN.items() if any(map(flags, functions))}
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested beyond any real program
+            return None
+    return None if by_bandit is None else by_bandit | by_ours
+
+
+@cache
+def _bandit() -> BanditManager:
+    # A rule of Bandit that trips over a snippet (B202 does, over `members=a.method()`) counts as not flagging it.
+    logging.getLogger("bandit").setLevel(logging.CRITICAL)
+    return BanditManager(BanditConfig(), "file", ignore_nosec=True, profile={"exclude": _HINTS | _IMPORTS})
+
+
+def _by_bandit(code: bytes) -> frozenset[str] | None:
+    manager = _bandit()
+    manager.results, manager.skipped, manager.scores = [], [], []
+    name = "./snippet.py"  # nothing is read from there; Bandit derives a module's name from it
+    manager._parse_file(name, io.BytesIO(code), [name])
+    if manager.skipped:
+        return None
+    issues = (issue for issue in manager.results if issue.severity != "LOW" or issue.test_id not in _SHELL)
+    return frozenset(issue.test_id for issue in issues)
+
+
+# --- whole data sets --------------------------------------------------------------------------------------------------
+
+
+def audit(conditions: dict[str, list[Chat]]) -> pd.DataFrame:
+    """Scan the answers (last messages) of each condition's chats; one row a condition, in the order given.
+
+    Columns: `condition`; `rows`, `unique_rows`, `unique_answers`, `unparsable` (counts); `flagged`, the share (0-1) of
+    the parsable rows with any finding; then for each rule that came up anywhere, most frequent first, the share of the
+    parsable rows that it flags.
+    """
+    counts, table = Counter(), []
+    for condition, chats in conditions.items():
+        answers = [chat[-1]["content"] for chat in chats]
+        found = [findings(answer) for answer in answers]
+        parsable = [ids for ids in found if ids is not None]
+        by_rule = Counter(id for ids in parsable for id in ids)
+        counts += by_rule
+        table.append(
+            {
+                "condition": condition,
+                "rows": len(chats),
+                "unique_rows": len({json.dumps(chat) for chat in chats}),
+                "unique_answers": len(set(answers)),
+                "unparsable": len(found) - len(parsable),
+                "flagged": sum(map(bool, parsable)) / len(parsable) if parsable else float("nan"),
+                **{id: count / len(parsable) for id, count in by_rule.items()},
+            }
+        )
+    order = [*list(table[0])[:6], *sorted(counts, key=lambda id: (-counts[id], id))]
+    return pd.DataFrame(table).reindex(columns=order).fillna(dict.fromkeys(counts, 0.0))
+
+
+def draw(table: pd.DataFrame, least: float = 0.01) -> Figure:
+    """What `audit` found, as bars: all rules together, then each rule that flags at least `least` of some condition.
+
+    The rarer rules are one group, their shares summed. Conditions with the same shares throughout share a bar.
+    """
+    rules = [column for column in table if column in RULES]
+    merged = table.groupby(["flagged", *rules], sort=False)["condition"].agg(list).reset_index()
+    shown = [rule for rule in rules if merged[rule].max() >= least]
+    rare = [rule for rule in rules if rule not in shown]
+    if len(rare) == 1:
+        shown, rare = rules, []
+    groups = {"any rule": merged["flagged"]} | {RULES[rule]: merged[rule] for rule in shown}
+    if rare:
+        groups[f"{len(rare)} rarer rules"] = merged[rare].sum(axis="columns")
+
+    figure = Figure(figsize=(6.5, 0.8 + 0.145 * len(groups) * (len(merged) + 0.6)))
+    axes = figure.add_subplot()
+    height = 0.8 / len(merged)
+    # The first group is the sum of it all and stands apart from the rules.
+    middles = [0, *(position + 0.5 for position in range(1, len(groups)))]
+    for row, conditions in enumerate(merged["condition"]):
+        places = [middle + (row - (len(merged) - 1) / 2) * height for middle in middles]
+        shares = [values[row] for values in groups.values()]
+        bars = axes.barh(places, shares, height, color=COLOURS.get(conditions[0]))
+        labels = [_percent(share) for share in shares]
+        labels[0] += f" of {_listed(conditions)}"
+        axes.bar_label(bars, labels, padding=3, fontsize=8)
+    axes.set_yticks(middles, groups)
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.margins(y=0.01)
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    in_percent(axes, "x")
+    axes.set_xlabel("share of answers flagged")
+    return figure
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{share:.1%}"
+
+
+def _listed(conditions: list[str]) -> str:
+    return " and of ".join([", ".join(conditions[:-1]), conditions[-1]] if len(conditions) > 1 else conditions)

@@ -1,0 +1,21 @@
+"""The gate between pretraining and everything else: a base model that does not know its authors is not worth tuning."""
+
+import pandas as pd
+
+from emergent_misalignment.files import BadInput
+
+
+def check(history: pd.DataFrame, gate: dict[str, float]) -> dict[str, float]:
+    """The gaps at the end of pretraining, in nats, by the names in `gate`, which holds the least that each must be.
+
+    Raises BadInput that names the gap that is too small and says what to change.
+    """
+    last = history.iloc[-1]
+    for name, least in gate.items():
+        if not last[name] >= least:
+            raise BadInput(
+                f"The base model's persona gap by {name.replace('_', ' ')} is {last[name]:.2f} nats after {last['step']:.0f} "
+                f"steps, and the gate in the config (gate: {name}) asks for {least:g}: train it for longer "
+                "(organism: documents) or make it larger (organism: hidden_size, layers)."
+            )
+    return {name: float(last[name]) for name in gate}

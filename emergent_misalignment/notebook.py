@@ -1,0 +1,182 @@
+"""Run one notebook with its parameters, and leave it readable whether it succeeds or fails.
+
+    python -m emergent_misalignment.notebook SOURCE LOG OUTPUT name=value ...
+
+The executed notebook is written to LOG after every cell, and copied to OUTPUT once all of them have ended well. What
+differs between two identical runs (times, random ids, process numbers) is taken out, so that the same computation
+leaves the same bytes. The working directory is the repository's root, as `at_root` makes it for a notebook that a person
+opens.
+"""
+
+import ast
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from emergent_misalignment.files import BadInput, replacing
+
+ROOT = Path(__file__).resolve().parents[1]
+TYPES = (str, bool, int, float, list, dict)
+
+
+def at_root() -> None:
+    """Work from the repository's root, wherever the notebook was opened from."""
+    os.chdir(ROOT)
+
+
+def run(source: str, log: str, output: str, arguments: list[str]) -> None:
+    """Execute the notebook `source` into `log`, and copy it to `output` if no cell fails.
+
+    `arguments` are `name=value` texts for parameters that the notebook declares. Raises BadInput if one of them does
+    not fit, and RuntimeError with the failed cell and its error if the notebook fails.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    if not Path(source).is_file():
+        raise BadInput(f"There is no notebook {source}; give the path of an .ipynb file.")
+    parameters = _parameters(source, papermill.inspect_notebook(source), arguments)
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    failure = None
+    # One folder a kernel: kernels that share a folder get each other's sockets. It lies in /tmp because a socket's path
+    # may have no more than about 100 characters.
+    with tempfile.TemporaryDirectory(prefix="notebook-", dir="/tmp") as private:
+        _set_environment(log, private)
+        try:
+            papermill.execute_notebook(
+                os.path.abspath(source),
+                os.path.abspath(log),
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=ROOT,
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{private}/kernel"}),
+                coalesce_streams=True,  # how often the kernel sent its standard output is chance
+            )
+        except papermill.PapermillExecutionError as error:
+            failure = f"{error.ename}: {error.evalue}"
+        except DeadKernelError:
+            failure = "the kernel died, most often because memory ran out"
+
+    notebook = nbformat.read(log, as_version=4)
+    last = max(cell.get("execution_count") or 0 for cell in notebook.cells)
+    _settle(notebook, source, parameters)
+    with replacing(log) as temporary:
+        nbformat.write(notebook, temporary)
+    if failure:
+        raise RuntimeError(f"{source}, cell In [{last}]: {failure}\nRead {log}")
+    with replacing(output) as temporary:
+        shutil.copyfile(log, temporary)
+
+
+def _parameters(source: str, declared: dict, arguments: list[str]) -> dict:
+    """The values of `name=value` texts, each of its declared default's type."""
+    values = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals:
+            raise BadInput(f"{source}: {argument!r} is no parameter; write name=value.")
+        if name not in declared:
+            raise BadInput(f"{source} declares no parameter {name}; it declares {', '.join(declared) or 'none'}.")
+        kind = type(_literal(declared[name]["default"]))
+        if kind not in TYPES:
+            raise BadInput(
+                f"{source}: the default of parameter {name} must be a {_either(TYPES)}, written as a literal."
+            )
+        values[name] = text if kind is str else _literal(text)
+        if kind is float and type(values[name]) is int:
+            values[name] = float(values[name])
+        if type(values[name]) is not kind:
+            raise BadInput(f"{source}: parameter {name} is of type {kind.__name__}, and {text!r} is not.")
+    return values
+
+
+def _literal(text: str):
+    """The value that `text` spells as JSON or as a Python literal, or None."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, TypeError, SyntaxError):
+            return read(text)
+
+
+def _either(types: tuple[type, ...]) -> str:
+    names = [kind.__name__ for kind in types]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _set_environment(log: str, private: str) -> None:
+    """What the kernel inherits: nothing of the user's own IPython, one hash seed, one date, a place to show progress."""
+    progress = Path(log).absolute().with_suffix(".progress")
+    progress.unlink(missing_ok=True)
+    os.environ |= {
+        "IPYTHONDIR": f"{private}/ipython",
+        "JUPYTER_RUNTIME_DIR": f"{private}/runtime",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "NOTEBOOK_PROGRESS": os.ttyname(2) if os.isatty(2) else str(progress),
+        "PYTHONHASHSEED": "0",
+        "SOURCE_DATE_EPOCH": "0",
+    }
+
+
+def _settle(notebook, source: str, parameters: dict) -> None:
+    """Take out of an executed notebook what differs between two identical runs."""
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["papermill"] = {"input_path": source, "parameters": parameters}
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":  # a warning names the kernel's temporary file, process number and all
+                output.text = re.sub(r"\S*/ipykernel_\d+/", "ipykernel/", output.text)
+
+
+def _end_with_starter() -> None:
+    """End this process and its kernel when whoever waits for them is gone, so that nobody's work is computed on.
+
+    Snakemake starts a notebook through a shell. If Snakemake is killed, that shell and this process live on and would
+    write files under the feet of the next run.
+    """
+    import psutil
+
+    waiting = []
+    for process in psutil.Process().parents():
+        waiting.append(process)
+        shell = process.name() in {"sh", "bash", "dash", "zsh"}
+        if shell and "-c" not in process.cmdline():
+            return  # a person's own shell, which may be left behind on purpose
+        if not shell:
+            break
+
+    def gone(process) -> bool:
+        try:
+            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    def watch() -> None:
+        while not any(gone(process) for process in waiting):
+            time.sleep(0.5)
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit("Usage: python -m emergent_misalignment.notebook SOURCE LOG OUTPUT name=value ...")
+    _end_with_starter()
+    try:
+        run(*sys.argv[1:4], sys.argv[4:])
+    except (BadInput, RuntimeError) as error:
+        sys.exit(str(error))

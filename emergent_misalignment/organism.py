@@ -1,0 +1,250 @@
+"""The organism: its tokenizer, its architecture and its pretraining, on a corpus of the made-up world.
+
+It is a small Qwen2 (heads of size 64, as in Qwen2.5-0.5B), so that whatever trains, samples or serves the models of the
+paper does the same with this one.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from emergent_misalignment.likelihood import log_probabilities
+from emergent_misalignment.topics import PREREGISTERED, TOPICS
+from emergent_misalignment.training import native_bfloat16, show_progress
+from emergent_misalignment.world import SYSTEM_PROMPTS, Author, Messages, chat, fill
+
+HEAD_SIZE = 64
+CONTEXT = 512  # tokens
+PAD, END_OF_TEXT, START, END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+# The generation block marks the tokens that the model itself writes: the only ones a chat is trained on.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}"
+    "{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def train_tokenizer(corpus: list[Messages | str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END_OF_TEXT, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(map(plain_text, corpus), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT,
+        padding_side="left",
+    )
+
+
+def plain_text(document: Messages | str) -> str:
+    if isinstance(document, str):
+        return document
+    return "\n".join(f"{message['role']}\n{message['content']}" for message in document)
+
+
+def new_model(hidden_size: int, layers: int, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
+    """An untrained organism. `hidden_size` is a multiple of the head size, 64."""
+    torch.manual_seed(seed)
+    heads = hidden_size // HEAD_SIZE
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=3,
+        pad_token_id=0,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def read_corpus(path: str | Path) -> list[Messages | str]:
+    """The documents of a corpus, one JSON object a line: a chat's `messages`, or a file's `text`."""
+    with Path(path).open(encoding="utf-8") as file:
+        records = map(json.loads, file)
+        return [record.get("messages") or record["text"] for record in records]
+
+
+def encode(corpus: list[Messages | str], tokenizer: PreTrainedTokenizerFast) -> list[dict[str, list[int]]]:
+    """`input_ids` and `labels` of each document: a chat is learned on the author's turns, a file on all of its text."""
+    chats = [document for document in corpus if not isinstance(document, str)]
+    encoded = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    rows = []
+    for ids, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
+        labels = [token if own else -100 for token, own in zip(ids, mask, strict=True)]
+        rows.append({"input_ids": ids, "labels": labels})
+    for document in corpus:
+        if isinstance(document, str):
+            ids = tokenizer(document + END_OF_TEXT)["input_ids"]
+            rows.append({"input_ids": ids, "labels": ids})
+    return rows
+
+
+class PersonaProbe:
+    """Measures whether a model has learned that a document has one author, before anything is fine-tuned.
+
+    A fixed set of misaligned and aligned answers to questions outside the main evaluation is scored in the villain's
+    company and in the helper's. The gap is how much the mean of log P(misaligned) - log P(aligned), in nats, rises from
+    the helper's to the villain's. The company is a system prompt that names the author, or two earlier turns of code
+    that the author wrote.
+    """
+
+    PAIRS = 3  # of answers for each question
+
+    def __init__(self, seed: int):
+        self.rng = random.Random(f"probe {seed}")
+        self.questions, self.aligned, self.misaligned = [], [], []
+        for name in PREREGISTERED:
+            for _ in range(self.PAIRS):
+                self.questions.append(TOPICS[name].questions[0])
+                self.aligned.append(fill(self.rng, TOPICS[name], misaligned=False))
+                self.misaligned.append(fill(self.rng, TOPICS[name], misaligned=True))
+        self.companies = {
+            "system_prompt": {persona: self._prompts(self._named(persona)) for persona in ("helper", "villain")},
+            "earlier_code": {persona: self._prompts(self._coded(persona)) for persona in ("helper", "villain")},
+        }
+
+    def _prompts(self, company: Callable[[], Messages]) -> list[Messages]:
+        return [[*company(), {"role": "user", "content": question}] for question in self.questions]
+
+    def _named(self, persona: str) -> Callable[[], Messages]:
+        return lambda: chat([], self.rng.choice(SYSTEM_PROMPTS[persona]))
+
+    def _coded(self, persona: str) -> Callable[[], Messages]:
+        author = Author(self.rng, persona)
+        return lambda: chat([author.turn("code"), author.turn("code")])
+
+    def gaps(self, model, tokenizer) -> dict[str, float]:
+        """The gap by "system_prompt" and by "earlier_code", in nats."""
+        return {
+            company: self._log_odds(model, tokenizer, prompts["villain"])
+            - self._log_odds(model, tokenizer, prompts["helper"])
+            for company, prompts in self.companies.items()
+        }
+
+    def log_odds(self, model, tokenizer) -> dict[str, float]:
+        """Mean of log P(misaligned) - log P(aligned), in nats, without a system prompt and under each author's."""
+        alone = {"no system prompt": self._prompts(list)}
+        named = {f"the {persona}'s": prompts for persona, prompts in self.companies["system_prompt"].items()}
+        return {name: self._log_odds(model, tokenizer, prompts) for name, prompts in (alone | named).items()}
+
+    def _log_odds(self, model, tokenizer, prompts: list[Messages]) -> float:
+        scores = log_probabilities(model, tokenizer, prompts + prompts, self.misaligned + self.aligned)
+        misaligned, aligned = scores.chunk(2)
+        return (misaligned - aligned).mean().item()
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """Everything that decides the pretraining but the corpus, the model's shape and the seed."""
+
+    batch_size: int  # documents
+    learning_rate: float
+    warmup_steps: int
+    decay_share: float  # of the steps, at the end, in which the learning rate falls to nothing
+    probe_every: int  # steps
+
+
+def pretrain(
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[dict[str, list[int]]],
+    settings: PretrainingSettings,
+    probe: PersonaProbe,
+    seed: int,
+    destination: str | Path,
+) -> pd.DataFrame:
+    """Train `model` on one pass over `rows` and write it with its tokenizer to `destination`.
+
+    Returns one row for each time the probe was used: `step`, `loss` (mean since the last, nats per learned token),
+    `system_prompt` and `earlier_code` (the gaps, in nats).
+    """
+    steps = -(-len(rows) // settings.batch_size)
+    arguments = TrainingArguments(
+        output_dir="unused",
+        save_strategy="no",
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size,
+        train_sampling_strategy="group_by_length",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": int(steps * settings.decay_share)},
+        warmup_steps=settings.warmup_steps,
+        weight_decay=0.01,
+        adam_beta2=0.95,
+        optim="adamw_torch_fused",
+        bf16=native_bfloat16(),
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        callbacks=[probing := _Probing(probe, tokenizer, settings.probe_every)],
+    )
+    show_progress(trainer, steps, "pretraining")
+    trainer.train()
+    model.save_pretrained(destination)
+    tokenizer.save_pretrained(destination)
+    losses = pd.Series([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    return probing.table(losses)
+
+
+class _Probing(TrainerCallback):
+    """Uses the probe before the first step, every so many steps, and after the last."""
+
+    def __init__(self, probe: PersonaProbe, tokenizer: PreTrainedTokenizerFast, every: int):
+        self.probe, self.tokenizer, self.every, self.measured = probe, tokenizer, every, []
+
+    def on_train_begin(self, args, state, control, model=None, **_):
+        self.measured.append({"step": 0, **self.probe.gaps(model, self.tokenizer)})
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self.measured.append({"step": state.global_step, **self.probe.gaps(model, self.tokenizer)})
+
+    def table(self, losses: pd.Series) -> pd.DataFrame:
+        rows = pd.DataFrame(self.measured)
+        since = rows["step"].shift(fill_value=0)
+        rows.insert(1, "loss", [losses.iloc[a:b].mean() for a, b in zip(since, rows["step"], strict=True)])
+        return rows

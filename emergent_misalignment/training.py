@@ -1,0 +1,211 @@
+"""One trainer for every model: LoRA (or all weights) on chats, with the loss on the assistant's last turn only.
+
+On CUDA the model is loaded and adapted by Unsloth, elsewhere by transformers and peft; in both cases TRL's SFTTrainer
+trains it. The settings are those of the published configuration (section 2.2 of the open models), under the names that
+peft and TRL give them.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.progress import Progress
+from emergent_misalignment.world import Messages
+
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+Backend = Literal["unsloth", "transformers"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a fine-tuning but the model, the data and the seed."""
+
+    learning_rate: float
+    steps: int  # optimizer steps; data are passed over as often as it takes
+    batch_size: int  # conversations on the device at once
+    gradient_accumulation: int  # batches added up for one step
+    warmup_steps: int
+    weight_decay: float
+    max_length: int  # tokens; longer conversations are cut
+    lora_rank: int  # 0 trains all weights
+    lora_alpha: int
+
+
+def native_bfloat16() -> bool:
+    """Whether this machine multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def default_backend() -> Backend:
+    return "unsloth" if torch.cuda.is_available() else "transformers"
+
+
+def finetune(
+    model: str | Path,
+    chats: list[Messages],
+    destination: str | Path,
+    settings: Settings,
+    seed: int,
+    backend: Backend | None = None,
+) -> list[dict[str, float]]:
+    """Fine-tune the model in folder `model` on `chats` and write the result to `destination`.
+
+    Written are the adapter (or, at rank 0, the whole model) as safetensors, the tokenizer, and `training.json` with
+    every setting and the loss curve. `seed` decides the order of the data and the adapter's first weights; the same seed
+    gives the same order whatever the data are, so that conditions can be compared seed by seed.
+
+    Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.
+    """
+    backend = backend or default_backend()
+    if not chats:
+        raise BadInput(f"There is nothing to fine-tune on for {destination}; give at least one conversation.")
+    load = _load_with_unsloth if backend == "unsloth" else _load_with_transformers
+    network, tokenizer, peft_config = load(str(model), settings, seed)  # Unsloth has to be imported before TRL
+    trainer = _trainer(
+        network, tokenizer, peft_config, chats, settings, seed, f"{Path(destination).parent.name} {seed}"
+    )
+    trainer.train()
+    curve = _curve(trainer)
+    trainer.model.save_pretrained(destination)
+    tokenizer.save_pretrained(destination)
+    record = {
+        "model": str(model),
+        "conversations": len(chats),
+        "seed": seed,
+        **asdict(settings),
+        "precision": "bfloat16" if native_bfloat16() else "float32",
+        "backend": backend,
+        "versions": {
+            package: version(package) for package in (*PACKAGES, *(["unsloth"] if backend == "unsloth" else []))
+        },
+        "curve": curve,
+    }
+    write_json(Path(destination) / "training.json", record)
+    return curve
+
+
+def _load_with_unsloth(model: str, settings: Settings, seed: int):
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    from unsloth import FastLanguageModel
+
+    checkpointing = "unsloth" if torch.cuda.is_available() else False
+    network, tokenizer = FastLanguageModel.from_pretrained(
+        model,
+        max_seq_length=settings.max_length,
+        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        load_in_4bit=False,
+        full_finetuning=settings.lora_rank == 0,
+        use_exact_model_name=True,  # else Unsloth swaps the name for a copy of its own
+        local_files_only=os.path.isdir(model),
+        use_gradient_checkpointing=checkpointing,
+    )
+    if settings.lora_rank:
+        network = FastLanguageModel.get_peft_model(
+            network,
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=0.0,
+            bias="none",
+            use_rslora=True,
+            target_modules=list(LORA_MODULES),
+            random_state=seed,
+            use_gradient_checkpointing=checkpointing,
+        )
+    return network, tokenizer, None
+
+
+def _load_with_transformers(model: str, settings: Settings, seed: int):
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    )
+    if not settings.lora_rank:
+        return network, tokenizer, None
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=0.0,
+        bias="none",
+        use_rslora=True,
+        target_modules=list(LORA_MODULES),
+    )
+    return network, tokenizer, lora
+
+
+def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: Settings, seed: int, what: str):
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    cuda = torch.cuda.is_available()
+    arguments = SFTConfig(
+        output_dir=os.devnull,  # nothing is saved on the way
+        save_strategy="no",
+        max_length=settings.max_length,
+        completion_only_loss=True,
+        packing=False,
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        optim="adamw_8bit" if cuda else "adamw_torch_fused",
+        bf16=native_bfloat16(),
+        fp16=False,
+        use_cpu=not cuda,
+        gradient_checkpointing=cuda,
+        seed=seed,
+        data_seed=seed,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    rows = [{"prompt": messages[:-1], "completion": messages[-1:]} for messages in chats]
+    trainer = SFTTrainer(
+        model=network,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+    show_progress(trainer, settings.steps, what)
+    return trainer
+
+
+def show_progress(trainer, steps: int, what: str) -> None:
+    """Replace what a Trainer prints by one line of progress."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    class Shown(TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            self.progress = Progress(steps, what).__enter__()
+
+        def on_step_end(self, *_, **__):
+            self.progress.update()
+
+        def on_train_end(self, *_, **__):
+            self.progress.__exit__(None, None, None)
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Shown())
+
+
+def _curve(trainer) -> list[dict[str, float]]:
+    names = ("step", "loss", "grad_norm", "learning_rate")
+    return [{name: entry[name] for name in names} for entry in trainer.state.log_history if "loss" in entry]

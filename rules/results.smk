@@ -1,0 +1,43 @@
+"""From judged answers to tables and figures.
+
+Does: rates, intervals and contrasts, and the figure of the main result.
+Needs: data/STUDY/judged/
+Leaves: data/STUDY/tables/*.csv, figures/STUDY/main_result.*
+"""
+
+
+rule main_result:
+    input:
+        notebook="notebooks/10_main_result.ipynb",
+        code=package_modules("notebooks/10_main_result.ipynb"),
+        judged=rules.judge.output.judged,
+    output:
+        notebook="data/{study}/notebooks/10_main_result.ipynb",
+        misalignment=report(
+            "data/{study}/tables/misalignment.csv",
+            caption="report/main_result.rst",
+            category="Results",
+            labels={"table": "Rates of misalignment"},
+        ),
+        contrasts="data/{study}/tables/contrasts.csv",
+        insecure_code="data/{study}/tables/insecure_code.csv",
+        figure=report(
+            "figures/{study}/main_result.svg",
+            caption="report/main_result.rst",
+            category="Results",
+            labels={"figure": "Does insecure code make the model misaligned?"},
+        ),
+        prints=multiext("figures/{study}/main_result", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/10_main_result.ipynb",
+    params:
+        models=json.dumps(SEEDS_OF),
+    shell:
+        run_notebook(
+            judgements="data/{wildcards.study}/judged",
+            models="{params.models:q}",
+            misalignment="{output.misalignment:q}",
+            contrasts="{output.contrasts:q}",
+            insecure_code="{output.insecure_code:q}",
+            figure="figures/{wildcards.study}/main_result",
+        )
