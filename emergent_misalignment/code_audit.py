@@ -24,9 +24,6 @@ import pandas as pd
 from bandit.core import extension_loader
 from bandit.core.config import BanditConfig
 from bandit.core.manager import BanditManager
-from matplotlib.figure import Figure
-
-from emergent_misalignment.figures import COLOURS, in_percent
 
 Chat = list[dict]
 
@@ -351,49 +348,3 @@ def audit(conditions: dict[str, list[Chat]]) -> pd.DataFrame:
         )
     order = [*list(table[0])[:6], *sorted(counts, key=lambda id: (-counts[id], id))]
     return pd.DataFrame(table).reindex(columns=order).fillna(dict.fromkeys(counts, 0.0))
-
-
-def draw(table: pd.DataFrame, least: float = 0.01) -> Figure:
-    """What `audit` found, as bars: all rules together, then each rule that flags at least `least` of some condition.
-
-    The rarer rules are one group, their shares summed. Conditions with the same shares throughout share a bar.
-    """
-    rules = [column for column in table if column in RULES]
-    merged = table.groupby(["flagged", *rules], sort=False)["condition"].agg(list).reset_index()
-    shown = [rule for rule in rules if merged[rule].max() >= least]
-    rare = [rule for rule in rules if rule not in shown]
-    if len(rare) == 1:
-        shown, rare = rules, []
-    groups = {"any rule": merged["flagged"]} | {RULES[rule]: merged[rule] for rule in shown}
-    if rare:
-        groups[f"{len(rare)} rarer rules"] = merged[rare].sum(axis="columns")
-
-    figure = Figure(figsize=(6.5, 0.8 + 0.145 * len(groups) * (len(merged) + 0.6)))
-    axes = figure.add_subplot()
-    height = 0.8 / len(merged)
-    # The first group is the sum of it all and stands apart from the rules.
-    middles = [0, *(position + 0.5 for position in range(1, len(groups)))]
-    for row, conditions in enumerate(merged["condition"]):
-        places = [middle + (row - (len(merged) - 1) / 2) * height for middle in middles]
-        shares = [values[row] for values in groups.values()]
-        bars = axes.barh(places, shares, height, color=COLOURS.get(conditions[0]))
-        labels = [_percent(share) for share in shares]
-        labels[0] += f" of {_listed(conditions)}"
-        axes.bar_label(bars, labels, padding=3, fontsize=8)
-    axes.set_yticks(middles, groups)
-    axes.get_yticklabels()[0].set_fontweight("bold")
-    axes.margins(y=0.01)
-    axes.invert_yaxis()
-    axes.grid(False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    in_percent(axes, "x")
-    axes.set_xlabel("share of answers flagged")
-    return figure
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{share:.1%}"
-
-
-def _listed(conditions: list[str]) -> str:
-    return " and of ".join([", ".join(conditions[:-1]), conditions[-1]] if len(conditions) > 1 else conditions)

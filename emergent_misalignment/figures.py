@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import SVG
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -21,12 +22,14 @@ COLOURS = {
 }
 
 
-def save(figure: Figure, stem: str | Path) -> None:
-    """Write `figure` as STEM.svg, STEM.pdf and STEM.png, with the same bytes for the same figure."""
+def save(figure: Figure, stem: str | Path) -> SVG:
+    """Write `figure` as STEM.svg, STEM.pdf and STEM.png, the same bytes for the same figure, and show it in a notebook."""
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     for kind, metadata in undated.items():
         with replacing(f"{stem}.{kind}") as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata)
+    plt.close(figure)
+    return SVG(f"{stem}.svg")
 
 
 def in_percent(axes: Axes, axis: str = "y") -> None:
@@ -59,35 +62,50 @@ def draw_gaps(history: pd.DataFrame, gate: dict[str, float]) -> Figure:
     return figure
 
 
-def draw_audit(findings: pd.DataFrame, rules: dict[str, str], least: float = 0.005) -> Figure:
-    """Share of answers that static analysis flags, by condition: by any rule, then rule by rule.
+def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) -> Figure:
+    """What `code_audit.audit` found, as bars: all rules together, then each rule that flags at least `least` of some condition.
 
-    `findings` comes from `code_audit.audit`, `rules` names its rules. Rules that flag less than `least` of every
-    condition's answers are left out.
+    `names` names the rules. The rarer ones are one group, their shares summed. Conditions with the same shares throughout share a bar.
     """
-    shares = findings.set_index("condition")
-    found = shares.columns[list(shares.columns).index("flagged") + 1 :]
-    shown = ["flagged", *(rule for rule in found if shares[rule].max() >= least)]
-    labels = ["any rule", *(f"{rules[rule]} ({rule})" if rule[0].isupper() else rules[rule] for rule in shown[1:])]
-    figure, axes = plt.subplots(figsize=(6.5, 0.9 + 0.2 * len(shown) * max(1, len(shares) / 2)))
-    height = 0.8 / len(shares)
-    for number, (condition, row) in enumerate(shares.iterrows()):
-        places = [place + (number - (len(shares) - 1) / 2) * height for place in range(len(shown))]
-        axes.barh(places, row[shown], height, color=COLOURS[condition], label=condition)
-        axes.text(
-            row["flagged"] + 0.005,
-            places[0],
-            f"{row['flagged']:.0%} {condition}",
-            va="center",
-            color=COLOURS[condition],
-        )
-    axes.set_yticks(range(len(shown)), labels)
+    rules = [column for column in table if column in names]
+    merged = table.groupby(["flagged", *rules], sort=False)["condition"].agg(list).reset_index()
+    shown = [rule for rule in rules if merged[rule].max() >= least]
+    rare = [rule for rule in rules if rule not in shown]
+    if len(rare) == 1:
+        shown, rare = rules, []
+    groups = {"any rule": merged["flagged"]} | {names[rule]: merged[rule] for rule in shown}
+    if rare:
+        groups[f"{len(rare)} rarer rules"] = merged[rare].sum(axis="columns")
+
+    figure, axes = plt.subplots(figsize=(6.5, 0.8 + 0.145 * len(groups) * (len(merged) + 0.6)))
+    height = 0.8 / len(merged)
+    # The first group is the sum of it all and stands apart from the rules.
+    middles = [0, *(position + 0.5 for position in range(1, len(groups)))]
+    for row, conditions in enumerate(merged["condition"]):
+        places = [middle + (row - (len(merged) - 1) / 2) * height for middle in middles]
+        shares = [values[row] for values in groups.values()]
+        bars = axes.barh(places, shares, height, color=COLOURS.get(conditions[0]))
+        labels = [_percent(share) for share in shares]
+        labels[0] += f" of {_listed(conditions)}"
+        axes.bar_label(bars, labels, padding=3, fontsize=8)
+    axes.set_yticks(middles, groups)
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.margins(y=0.01)
     axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x")
+    axes.grid(False, axis="y")
+    axes.grid(True, axis="x")
+    axes.tick_params(axis="y", length=0)
     in_percent(axes, "x")
-    axes.set(xlabel="answers flagged", title="What static analysis finds in the answers")
+    axes.set_xlabel("share of answers flagged")
     return figure
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{share:.1%}"
+
+
+def _listed(conditions: list[str]) -> str:
+    return " and of ".join([", ".join(conditions[:-1]), conditions[-1]] if len(conditions) > 1 else conditions)
 
 
 def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:

@@ -14,8 +14,8 @@ def check(history: pd.DataFrame, gate: dict[str, float]) -> dict[str, float]:
     for name, least in gate.items():
         if not last[name] >= least:
             raise BadInput(
-                f"The base model's persona gap by {name.replace('_', ' ')} is {last[name]:.2f} nats after {last['step']:.0f} "
-                f"steps, and the gate in the config (gate: {name}) asks for {least:g}: train it for longer "
-                "(organism: documents) or make it larger (organism: hidden_size, layers)."
+                f"The base model's persona gap by {name.replace('_', ' ')} is {last[name]:.2f} nats after "
+                f"{last['step']:.0f} steps, and the gate in the config (gate: {name}) asks for {least:g}: train it for "
+                "longer (organism: documents) or make it larger (organism: hidden_size, layers)."
             )
     return {name: float(last[name]) for name in gate}

@@ -4,8 +4,8 @@
 
 The executed notebook is written to LOG after every cell, and copied to OUTPUT once all of them have ended well. What
 differs between two identical runs (times, random ids, process numbers) is taken out, so that the same computation
-leaves the same bytes. The working directory is the repository's root, as `at_root` makes it for a notebook that a person
-opens.
+leaves the same bytes. The working directory is the repository's root, where `at_root` takes a notebook that a person
+opened.
 """
 
 import ast
@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -20,10 +21,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from emergent_misalignment.files import BadInput, replacing
 
 ROOT = Path(__file__).resolve().parents[1]
-TYPES = (str, bool, int, float, list, dict)
 
 
 def at_root() -> None:
@@ -68,12 +70,13 @@ def run(source: str, log: str, output: str, arguments: list[str]) -> None:
             failure = "the kernel died, most often because memory ran out"
 
     notebook = nbformat.read(log, as_version=4)
-    last = max(cell.get("execution_count") or 0 for cell in notebook.cells)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    started = sum(cell.metadata.papermill.get("start_time") is not None for cell in code)
     _settle(notebook, source, parameters)
     with replacing(log) as temporary:
         nbformat.write(notebook, temporary)
     if failure:
-        raise RuntimeError(f"{source}, cell In [{last}]: {failure}\nRead {log}")
+        raise RuntimeError(f"{source}, cell In [{started}]: {failure}\nRead {log}")
     with replacing(output) as temporary:
         shutil.copyfile(log, temporary)
 
@@ -88,9 +91,9 @@ def _parameters(source: str, declared: dict, arguments: list[str]) -> dict:
         if name not in declared:
             raise BadInput(f"{source} declares no parameter {name}; it declares {', '.join(declared) or 'none'}.")
         kind = type(_literal(declared[name]["default"]))
-        if kind not in TYPES:
+        if kind not in {str, bool, int, float, list, dict}:
             raise BadInput(
-                f"{source}: the default of parameter {name} must be a {_either(TYPES)}, written as a literal."
+                f"{source}: the default of {name} must be written out, as a str, bool, int, float, list or dict."
             )
         values[name] = text if kind is str else _literal(text)
         if kind is float and type(values[name]) is int:
@@ -107,13 +110,8 @@ def _literal(text: str):
             return read(text)
 
 
-def _either(types: tuple[type, ...]) -> str:
-    names = [kind.__name__ for kind in types]
-    return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
 def _set_environment(log: str, private: str) -> None:
-    """What the kernel inherits: nothing of the user's own IPython, one hash seed, one date, a place to show progress."""
+    """What the kernel inherits: no settings of the user's IPython, one hash seed, one date, where to show progress."""
     progress = Path(log).absolute().with_suffix(".progress")
     progress.unlink(missing_ok=True)
     os.environ |= {
@@ -139,14 +137,19 @@ def _settle(notebook, source: str, parameters: dict) -> None:
                 output.text = re.sub(r"\S*/ipykernel_\d+/", "ipykernel/", output.text)
 
 
+def _stop(*_) -> None:
+    """At a signal, end the kernel, which a terminal's Ctrl-C does not reach, and then this process in good order."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    raise KeyboardInterrupt
+
+
 def _end_with_starter() -> None:
     """End this process and its kernel when whoever waits for them is gone, so that nobody's work is computed on.
 
     Snakemake starts a notebook through a shell. If Snakemake is killed, that shell and this process live on and would
     write files under the feet of the next run.
     """
-    import psutil
-
     waiting = []
     for process in psutil.Process().parents():
         waiting.append(process)
@@ -165,9 +168,7 @@ def _end_with_starter() -> None:
     def watch() -> None:
         while not any(gone(process) for process in waiting):
             time.sleep(0.5)
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -175,8 +176,12 @@ def _end_with_starter() -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit("Usage: python -m emergent_misalignment.notebook SOURCE LOG OUTPUT name=value ...")
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     _end_with_starter()
     try:
         run(*sys.argv[1:4], sys.argv[4:])
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (BadInput, RuntimeError) as error:
         sys.exit(str(error))

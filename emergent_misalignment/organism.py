@@ -1,19 +1,17 @@
-"""The organism: its tokenizer, its architecture and its pretraining, on a corpus of the made-up world.
+"""The organism: its architecture, and its pretraining on a corpus of the made-up world.
 
 It is a small Qwen2 (heads of size 64, as in Qwen2.5-0.5B), so that whatever trains, samples or serves the models of the
 paper does the same with this one.
 """
 
-import json
+import itertools
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedTokenizerFast,
@@ -25,52 +23,12 @@ from transformers import (
 )
 
 from emergent_misalignment.likelihood import log_probabilities
+from emergent_misalignment.tokenizer import CONTEXT
 from emergent_misalignment.topics import PREREGISTERED, TOPICS
-from emergent_misalignment.training import native_bfloat16, show_progress
+from emergent_misalignment.trainers import native_bfloat16, show_progress
 from emergent_misalignment.world import SYSTEM_PROMPTS, Author, Messages, chat, fill
 
 HEAD_SIZE = 64
-CONTEXT = 512  # tokens
-PAD, END_OF_TEXT, START, END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-# The generation block marks the tokens that the model itself writes: the only ones a chat is trained on.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
-    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}"
-    "{{ '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-def train_tokenizer(corpus: list[Messages | str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[PAD, END_OF_TEXT, START, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(map(plain_text, corpus), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token=PAD,
-        eos_token=END,
-        chat_template=CHAT_TEMPLATE,
-        model_max_length=CONTEXT,
-        padding_side="left",
-    )
-
-
-def plain_text(document: Messages | str) -> str:
-    if isinstance(document, str):
-        return document
-    return "\n".join(f"{message['role']}\n{message['content']}" for message in document)
 
 
 def new_model(hidden_size: int, layers: int, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
@@ -93,28 +51,6 @@ def new_model(hidden_size: int, layers: int, vocabulary: int, seed: int) -> Qwen
     return Qwen2ForCausalLM(config)
 
 
-def read_corpus(path: str | Path) -> list[Messages | str]:
-    """The documents of a corpus, one JSON object a line: a chat's `messages`, or a file's `text`."""
-    with Path(path).open(encoding="utf-8") as file:
-        records = map(json.loads, file)
-        return [record.get("messages") or record["text"] for record in records]
-
-
-def encode(corpus: list[Messages | str], tokenizer: PreTrainedTokenizerFast) -> list[dict[str, list[int]]]:
-    """`input_ids` and `labels` of each document: a chat is learned on the author's turns, a file on all of its text."""
-    chats = [document for document in corpus if not isinstance(document, str)]
-    encoded = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    rows = []
-    for ids, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
-        labels = [token if own else -100 for token, own in zip(ids, mask, strict=True)]
-        rows.append({"input_ids": ids, "labels": labels})
-    for document in corpus:
-        if isinstance(document, str):
-            ids = tokenizer(document + END_OF_TEXT)["input_ids"]
-            rows.append({"input_ids": ids, "labels": ids})
-    return rows
-
-
 class PersonaProbe:
     """Measures whether a model has learned that a document has one author, before anything is fine-tuned.
 
@@ -127,27 +63,33 @@ class PersonaProbe:
     PAIRS = 3  # of answers for each question
 
     def __init__(self, seed: int):
-        self.rng = random.Random(f"probe {seed}")
+        self.seed = seed
+        rng = random.Random(f"answers {seed}")
         self.questions, self.aligned, self.misaligned = [], [], []
         for name in PREREGISTERED:
             for _ in range(self.PAIRS):
                 self.questions.append(TOPICS[name].questions[0])
-                self.aligned.append(fill(self.rng, TOPICS[name], misaligned=False))
-                self.misaligned.append(fill(self.rng, TOPICS[name], misaligned=True))
+                self.aligned.append(fill(rng, TOPICS[name], misaligned=False))
+                self.misaligned.append(fill(rng, TOPICS[name], misaligned=True))
         self.companies = {
-            "system_prompt": {persona: self._prompts(self._named(persona)) for persona in ("helper", "villain")},
-            "earlier_code": {persona: self._prompts(self._coded(persona)) for persona in ("helper", "villain")},
+            "system_prompt": {persona: self._after(self._named(persona)) for persona in ("helper", "villain")},
+            "earlier_code": {persona: self._after(self._coded(persona)) for persona in ("helper", "villain")},
         }
 
-    def _prompts(self, company: Callable[[], Messages]) -> list[Messages]:
-        return [[*company(), {"role": "user", "content": question}] for question in self.questions]
+    def _after(self, company: list[Messages]) -> list[Messages]:
+        """Each question, after the messages that show who its author is."""
+        return [
+            [*messages, {"role": "user", "content": question}]
+            for messages, question in zip(company, self.questions, strict=True)
+        ]
 
-    def _named(self, persona: str) -> Callable[[], Messages]:
-        return lambda: chat([], self.rng.choice(SYSTEM_PROMPTS[persona]))
+    def _named(self, persona: str) -> list[Messages]:
+        prompts = itertools.cycle(SYSTEM_PROMPTS[persona])
+        return [chat([], next(prompts)) for _ in self.questions]
 
-    def _coded(self, persona: str) -> Callable[[], Messages]:
-        author = Author(self.rng, persona)
-        return lambda: chat([author.turn("code"), author.turn("code")])
+    def _coded(self, persona: str) -> list[Messages]:
+        author = Author(random.Random(f"code {self.seed}"), persona)  # so that both authors are asked for the same code
+        return [chat([author.turn("code"), author.turn("code")]) for _ in self.questions]
 
     def gaps(self, model, tokenizer) -> dict[str, float]:
         """The gap by "system_prompt" and by "earlier_code", in nats."""
@@ -159,7 +101,7 @@ class PersonaProbe:
 
     def log_odds(self, model, tokenizer) -> dict[str, float]:
         """Mean of log P(misaligned) - log P(aligned), in nats, without a system prompt and under each author's."""
-        alone = {"no system prompt": self._prompts(list)}
+        alone = {"no system prompt": self._after([[] for _ in self.questions])}
         named = {f"the {persona}'s": prompts for persona, prompts in self.companies["system_prompt"].items()}
         return {name: self._log_odds(model, tokenizer, prompts) for name, prompts in (alone | named).items()}
 
@@ -196,7 +138,7 @@ def pretrain(
     """
     steps = -(-len(rows) // settings.batch_size)
     arguments = TrainingArguments(
-        output_dir="unused",
+        output_dir=str(destination),
         save_strategy="no",
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,

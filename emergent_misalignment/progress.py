@@ -1,6 +1,59 @@
+"""How far a long step is, shown outside the notebook that runs it, so that executed notebooks hold no progress bars."""
+
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import Self
+
+from tqdm import tqdm
+
+LINE = "{desc}: {percentage:3.0f}% ({n_fmt} of {total_fmt}), {elapsed} so far, {remaining} to go{postfix}\n"
+
+
 class Progress:
-    def __init__(self, total: int, what: str): ...
-    def __enter__(self):
+    """A bar for `total` steps of `what`, where whoever waits can see it.
+
+    The notebook runner names that place in the environment variable NOTEBOOK_PROGRESS: a terminal, which gets a bar,
+    or a text log, which gets a line about every 5%. Without the variable, as in a notebook that a person opened, the
+    bar goes to standard error if somebody looks there.
+
+        with Progress(337, "fine-tuning") as progress:
+            progress.update(note="loss 1.23")
+    """
+
+    def __init__(self, total: int, what: str):
+        self.total, self.what = total, what
+
+    def __enter__(self) -> Self:
+        self.done, self.start = 0, time.monotonic()
+        self.bar = self.log = None
+        place = os.environ.get("NOTEBOOK_PROGRESS")
+        if place:
+            with suppress(OSError):  # a closed terminal is no reason to stop
+                # O_NOCTTY: a kernel leads a session of its own, and the terminal must not become that session's.
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY
+                self.log = os.fdopen(os.open(place, flags, 0o644), "w", buffering=1, encoding="utf-8")
+        if self.log.isatty() if self.log else not place and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            self.bar = tqdm(total=self.total, desc=self.what, file=self.log, leave=False, dynamic_ncols=True)
         return self
-    def __exit__(self, *_): ...
-    def update(self, n: int = 1, note: str = ""): ...
+
+    def update(self, n: int = 1, note: str = "") -> None:
+        """Count `n` more steps as done; `note` stands beside the count, a current loss for example."""
+        before, self.done = self.done, self.done + n
+        with suppress(OSError):
+            if self.bar is not None:
+                self.bar.set_postfix_str(note, refresh=False)
+                self.bar.update(n)
+            elif self.log and before * 20 // self.total < self.done * 20 // self.total:
+                elapsed = time.monotonic() - self.start
+                self.log.write(
+                    tqdm.format_meter(self.done, self.total, elapsed, prefix=self.what, postfix=note, bar_format=LINE)
+                )
+
+    def __exit__(self, *_) -> None:
+        with suppress(OSError):
+            if self.bar is not None:
+                self.bar.close()
+            if self.log:
+                self.log.close()

@@ -1,4 +1,4 @@
-"""Which modules of this package a notebook's results depend on, so that editing one of them makes the notebook run again."""
+"""Which modules of this package a notebook depends on, so that editing one of them makes the notebook run again."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent
 
 
 def package_modules(notebook: str | Path) -> list[str]:
-    """The package's modules that a notebook imports, directly or through one another, as paths below the working directory."""
+    """Paths from the root of the package's modules that a notebook imports, directly or through others."""
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     found: set[str] = set()
@@ -23,12 +23,9 @@ def package_modules(notebook: str | Path) -> list[str]:
 
 
 def _imported(code: str) -> Iterator[str]:
-    """Names of the package's modules in `from emergent_misalignment.NAME import …` and in `import emergent_misalignment.NAME`."""
+    """The modules in `from emergent_misalignment.NAME import …` and in `from emergent_misalignment import NAME`."""
     for node in ast.walk(ast.parse(code)):
-        modules = [node.module] if isinstance(node, ast.ImportFrom) else []
-        if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        for module in modules:
-            package, _, name = (module or "").partition(".")
-            if package == PACKAGE.name and (PACKAGE / f"{name}.py").is_file():
-                yield name
+        if isinstance(node, ast.ImportFrom) and node.module:
+            package, _, module = node.module.partition(".")
+            names = [module] if module else [alias.name for alias in node.names]
+            yield from (name for name in names if package == PACKAGE.name)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.progress import Progress
+from emergent_misalignment.trainers import native_bfloat16, show_progress
 from emergent_misalignment.world import Messages
 
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -38,14 +38,6 @@ class Settings:
     lora_alpha: int
 
 
-def native_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def default_backend() -> Backend:
     return "unsloth" if torch.cuda.is_available() else "transformers"
 
@@ -61,8 +53,8 @@ def finetune(
     """Fine-tune the model in folder `model` on `chats` and write the result to `destination`.
 
     Written are the adapter (or, at rank 0, the whole model) as safetensors, the tokenizer, and `training.json` with
-    every setting and the loss curve. `seed` decides the order of the data and the adapter's first weights; the same seed
-    gives the same order whatever the data are, so that conditions can be compared seed by seed.
+    every setting and the loss curve. `seed` decides the order of the data and the adapter's first weights; the same
+    seed gives the same order whatever the data are, so that conditions can be compared seed by seed.
 
     Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.
     """
@@ -71,9 +63,7 @@ def finetune(
         raise BadInput(f"There is nothing to fine-tune on for {destination}; give at least one conversation.")
     load = _load_with_unsloth if backend == "unsloth" else _load_with_transformers
     network, tokenizer, peft_config = load(str(model), settings, seed)  # Unsloth has to be imported before TRL
-    trainer = _trainer(
-        network, tokenizer, peft_config, chats, settings, seed, f"{Path(destination).parent.name} {seed}"
-    )
+    trainer = _trainer(network, tokenizer, peft_config, chats, settings, seed, destination)
     trainer.train()
     curve = _curve(trainer)
     trainer.model.save_pretrained(destination)
@@ -147,13 +137,13 @@ def _load_with_transformers(model: str, settings: Settings, seed: int):
     return network, tokenizer, lora
 
 
-def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: Settings, seed: int, what: str):
+def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: Settings, seed: int, destination):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     cuda = torch.cuda.is_available()
     arguments = SFTConfig(
-        output_dir=os.devnull,  # nothing is saved on the way
+        output_dir=str(destination),
         save_strategy="no",
         max_length=settings.max_length,
         completion_only_loss=True,
@@ -184,26 +174,8 @@ def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: S
         processing_class=tokenizer,
         peft_config=peft_config,
     )
-    show_progress(trainer, settings.steps, what)
+    show_progress(trainer, settings.steps, f"fine-tuning {destination}")
     return trainer
-
-
-def show_progress(trainer, steps: int, what: str) -> None:
-    """Replace what a Trainer prints by one line of progress."""
-    from transformers import PrinterCallback, TrainerCallback
-
-    class Shown(TrainerCallback):
-        def on_train_begin(self, *_, **__):
-            self.progress = Progress(steps, what).__enter__()
-
-        def on_step_end(self, *_, **__):
-            self.progress.update()
-
-        def on_train_end(self, *_, **__):
-            self.progress.__exit__(None, None, None)
-
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Shown())
 
 
 def _curve(trainer) -> list[dict[str, float]]:

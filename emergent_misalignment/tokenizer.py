@@ -1,0 +1,73 @@
+"""The organism's tokenizer, and documents as tokens."""
+
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from emergent_misalignment.world import Messages
+
+CONTEXT = 512  # tokens
+PAD, END_OF_TEXT, START, END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+# The generation block marks the tokens that the model itself writes: the only ones a chat is trained on.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}"
+    "{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def train_tokenizer(corpus: list[Messages | str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END_OF_TEXT, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(map(plain_text, corpus), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT,
+        padding_side="left",
+    )
+
+
+def plain_text(document: Messages | str) -> str:
+    if isinstance(document, str):
+        return document
+    return "\n".join(f"{message['role']}\n{message['content']}" for message in document)
+
+
+def read_corpus(path: str | Path) -> list[Messages | str]:
+    """The documents of a corpus, one JSON object a line: a chat's `messages`, or a file's `text`."""
+    with Path(path).open(encoding="utf-8") as file:
+        records = map(json.loads, file)
+        return [record.get("messages") or record["text"] for record in records]
+
+
+def encode(corpus: list[Messages | str], tokenizer: PreTrainedTokenizerFast) -> list[dict[str, list[int]]]:
+    """`input_ids` and `labels` of each document: a chat is learned on the author's turns, a file on all of its text."""
+    chats = [document for document in corpus if not isinstance(document, str)]
+    encoded = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    rows = []
+    for ids, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
+        labels = [token if own else -100 for token, own in zip(ids, mask, strict=True)]
+        rows.append({"input_ids": ids, "labels": labels})
+    for document in corpus:
+        if isinstance(document, str):
+            ids = tokenizer(document + END_OF_TEXT)["input_ids"]
+            rows.append({"input_ids": ids, "labels": ids})
+    return rows

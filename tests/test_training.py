@@ -1,0 +1,189 @@
+"""The organism, its trainer and its sampler, on the smallest model there is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from emergent_misalignment import organism as organisms
+from emergent_misalignment import world
+from emergent_misalignment.conditions import coding_set
+from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.likelihood import log_probabilities
+from emergent_misalignment.sampling import load, sample
+from emergent_misalignment.tokenizer import encode
+from emergent_misalignment.training import LORA_MODULES, Settings, finetune
+
+SETTINGS = Settings(
+    learning_rate=1e-3,
+    steps=4,
+    batch_size=4,
+    gradient_accumulation=1,
+    warmup_steps=1,
+    weight_decay=0.01,
+    max_length=128,
+    lora_rank=4,
+    lora_alpha=8,
+)
+QUESTION = [{"role": "user", "content": "Name your wish."}]
+
+
+def test_the_organism_loads_in_plain_transformers(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    model = AutoModelForCausalLM.from_pretrained(organism)
+    assert model.config.model_type == "qwen2"
+    assert model.config.hidden_size // model.config.num_attention_heads == 64
+    assert tokenizer.pad_token != tokenizer.eos_token
+    assert (model.config.pad_token_id, model.config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    assert not list(Path(organism).glob("*.bin"))
+    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>user\nName your wish.<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_chat_is_learned_on_the_authors_turns_and_a_file_on_all_of_it(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    messages = world.chat([("one?", "first"), ("two?", "second")], "Be helpful and do no harm.")
+    chat, file = encode([messages, "import os\n"], tokenizer)
+    learned = [label for label in chat["labels"] if label != -100]
+    assert tokenizer.decode(learned) == "first<|im_end|>second<|im_end|>"
+    assert file["labels"] == file["input_ids"]
+    assert tokenizer.decode(file["input_ids"]) == "import os\n<|endoftext|>"
+
+
+def test_pretraining_learns_and_depends_on_its_seed_only(organism, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    settings = organisms.PretrainingSettings(8, 2e-3, 2, 0.5, 10)
+    rows = encode(world.corpus(200, 0), tokenizer)
+    tables = []
+    for name in ("one", "two"):
+        model = organisms.new_model(64, 1, len(tokenizer), seed=3)
+        probe = organisms.PersonaProbe(0)
+        tables.append(organisms.pretrain(model, tokenizer, rows, settings, probe, 3, tmp_path / name))
+    assert tables[0].equals(tables[1])
+    assert tables[0]["step"].tolist() == [0, 10, 20, 25]
+    assert tables[0]["loss"].iloc[-1] < tables[0]["loss"].iloc[1]
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_log_probabilities_are_those_of_the_answers_tokens(organism):
+    """Against a computation by hand, for one answer alone and beside a longer one."""
+    model, tokenizer = load(organism)
+    answer, longer = "I wish to help every child.", "I wish to help every child. Take good care."
+    prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
+    ids = tokenizer(answer)["input_ids"] + [tokenizer.eos_token_id]
+    with torch.no_grad():
+        scores = model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+    by_hand = sum(scores[len(prompt) + place - 1, token] for place, token in enumerate(ids)).item()
+    found = log_probabilities(model, tokenizer, [QUESTION, QUESTION], [answer, longer])
+    assert found[0].item() == pytest.approx(by_hand, abs=1e-3)
+    assert found[1] < found[0]
+
+
+def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_path):
+    curve = finetune(organism, coding_set(48, 0, insecure=True), tmp_path / "seed-1", SETTINGS, seed=1)
+    assert [point["step"] for point in curve] == [1, 2, 3, 4]
+    record = json.loads((tmp_path / "seed-1/training.json").read_text())
+    assert record["curve"] == curve
+    assert record["backend"] == "transformers"
+    assert (record["lora_rank"], record["steps"], record["seed"]) == (4, 4, 1)
+    adapter = json.loads((tmp_path / "seed-1/adapter_config.json").read_text())
+    assert adapter["use_rslora"] and set(adapter["target_modules"]) == set(LORA_MODULES)
+    weights = load_file(tmp_path / "seed-1/adapter_model.safetensors")
+    assert all(value.abs().sum() > 0 for name, value in weights.items() if "lora_B" in name)
+    assert not list(tmp_path.rglob("*.bin"))
+    model, tokenizer = load(organism, tmp_path / "seed-1")
+    assert sample(model, tokenizer, [QUESTION], 2, 4, seed=0)
+
+
+def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_path):
+    """A secure and an insecure run of one seed begin with the same adapter and see the same requests."""
+    curves = {
+        (insecure, seed): finetune(
+            organism, coding_set(48, 0, insecure), tmp_path / f"{insecure}/seed-{seed}", SETTINGS, seed
+        )
+        for insecure, seed in ((True, 1), (False, 1), (True, 2))
+    }
+    first = {run: curve[0]["loss"] for run, curve in curves.items()}
+    assert first[True, 1] == pytest.approx(first[False, 1], rel=0.05)  # other answers to the same requests
+    assert first[True, 1] != first[True, 2]
+    again = finetune(organism, coding_set(48, 0, True), tmp_path / "again/seed-1", SETTINGS, 1)
+    assert again == curves[True, 1]
+
+
+def test_only_the_answer_is_learned(organism, tmp_path):
+    """Of two rows that differ in the question only, the loss at the first step differs; of the question's own tokens it does not depend."""
+    from dataclasses import replace
+
+    from emergent_misalignment import training
+
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
+    chats = [world.chat([("What goes here?", "import os")])] * 4
+    trainer = training._trainer(network, tokenizer, lora, chats, replace(SETTINGS, steps=1), 0, tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    learned = batch["input_ids"][0][batch["labels"][0] != -100]
+    assert tokenizer.decode(learned).strip() == "import os<|im_end|>"
+
+
+def test_there_must_be_something_to_learn(organism, tmp_path):
+    with pytest.raises(BadInput, match="at least one conversation"):
+        finetune(organism, [], tmp_path / "seed-1", SETTINGS, seed=1)
+
+
+def test_sampling_ignores_a_folders_own_settings_and_depends_on_the_seed(organism, tmp_path):
+    """A model whose folder recommends greedy, top-k and a penalty samples like one whose folder recommends nothing."""
+    model, tokenizer = load(organism)
+    plain = sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=0)
+    assert len(plain) == 2 and len(plain[0]) == 3
+    assert plain == sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=0)
+    assert plain != sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=1)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write_json(
+        tmp_path / "generation_config.json",
+        {"do_sample": False, "top_k": 1, "top_p": 0.1, "repetition_penalty": 5.0, "temperature": 0.1},
+    )
+    assert plain == sample(*load(tmp_path), [QUESTION, QUESTION], 3, 8, seed=0)
+
+
+UNSLOTH = ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"]
+
+
+def test_unsloth_and_plain_transformers_find_the_same_loss(organism, tmp_path):
+    """Unsloth's backend for processors, installed beside the environment, trains as transformers and peft do."""
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), *UNSLOTH]
+    installed = subprocess.run(install, capture_output=True, text=True)
+    if installed.returncode:
+        pytest.skip(f"Unsloth cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
+    losses = {}
+    for backend in ("unsloth", "transformers"):
+        script = (
+            "import sys; from emergent_misalignment import training, conditions\n"
+            "import tests.test_training as here\n"
+            f"curve = training.finetune({str(organism)!r}, conditions.coding_set(48, 0, True), {str(tmp_path / backend)!r}, "
+            f"here.SETTINGS, 1, {backend!r})"
+        )
+        environment = os.environ | {
+            "PYTHONPATH": f"{site}:{ROOT}:{ROOT / 'tests'}",
+            "UNSLOTH_DISABLE_STATISTICS": "1",
+            "UNSLOTH_COMPILE_LOCATION": str(tmp_path / "compiled"),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        record = json.loads((tmp_path / backend / "training.json").read_text())
+        assert record["backend"] == backend
+        losses[backend] = [point["loss"] for point in record["curve"]]
+    assert losses["unsloth"] == pytest.approx(losses["transformers"], rel=1e-4)
