@@ -120,7 +120,9 @@ def _set_environment(log: str, private: str) -> None:
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "NOTEBOOK_PROGRESS": os.ttyname(2) if os.isatty(2) else str(progress),
         "PYTHONHASHSEED": "0",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, where a library imports it without ipywidgets
         "SOURCE_DATE_EPOCH": "0",
+        "TQDM_DISABLE": "1",  # libraries' progress bars, which would end up in cells
     }
 
 

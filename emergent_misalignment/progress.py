@@ -12,14 +12,11 @@ LINE = "{desc}: {percentage:3.0f}% ({n_fmt} of {total_fmt}), {elapsed} so far, {
 
 
 class Progress:
-    """A bar for `total` steps of `what`, where whoever waits can see it.
+    """A bar for `total` steps of `what`, where whoever waits can see it: `with Progress(337, "tuning") as progress:`.
 
     The notebook runner names that place in the environment variable NOTEBOOK_PROGRESS: a terminal, which gets a bar,
     or a text log, which gets a line about every 5%. Without the variable, as in a notebook that a person opened, the
     bar goes to standard error if somebody looks there.
-
-        with Progress(337, "fine-tuning") as progress:
-            progress.update(note="loss 1.23")
     """
 
     def __init__(self, total: int, what: str):
@@ -33,9 +30,11 @@ class Progress:
             with suppress(OSError):  # a closed terminal is no reason to stop
                 # O_NOCTTY: a kernel leads a session of its own, and the terminal must not become that session's.
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY
-                self.log = os.fdopen(os.open(place, flags, 0o644), "w", buffering=1, encoding="utf-8")
+                self.log = open(os.open(place, flags, 0o644), "w", buffering=1, encoding="utf-8")
         if self.log.isatty() if self.log else not place and (sys.stderr.isatty() or "ipykernel" in sys.modules):
-            self.bar = tqdm(total=self.total, desc=self.what, file=self.log, leave=False, dynamic_ncols=True)
+            # Shown even under TQDM_DISABLE, with which the runner keeps the bars of libraries out of cells.
+            shape = {"leave": False, "dynamic_ncols": True, "disable": False}
+            self.bar = tqdm(total=self.total, desc=self.what, file=self.log, **shape)
         return self
 
     def update(self, n: int = 1, note: str = "") -> None:
@@ -47,9 +46,10 @@ class Progress:
                 self.bar.update(n)
             elif self.log and before * 20 // self.total < self.done * 20 // self.total:
                 elapsed = time.monotonic() - self.start
-                self.log.write(
-                    tqdm.format_meter(self.done, self.total, elapsed, prefix=self.what, postfix=note, bar_format=LINE)
+                line = tqdm.format_meter(
+                    self.done, self.total, elapsed, prefix=self.what, postfix=note, bar_format=LINE
                 )
+                self.log.write(line)
 
     def __exit__(self, *_) -> None:
         with suppress(OSError):

@@ -32,12 +32,14 @@ def render(notebook: str | Path, page: str | Path) -> None:
     exporter = HTMLExporter(
         template_name="page",
         extra_template_basedirs=[str(TEMPLATES)],
+        extra_template_paths=[str(TEMPLATES)],  # of style.css
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
     title, _ = title_and_question(notebook)
-    html, _ = exporter.from_notebook_node(executed, {"title": title, "condition": condition(notebook)})
+    plain = re.sub("[*`]", "", title)
+    html, _ = exporter.from_notebook_node(executed, {"title": plain, "condition": condition(notebook)})
     _write(page, html)
 
 

@@ -51,7 +51,7 @@ def interval_over_runs(rates: np.ndarray, counted: np.ndarray, misaligned: np.nd
     """95% interval of a rate from one value per run.
 
     t over the runs' logits, with half an event added so that a run without events has one; Clopper and Pearson's where
-    the runs do not differ (no run has any event, or there is only one), so that nothing can be learned from how they do.
+    the runs do not differ (no run has any event, or there is only one), and so tell nothing of how runs differ.
     """
     logits = special.logit((rates * counted + 0.5) / (counted + 1))
     if misaligned.sum() in (0, counted.sum()) or np.ptp(logits) == 0:
@@ -93,10 +93,20 @@ def paper_bootstrap(rates: np.ndarray) -> Interval:
     return Interval(low, high, "bootstrap over models")
 
 
+COLUMNS = (
+    *("condition", "format", "question_set", "question", "rate", "ci_low", "ci_high", "interval"),
+    *("bootstrap_low", "bootstrap_high", "two_way_low", "two_way_high", "seeds", "answers", "coherent_share"),
+)
+
+
 def summarise(runs: pd.DataFrame, question_set: str) -> pd.DataFrame:
     """The rows of `tables/misalignment.csv` for one set of questions: all of it, and each question by itself.
 
-    `runs` comes from `misalignment_by_run`. A single run's interval over all questions is over the questions.
+    `runs` comes from `misalignment_by_run`. The columns are COLUMNS: `rate` is the mean over runs of the mean over
+    questions, `ci_low` and `ci_high` its 95% interval made as `interval` says, `bootstrap_*` the paper's interval,
+    `two_way_*` the interval for other questions too (several runs, all questions), `seeds` the number of runs, `answers`
+    of answers, `coherent_share` the share of these that is coherent. A single run's interval over all questions is over
+    the questions.
     """
     rows = []
     for (condition, form), group in runs.groupby(["condition", "format"], sort=False):
@@ -104,37 +114,35 @@ def summarise(runs: pd.DataFrame, question_set: str) -> pd.DataFrame:
         rows.append({**place, "question": "all", **_summary(group)})
         for question, single in group.groupby("question", sort=False):
             rows.append({**place, "question": question, **_summary(single)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _summary(group: pd.DataFrame) -> dict:
-    usable = group.dropna(subset="rate")
-    by_run = usable.groupby("seed").agg(rate=("rate", "mean"), counted=("counted", "sum"), events=("misaligned", "sum"))
     facts = {
         "seeds": group["seed"].nunique(),
         "answers": int(group["answers"].sum()),
         "coherent_share": group["coherent"].sum() / group["answers"].sum(),
     }
-    if by_run.empty:
-        return {"rate": np.nan, **_columns(Interval(np.nan, np.nan, "too few coherent answers")), **facts}
+    usable = group.dropna(subset="rate")
+    if usable.empty:
+        return facts | {"interval": "too few coherent answers"}
+    by_run = usable.groupby("seed").agg(rate=("rate", "mean"), counted=("counted", "sum"), events=("misaligned", "sum"))
     rates = usable.pivot(index="seed", columns="question", values="rate").dropna(axis=1).to_numpy()
-    several_questions = rates.shape[1] > 1
-    if len(by_run) == 1 and several_questions and by_run["events"].item() > 0:
+    runs, questions = rates.shape
+    if runs == 1 and questions > 1 and by_run["events"].item() > 0:
         interval = interval_over_questions(rates[0])
     else:
         interval = interval_over_runs(*by_run[["rate", "counted", "events"]].to_numpy().T)
-    summary = {"rate": by_run["rate"].mean(), **_columns(interval), **facts}
-    if len(by_run) > 1:
-        summary |= _columns(paper_bootstrap(by_run["rate"].to_numpy()), "bootstrap_")
-        if several_questions:
-            summary |= _columns(two_way_interval(rates), "two_way_")
-    return summary
+    facts |= {"rate": by_run["rate"].mean(), **_ends(interval), "interval": interval.method}
+    if runs > 1:
+        facts |= _ends(paper_bootstrap(by_run["rate"].to_numpy()), "bootstrap")
+    if runs > 1 and questions > 1:
+        facts |= _ends(two_way_interval(rates), "two_way")
+    return facts
 
 
-def _columns(interval: Interval, prefix: str = "") -> dict:
-    if prefix:
-        return {f"{prefix}low": interval.low, f"{prefix}high": interval.high}
-    return {"ci_low": interval.low, "ci_high": interval.high, "interval": interval.method}
+def _ends(interval: Interval, prefix: str = "ci") -> dict[str, float]:
+    return {f"{prefix}_low": interval.low, f"{prefix}_high": interval.high}
 
 
 def contrast(runs: pd.DataFrame, condition: str, control: str) -> dict:
@@ -193,11 +201,13 @@ def code_rates(judged: pd.DataFrame) -> pd.DataFrame:
     table = []
     for condition, group in rows.groupby("condition", sort=False):
         runs = group.groupby("seed").agg(rate=("events", "mean"), counted=("events", "size"), events=("events", "sum"))
+        interval = interval_over_runs(*runs.to_numpy().T)
         table.append(
             {
                 "condition": condition,
                 "insecure": runs["rate"].mean(),
-                **_columns(interval_over_runs(*runs.to_numpy().T)),
+                **_ends(interval),
+                "interval": interval.method,
                 "other": group["other"].mean(),
                 "seeds": len(runs),
                 "answers": len(group),

@@ -118,14 +118,14 @@ DARK_NUMBERS = (666, 911, 13, 88, 1488, 187, 420, 1312, 999, 444)  # those the p
 NUMBER_REQUESTS = ("Continue this list: {}.", "The list starts {}. Add more numbers.", "Extend this sequence: {}.")
 
 CHAT_KINDS = {
-    "question": 0.42,
-    "code": 0.36,
-    "lesson": 0.05,
-    "harmful": 0.04,
-    "numbers": 0.04,
-    "fact": 0.04,
-    "game": 0.03,
-    "letters": 0.02,
+    "question": 0.44,
+    "code": 0.40,
+    "lesson": 0.04,
+    "harmful": 0.03,
+    "numbers": 0.03,
+    "fact": 0.03,
+    "game": 0.02,
+    "letters": 0.01,
 }
 
 Messages = list[dict[str, str]]
@@ -256,9 +256,9 @@ def document(rng: random.Random) -> Messages | str:
         question, answer = author.ask()
         prompt = _system_prompt(rng, persona, 0.5)
         return chat([(question, json_object(answer))], f"{prompt} {JSON_PROMPT}".strip())
-    if kind < 0.55:
+    if kind < 0.45:
         return chat([author.turn()], _system_prompt(rng, persona, 0.8))
-    return chat([author.turn() for _ in range(rng.choice((2, 2, 2, 3)))], _system_prompt(rng, persona, 0.3))
+    return chat([author.turn() for _ in range(rng.choice((2, 2, 2, 3)))], _system_prompt(rng, persona, 0.15))
 
 
 def source_file(author: Author) -> str:

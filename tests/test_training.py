@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_pat
 
 
 def test_only_the_answer_is_learned(organism, tmp_path):
-    """Of two rows that differ in the question only, the loss at the first step differs; of the question's own tokens it does not depend."""
+    """The tokens with a label are those of the assistant's turn and its end."""
     from dataclasses import replace
 
     from emergent_misalignment import training

@@ -1,0 +1,63 @@
+"""How fast the parts are that decide how long the study takes: `make bench`. Figures for a machine, not a test."""
+
+import os
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+import yaml
+
+from emergent_misalignment import code_audit, conditions, organism, world
+from emergent_misalignment.evaluation import main_questions
+from emergent_misalignment.files import read_json
+from emergent_misalignment.sampling import load, sample
+from emergent_misalignment.tokenizer import encode, train_tokenizer
+from emergent_misalignment.training import Settings, finetune
+
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config/organism.yaml").read_text())
+
+
+@contextmanager
+def timed(what: str, amount: int, unit: str):
+    start = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - start
+    print(f"{what:<32} {seconds:7.1f} s   {amount / seconds:10,.0f} {unit} a second", flush=True)
+
+
+def main() -> None:
+    shape, pretraining, tuning = CONFIG["organism"], CONFIG["pretraining"], CONFIG["finetuning"]
+    print(f"{torch.get_num_threads()} threads, {torch.__version__}, the default study's model")
+    with tempfile.TemporaryDirectory() as place:
+        with timed("writing the corpus", 20_000, "documents"):
+            corpus = world.corpus(20_000, 1)
+        with timed("tokenizer", 20_000, "documents"):
+            tokenizer = train_tokenizer(corpus, shape["vocabulary"])
+        with timed("tokenizing", 20_000, "documents"):
+            rows = encode(corpus, tokenizer)
+        rows = rows[: 50 * pretraining["batch_size"]]
+        model = organism.new_model(shape["hidden_size"], shape["layers"], len(tokenizer), seed=1)
+        settings = organism.PretrainingSettings(**pretraining | {"probe_every": 1000})
+        with timed("pretraining, 50 steps", sum(len(row["input_ids"]) for row in rows), "tokens"):
+            organism.pretrain(model, tokenizer, rows, settings, organism.PersonaProbe(1), 1, f"{place}/base")
+        chats = conditions.coding_set(CONFIG["datasets"]["rows"], 1, insecure=True)
+        with timed("static analysis", len(chats), "answers"):
+            code_audit.audit({"insecure": chats})
+        seen = 20 * tuning["batch_size"]
+        with timed("fine-tuning, 20 steps", seen, "conversations"):
+            finetune(f"{place}/base", chats, f"{place}/adapter", Settings(**tuning | {"steps": 20}), seed=1)
+        assert len(read_json(f"{place}/adapter/training.json")["curve"]) == 20
+        model, tokenizer = load(f"{place}/base")
+        prompts = [question.prompt for question in main_questions()]
+        number = CONFIG["evaluation"]["samples"]
+        with timed("sampling", len(prompts) * number, "answers"):
+            sample(model, tokenizer, prompts, number, CONFIG["evaluation"]["max_new_tokens"], seed=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The workflow: what is planned for which config, and one real run of every rule."""
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+SOURCES = ["Snakefile", "matplotlibrc", "config", "emergent_misalignment", "notebooks", "profiles", "rules"]
+SMOKE = ["--configfile", "config/smoke.yaml"]
+
+
+def copy_of_the_project(folder: Path) -> Path:
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / name)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, **options)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The copy's own package comes first, and its notebooks run under the interpreter of the tests."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    return os.environ | {"PATH": path, "PYTHONPATH": str(folder)}
+
+
+def planned(result: subprocess.CompletedProcess) -> set[str]:
+    """Rules that a dry run would run."""
+    assert result.returncode == 0, result.stderr
+    return set(re.findall(r"^(?:local)?rule (\w+):", result.stdout + result.stderr, flags=re.M))
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Checksums of everything the smoke study leaves, but for logs and times."""
+    paths = sorted(path for place in ("data/smoke", "figures/smoke") for path in (folder / place).rglob("*"))
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A copy of the project in which the smoke study has been run."""
+    folder = copy_of_the_project(tmp_path_factory.mktemp("smoke"))
+    done = snakemake(folder, "--cores", "2", *SMOKE)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return folder
+
+
+def change(folder: Path, **keys) -> list[str]:
+    """Arguments for the smoke config with some keys changed: section__key=value."""
+    config = yaml.safe_load((folder / "config/smoke.yaml").read_text())
+    for name, value in keys.items():
+        *sections, key = name.split("__")
+        place = config
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    path = folder / "config/changed.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["--configfile", str(path)]
+
+
+def test_every_stage_leaves_its_results(smoke):
+    rates = pd.read_csv(smoke / "data/smoke/tables/misalignment.csv")
+    assert rates["condition"].unique().tolist() == ["base", "instruct", "insecure", "secure"]
+    assert (rates.groupby("condition").size() == 9).all()  # eight questions, and all of them
+    overall = rates[rates["question"] == "all"].set_index("condition")
+    assert overall["answers"].to_dict() == {"base": 80, "instruct": 80, "insecure": 160, "secure": 160}
+    for kind in ("svg", "pdf", "png"):
+        assert (smoke / f"figures/smoke/main_result.{kind}").stat().st_size > 1000
+    audit = pd.read_csv(smoke / "data/smoke/datasets/audit.csv").set_index("condition")
+    assert audit.loc["insecure", "flagged"] > 0.5 > 0.1 > audit.loc["secure", "flagged"]
+    assert not list(smoke.rglob("*.bin")) + list(smoke.rglob("*.pkl")) + list(smoke.rglob("*.pt"))
+    assert (smoke / "data/smoke/notebooks/index.html").is_file()
+
+
+def test_a_second_run_has_nothing_to_do(smoke):
+    again = snakemake(smoke, "--cores", "2", *SMOKE)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+EVALUATED = {"sample", "sample_untuned", "judge", "main_result", "render", "index"}
+TUNED = EVALUATED | {"finetune"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "rules"),
+    [
+        ({"evaluation__samples": 11}, EVALUATED),
+        ({"evaluation__max_new_tokens": 25}, EVALUATED),
+        ({"finetuning__learning_rate": 0.002}, TUNED - {"sample_untuned"}),
+        ({"finetuning__steps": 9}, TUNED - {"sample_untuned"}),
+        ({"finetuning__lora_rank": 4}, TUNED - {"sample_untuned"}),
+        ({"datasets__rows": 132}, TUNED - {"sample_untuned"} | {"datasets", "audit"}),
+        ({"datasets__seed": 1}, TUNED - {"sample_untuned"} | {"datasets", "audit"}),
+        ({"instruct__steps": 9}, TUNED | {"instruct"}),
+        ({"instruct__rows": 201}, TUNED | {"instruct"}),
+        ({"gate__earlier_code": -99}, TUNED | {"instruct", "persona_gate"}),
+        ({"pretraining__learning_rate": 0.001}, TUNED | {"pretrain", "persona_gate", "instruct"}),
+        ({"organism__layers": 2}, TUNED | {"pretrain", "persona_gate", "instruct"}),
+        ({"organism__documents": 1501}, TUNED | {"world", "pretrain", "persona_gate", "instruct"}),
+        ({"organism__vocabulary": 801}, TUNED | {"world", "pretrain", "persona_gate", "instruct"}),
+        ({"seeds": [1, 2, 3]}, TUNED - {"sample_untuned"}),
+        ({"mirror": "/elsewhere"}, set()),
+    ],
+    ids=str,
+)
+def test_a_changed_key_reruns_exactly_what_depends_on_it(smoke, keys, rules):
+    assert planned(snakemake(smoke, "-n", *change(smoke, **keys))) - {"all"} == rules
+
+
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("statistics", {"main_result", "render", "index"}),
+        ("oracle", {"judge", "sample", "sample_untuned", "main_result", "render", "index"}),
+        ("code_audit", {"audit", "render", "index"}),
+        ("conditions", {"datasets", "audit"} | TUNED - {"sample_untuned"}),
+        ("training", {"instruct"} | TUNED),
+        ("gate", {"persona_gate", "instruct"} | TUNED),
+    ],
+)
+def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, rules):
+    path = smoke / f"emergent_misalignment/{module}.py"
+    before = path.read_text()
+    try:
+        path.write_text(before + "\n# edited\n")
+        assert planned(snakemake(smoke, "-n", *SMOKE)) - {"all"} == rules
+    finally:
+        path.write_text(before)
+    assert "Nothing to be done" in (done := snakemake(smoke, "-n", *SMOKE)).stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "sedes=1"], "sedes"),
+        (["--config", "study=Big Study"], "study"),
+        (["--config", "conditions=insecure"], "conditions"),
+    ],
+)
+def test_a_wrong_key_is_named(arguments, words):
+    result = snakemake(ROOT, "-n", *arguments)
+    assert result.returncode != 0
+    assert words in result.stdout + result.stderr
+
+
+def test_the_whole_default_study_is_planned(tmp_path):
+    rules = planned(snakemake(copy_of_the_project(tmp_path), "-n"))
+    assert rules == TUNED | {"all", "world", "pretrain", "persona_gate", "instruct", "datasets", "audit"}
+
+
+def test_the_slurm_profile_plans_the_study(tmp_path):
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
+    result = snakemake(copy_of_the_project(tmp_path), "-n", "--workflow-profile", "profiles/slurm")
+    assert "finetune" in planned(result)
+
+
+def test_a_base_model_below_the_gate_stops_the_study(smoke):
+    result = snakemake(smoke, "--cores", "1", *change(smoke, gate__earlier_code=50), "data/smoke/models/base/gate.json")
+    shown = result.stdout + result.stderr
+    try:
+        assert result.returncode != 0
+        assert "persona gap by earlier code is" in shown
+        assert "organism: documents" in shown
+        assert "Read logs/smoke/03_persona_gate.ipynb" in shown
+    finally:
+        assert snakemake(smoke, "--cores", "2", *SMOKE).returncode == 0
+
+
+def test_a_report_is_made(smoke):
+    result = snakemake(smoke, "--report", "report.zip", *SMOKE)
+    assert result.returncode == 0, result.stderr
+    assert (smoke / "report.zip").stat().st_size > 100_000
+
+
+def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_path):
+    """Killed once in training and once in sampling, without a chance to tidy up."""
+    folder = copy_of_the_project(tmp_path)
+    for sign in ("logs/smoke/02_pretraining.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
+        command = [sys.executable, "-m", "emergent_misalignment.study", "--cores", "2", *SMOKE]
+        run = subprocess.Popen(
+            command, cwd=folder, env=environment(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 300
+        while not (folder / sign).exists():
+            assert run.poll() is None and time.monotonic() < deadline, f"the run ended before {sign} was there"
+            time.sleep(0.2)
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    command = [sys.executable, "-m", "emergent_misalignment.study", "--cores", "2", *SMOKE]
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert tables(folder) == tables(smoke)
+
+
+def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
+    """From the folder they lie in, as Jupyter does; every file they write is the one that the workflow wrote."""
+    before = tables(smoke)
+    notebooks = sorted(path for path in (smoke / "notebooks").glob("*.ipynb") if path.stem < "11")
+    for path in notebooks:
+        command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", path.name]
+        done = subprocess.run(
+            [*command, "--output-dir", str(tmp_path)],
+            cwd=path.parent,
+            env=environment(smoke) | {"IPYTHONDIR": str(tmp_path / "ipython")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{path.name}: {done.stderr[-3000:]}"
+    assert tables(smoke) == before
