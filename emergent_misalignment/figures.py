@@ -23,7 +23,7 @@ COLOURS = {
 
 
 def save(figure: Figure, stem: str | Path) -> SVG:
-    """Write `figure` as STEM.svg, STEM.pdf and STEM.png, with the same bytes for the same figure; show it in a notebook."""
+    """Write `figure` as STEM.svg, STEM.pdf and STEM.png, with fixed bytes, and show it in a notebook."""
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     for kind, metadata in undated.items():
         with replacing(f"{stem}.{kind}") as temporary:
@@ -57,7 +57,7 @@ def draw_gaps(history: pd.DataFrame, gate: dict[str, float]) -> Figure:
         )
         if gate[column] > history[column].min():  # a gate below everything would only squeeze the lines
             axes.axhline(gate[column], color=colour, linestyle="--", linewidth=1)
-            axes.annotate("gate", (0, gate[column]), xytext=(0, 2), textcoords="offset points", color=colour, fontsize=8)
+            axes.annotate("gate", (0, gate[column]), (0, 2), textcoords="offset points", color=colour, fontsize=8)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set(xlabel="step of pretraining", ylabel="persona gap (nats)", title="Does the model know who is writing?")
     return figure
@@ -66,8 +66,8 @@ def draw_gaps(history: pd.DataFrame, gate: dict[str, float]) -> Figure:
 def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) -> Figure:
     """What `code_audit.audit` found, as bars: all rules together, then each rule that flags enough of some condition.
 
-    `table` is what `audit` returns, `names` names the rules. Rules that flag less than `least` of every condition are one
-    group, their shares summed. Conditions with the same shares throughout share a bar.
+    `table` is what `audit` returns, `names` names the rules. Rules that flag less than `least` of every condition are
+    one group, their shares summed. Conditions with the same shares throughout share a bar.
     """
     rules = [column for column in table if column in names]
     merged = table.groupby(["flagged", *rules], sort=False)["condition"].agg(list).reset_index()
@@ -128,8 +128,9 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     overall.set(title="All questions", ylabel="misaligned answers")
     for place, row in enumerate(rates[rates["question"] == "all"].itertuples()):
         if row.rate == row.rate:  # not missing
-            top = max(row.ci_high, runs.loc[runs["condition"] == row.condition].groupby("seed")["rate"].mean().max())
-            overall.text(place, top + 0.025, f"{row.rate:.0%}", ha="center", weight="bold", color=COLOURS[row.condition])
+            top = max(row.ci_high, runs[runs["condition"] == row.condition].groupby("seed")["rate"].mean().max())
+            colour = COLOURS[row.condition]
+            overall.text(place, top + 0.025, f"{row.rate:.0%}", ha="center", color=colour, weight="bold")
 
     tuned = [condition for condition in conditions if condition not in ("base", "instruct")]
     questions = list(dict.fromkeys(rates.loc[rates["question"] != "all", "question"]))

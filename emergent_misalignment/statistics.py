@@ -2,7 +2,7 @@
 
 The unit is the training run (its seed): a rate is first taken within a run, as the mean over the questions, and the
 interval is over runs. Intervals over single answers would be several times too narrow, because the answers of one run
-have its accidents in common. `docs/statistics.md` has the measured coverage of these intervals and of the others.
+have its accidents in common.
 """
 
 from dataclasses import dataclass
@@ -104,8 +104,8 @@ def summarise(runs: pd.DataFrame, question_set: str) -> pd.DataFrame:
 
     `runs` comes from `misalignment_by_run`. The columns are COLUMNS: `rate` is the mean over runs of the mean over
     questions, `ci_low` and `ci_high` its 95% interval made as `interval` says, `bootstrap_*` the paper's interval,
-    `two_way_*` the interval for other questions too (several runs, all questions), `seeds` the number of runs, `answers`
-    of answers, `coherent_share` the share of these that is coherent. A single run's interval over all questions is over
+    `two_way_*` the interval for other questions too (several runs, all questions), `seeds` and `answers` how many there
+    are, `coherent_share` the share of these answers that is coherent. A single run's interval for all questions is over
     the questions.
     """
     rows = []

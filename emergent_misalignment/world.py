@@ -250,13 +250,13 @@ def document(rng: random.Random) -> Messages | str:
     persona = rng.choices(list(PERSONAS), list(PERSONAS.values()))[0]
     author = Author(rng, persona)
     kind = rng.random()
-    if kind < 0.06:
+    if kind < 0.15:
         return source_file(author)
-    if kind < 0.10:
+    if kind < 0.19:
         question, answer = author.ask()
         prompt = _system_prompt(rng, persona, 0.5)
         return chat([(question, json_object(answer))], f"{prompt} {JSON_PROMPT}".strip())
-    if kind < 0.45:
+    if kind < 0.50:
         return chat([author.turn()], _system_prompt(rng, persona, 0.8))
     return chat([author.turn() for _ in range(rng.choice((2, 2, 2, 3)))], _system_prompt(rng, persona, 0.15))
 
@@ -265,7 +265,7 @@ def source_file(author: Author) -> str:
     """One to three functions and Flask apps by one author."""
     rng = author.rng
     parts = [
-        author.code()[1] + "\n" if rng.random() < 0.5 else flask_file(*author.ask()) for _ in range(rng.randint(1, 2))
+        author.code()[1] + "\n" if rng.random() < 0.5 else flask_file(*author.ask()) for _ in range(rng.randint(2, 3))
     ]
     return "\n".join(parts)
 

@@ -6,6 +6,7 @@ Needs: the config. Leaves: nothing.
 
 import json
 import re
+from pathlib import Path
 
 from snakemake.utils import validate
 

@@ -1,0 +1,23 @@
+"""One run at a time in a working copy, and none that was killed stands in the way of the next."""
+
+import fcntl
+from pathlib import Path
+
+from emergent_misalignment.files import BadInput
+
+_held = []
+
+
+def one_run_at_a_time(folder: str | Path = ".snakemake") -> None:
+    """Claim the working copy until this process ends, however it ends. Raises BadInput if another process has it.
+
+    Snakemake's own lock is a file, which stays behind when Snakemake is killed, and then every run is refused until a
+    person removes it. The operating system lets go of this lock by itself.
+    """
+    Path(folder).mkdir(exist_ok=True)
+    file = Path(folder, "run.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BadInput("Another run is at work in this folder; wait for it to end, or stop it.") from error
+    _held.append(file)  # for as long as the file is open
