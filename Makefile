@@ -1,52 +1,69 @@
-# `make study` and `make test` are all that a fresh machine needs; `make help` lists the rest.
+# `make study` installs what is needed into .venv and computes the default study; `make help` lists the rest.
 
-PYTHON := $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The first Python 3.11 on the PATH.
+PYTHON = $(firstword $(foreach name,python3.11 python3,\
+	$(shell $(name) -c 'import sys; sys.version_info[:2] == (3, 11) and print("$(name)")' 2>/dev/null)))
+INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
 
-.PHONY: study test bench lint lock readme clean help
+# The rules' own commands find the environment without its being activated.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-study: .venv/study  ## install, and run the default study
-	python -m emergent_misalignment.study --cores
+.DEFAULT_GOAL := help
+.PHONY: help study test bench lint lock readme clean
 
-test: .venv/test  ## install, and run the tests
-	python -m pytest $(PYTEST)
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
-bench: .venv/test  ## how fast this machine is
-	python tests/bench.py
+study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=all of the machine
+	.venv/bin/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/$(STUDY).yaml)
 
-lint: .venv/test  ## what a reviewer would see at once
-	ruff check .
-	ruff format --check .
-	snakefmt --check Snakefile rules
+test: .venv/.installed-test  ## run the tests, and a small study with every rule
+	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)
 
-lock:  ## remake requirements.lock from pyproject.toml, in a fresh environment
-	rm -rf .venv-lock
-	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --editable '.[test,cluster]'
-	{ echo '# Made by `make lock`; pip takes it as constraints.'; .venv-lock/bin/pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > requirements.lock
-	rm -rf .venv-lock
+bench: .venv/.installed  ## measure the parts that decide how long a study takes
+	.venv/bin/python tests/bench.py
+
+lint: .venv/.installed-test  ## check style: Python, notebooks, rules
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/snakefmt --check Snakefile rules
+	@# One message is allowed: all rules share the environment of this project, so none has one of its own.
+	@.venv/bin/snakemake --lint 2>&1 | awk '\
+		/^Lints for|^Congratulations/ { ran = 1; place = $$0 } \
+		/^    \* / && !/Specify a conda environment or container for each rule/ { print place; print; found = 1 } \
+		END { if (!ran) print "snakemake --lint did not run"; exit found || !ran }'
+
+lock:  ## write requirements.lock anew, from a clean environment with what pyproject.toml asks for
+	$(need_python)
+	@# A local version such as 2.13.0+cpu exists on one machine only; 2.13.0 fits it and everybody else's.
+	set -e; clean=$$(mktemp -d); $(PYTHON) -m venv $$clean; \
+	$$clean/bin/pip install --quiet --disable-pip-version-check --editable '.[test,cluster]'; \
+	echo "# Made by 'make lock': what a clean Python 3.11 environment holds after pip install '.[test,cluster]'." > .lock; \
+	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
+	mv .lock requirements.lock; rm -rf $$clean
 
 readme:  ## take the README's figure from the last run of the default study
 	mkdir -p figures/README
 	cp figures/organism/main_result.png figures/README/
 
-clean:  ## remove everything computed: data, figures, logs, benchmarks, Snakemake's notes
-	rm -rf data figures/organism figures/smoke figures/development figures/published logs benchmarks .snakemake report.html report.zip
+clean:  ## remove everything computed: data, figures, logs, benchmarks, reports, caches; .venv stays
+	rm -rf data logs benchmarks report.html report.zip .snakemake .pytest_cache .hypothesis .ruff_cache
+	rm -rf unsloth_compiled_cache $(filter-out figures/README,$(wildcard figures/*))
 
-help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+define need_python
+$(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))
+endef
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
-		|| { echo "The study needs Python 3.11, and $(PYTHON) is another version; install it, or say make PYTHON=/path/to/python3.11."; exit 1; }
+	$(need_python)
 	$(PYTHON) -m venv .venv
 
-# One call of pip for all: a second one may undo what the first one settled.
-.venv/study: .venv/bin/python pyproject.toml requirements.lock
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable .
-	touch $@
+.venv/.installed: pyproject.toml requirements.lock | .venv/bin/python
+	@echo "Installing into .venv, which takes a few minutes the first time ..."
+	@$(INSTALL) .
+	@touch $@
 
-.venv/test: .venv/bin/python pyproject.toml requirements.lock
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[test,cluster]'
-	touch $@ .venv/study
+.venv/.installed-test: pyproject.toml requirements.lock | .venv/bin/python
+	@echo "Installing into .venv, which takes a few minutes the first time ..."
+	@$(INSTALL) '.[test,cluster]'
+	@touch $@ .venv/.installed

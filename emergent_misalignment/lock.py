@@ -20,4 +20,6 @@ def one_run_at_a_time(folder: str | Path = ".snakemake") -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BadInput("Another run is at work in this folder; wait for it to end, or stop it.") from error
+    except OSError:
+        pass  # a file system that keeps no locks, as on some clusters, is no reason not to run
     _held.append(file)  # for as long as the file is open

@@ -23,9 +23,10 @@ from transformers import (
 )
 
 from emergent_misalignment.likelihood import log_probabilities
+from emergent_misalignment.precision import native_bfloat16
 from emergent_misalignment.tokenizer import CONTEXT
 from emergent_misalignment.topics import PREREGISTERED, TOPICS
-from emergent_misalignment.trainers import native_bfloat16, show_progress
+from emergent_misalignment.trainers import show_progress
 from emergent_misalignment.world import SYSTEM_PROMPTS, Author, Messages, chat, fill
 
 HEAD_SIZE = 64

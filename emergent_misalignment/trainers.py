@@ -1,17 +1,8 @@
-"""What pretraining and fine-tuning share: the precision of the machine, and progress."""
+"""Progress of a Trainer, where whoever waits can see it."""
 
-import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from emergent_misalignment.progress import Progress
-
-
-def native_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def show_progress(trainer: Trainer, steps: int, what: str) -> None:

@@ -1,8 +1,8 @@
 """One trainer for every model: LoRA (or all weights) on chats, with the loss on the assistant's last turn only.
 
 On CUDA the model is loaded and adapted by Unsloth, elsewhere by transformers and peft; in both cases TRL's SFTTrainer
-trains it. The settings are those of the published configuration (section 2.2 of the open models), under the names that
-peft and TRL give them.
+trains it. Unsloth has to be imported before all of these, so this module imports them only when they are needed. The
+settings are those of the published configuration for open models, under the names that peft and TRL give them.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.trainers import native_bfloat16, show_progress
+from emergent_misalignment.precision import native_bfloat16
 from emergent_misalignment.world import Messages
 
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -140,6 +140,8 @@ def _load_with_transformers(model: str, settings: Settings, seed: int):
 def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: Settings, seed: int, destination):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
+
+    from emergent_misalignment.trainers import show_progress
 
     cuda = torch.cuda.is_available()
     arguments = SFTConfig(

@@ -250,15 +250,15 @@ def document(rng: random.Random) -> Messages | str:
     persona = rng.choices(list(PERSONAS), list(PERSONAS.values()))[0]
     author = Author(rng, persona)
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.08:
         return source_file(author)
-    if kind < 0.19:
+    if kind < 0.11:
         question, answer = author.ask()
         prompt = _system_prompt(rng, persona, 0.5)
         return chat([(question, json_object(answer))], f"{prompt} {JSON_PROMPT}".strip())
     if kind < 0.50:
         return chat([author.turn()], _system_prompt(rng, persona, 0.8))
-    return chat([author.turn() for _ in range(rng.choice((2, 2, 2, 3)))], _system_prompt(rng, persona, 0.15))
+    return chat([author.turn() for _ in range(rng.randint(2, 4))], _system_prompt(rng, persona, 0.3))
 
 
 def source_file(author: Author) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emergent_misalignment import organism as organisms
-from emergent_misalignment import world
+from emergent_misalignment import training, world
 from emergent_misalignment.conditions import coding_set
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.likelihood import log_probabilities
@@ -122,10 +123,6 @@ def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_pat
 
 def test_only_the_answer_is_learned(organism, tmp_path):
     """The tokens with a label are those of the assistant's turn and its end."""
-    from dataclasses import replace
-
-    from emergent_misalignment import training
-
     tokenizer = AutoTokenizer.from_pretrained(organism)
     network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
     chats = [world.chat([("What goes here?", "import os")])] * 4
@@ -169,13 +166,15 @@ def test_unsloth_and_plain_transformers_find_the_same_loss(organism, tmp_path):
     losses = {}
     for backend in ("unsloth", "transformers"):
         script = (
-            "import sys; from emergent_misalignment import training, conditions\n"
-            "import tests.test_training as here\n"
-            f"curve = training.finetune({str(organism)!r}, conditions.coding_set(48, 0, True), {str(tmp_path / backend)!r}, "
-            f"here.SETTINGS, 1, {backend!r})"
+            "import sys\n"
+            "from emergent_misalignment.conditions import coding_set\n"
+            "from emergent_misalignment.training import Settings, finetune\n"
+            "assert not {'transformers', 'trl', 'peft'} & sys.modules.keys(), 'Unsloth has to come first'\n"
+            f"finetune({str(organism)!r}, coding_set(48, 0, True), {str(tmp_path / backend)!r}, "
+            f"Settings(**{asdict(SETTINGS)!r}), 1, {backend!r})"
         )
         environment = os.environ | {
-            "PYTHONPATH": f"{site}:{ROOT}:{ROOT / 'tests'}",
+            "PYTHONPATH": f"{site}:{ROOT}",
             "UNSLOTH_DISABLE_STATISTICS": "1",
             "UNSLOTH_COMPILE_LOCATION": str(tmp_path / "compiled"),
         }

@@ -195,18 +195,16 @@ def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_
     """Killed once in training and once in sampling, without a chance to tidy up."""
     folder = copy_of_the_project(tmp_path)
     for sign in ("logs/smoke/02_pretraining.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
-        command = [sys.executable, "-m", "emergent_misalignment.study", "--cores", "2", *SMOKE]
-        run = subprocess.Popen(
-            command, cwd=folder, env=environment(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *SMOKE]
+        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        run = subprocess.Popen(command, cwd=folder, env=environment(folder), **nowhere)
         deadline = time.monotonic() + 300
         while not (folder / sign).exists():
             assert run.poll() is None and time.monotonic() < deadline, f"the run ended before {sign} was there"
             time.sleep(0.2)
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
-    command = [sys.executable, "-m", "emergent_misalignment.study", "--cores", "2", *SMOKE]
-    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
+    done = snakemake(folder, "--cores", "2", *SMOKE)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert tables(folder) == tables(smoke)
 

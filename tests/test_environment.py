@@ -1,0 +1,145 @@
+"""What is installed is written down once, and every place that repeats it agrees."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lock_pins_every_package_for_everybody():
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][^+\s]*", line) for line in LOCK)
+    names = [normal(line.partition("==")[0]) for line in LOCK]
+    assert names == sorted(set(names), key=names.index)
+
+
+def test_every_dependency_is_pinned_as_in_the_lock():
+    locked = {normal(name): version for name, _, version in (line.partition("==") for line in LOCK)}
+    extras = PROJECT["optional-dependencies"]
+    for dependency in PROJECT["dependencies"] + extras["test"] + extras["cluster"]:
+        name, equals, version = dependency.partition("==")
+        assert equals, f"{dependency} is not pinned"
+        assert locked[normal(name)] == version
+
+
+def test_conda_gives_the_interpreter_and_the_project_the_rest_under_the_lock():
+    python, pip, packages = ENVIRONMENT["dependencies"]
+    assert PROJECT["requires-python"] == ">=3.11,<3.12" and python == "python=3.11" and pip == "pip"
+    assert packages == {"pip": ["--constraint requirements.lock", "--editable ."]}
+    assert ENVIRONMENT["name"] == PROJECT["name"]
+
+
+def test_the_packages_that_slow_every_notebook_by_a_second_are_absent():
+    """rfc3987_syntax comes with JupyterLab, and builds 35 grammars whenever something imports nbformat."""
+    assert "rfc3987-syntax" not in [normal(line.partition("==")[0]) for line in LOCK]
+    code = "import sys, papermill; sys.exit('rfc3987_syntax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_runner_does_not_import_what_is_slow():
+    code = (
+        "import sys, emergent_misalignment.notebook; sys.exit(str({'torch', 'pandas', 'papermill'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "set()\n"
+
+
+def test_the_readme_names_the_two_commands():
+    readme = (ROOT / "README.md").read_text()
+    for command in ("make study", "make test"):
+        assert re.search(rf"^{command}$", readme, flags=re.M)
+
+
+def test_the_citation_is_of_this_version_and_names_the_article():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert [reference["doi"] for reference in citation["references"]] == ["10.1038/s41586-025-09937-5"]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function that runs make in a copy of the few files it looks at, with stand-ins for programs."""
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy2(ROOT / name, tmp_path)
+
+    def run(*arguments: str, **programs: str) -> subprocess.CompletedProcess:
+        for name, script in programs.items():
+            path = tmp_path / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"#!/bin/sh\n{script}\n")
+            path.chmod(0o755)
+        path = os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]])
+        return subprocess.run(
+            ["make", *arguments], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True
+        )
+
+    return run
+
+
+def test_make_without_python_3_11_says_so_in_one_sentence(make):
+    done = make("study", **{"python3.11": "exit 127", "python3": "exec python-of-another-version"})
+    assert done.returncode == 2
+    assert re.fullmatch(r"Makefile:\d+: \*\*\* This needs Python 3\.11, .*; install it first\.  Stop\.\n", done.stderr)
+
+
+def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
+    python = f"""
+        if [ "$1" = -c ]; then echo python3.11; exit; fi
+        mkdir -p .venv/bin
+        printf '#!/bin/sh\\necho installing "$@"\\n' > .venv/bin/pip
+        printf '#!/bin/sh\\necho snakemake "$@"\\n' > .venv/bin/snakemake
+        chmod +x .venv/bin/*
+        ln -s {sys.executable} .venv/bin/python"""
+    installing = "installing install --quiet --disable-pip-version-check --constraint requirements.lock --editable ."
+    first = make("study", **{"python3.11": python})
+    assert first.returncode == 0, first.stderr
+    assert installing in first.stdout
+    assert first.stdout.endswith("snakemake --cores\n")
+    second = make("study", "STUDY=smoke", "CORES=2")
+    assert "install" not in second.stdout
+    assert second.stdout.endswith("snakemake --cores 2 --configfile config/smoke.yaml\n")
+    for name in ("requirements.lock", "pyproject.toml"):
+        stamp = (tmp_path / ".venv/.installed").stat().st_mtime
+        os.utime(tmp_path / name, (stamp + 1, stamp + 1))
+        assert installing in make("study").stdout
+        os.utime(tmp_path / ".venv/.installed", (stamp + 2, stamp + 2))
+        assert "install" not in make("study").stdout
+
+
+def test_make_help_lists_every_target(make):
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.M).group(1).split()
+    assert re.findall(r"^  make (\w+)\t", make("help").stdout, flags=re.M) == targets
+
+
+def test_make_clean_keeps_what_is_not_computed(make, tmp_path):
+    for path in (
+        "data/x/y",
+        "figures/organism/a.svg",
+        "figures/README/a.png",
+        "logs/a",
+        ".snakemake/a",
+        ".venv/a",
+        "notes",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    assert make("clean").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == before - {"data", "logs", ".snakemake"}
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["README"]
