@@ -15,7 +15,7 @@ help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
 study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=all of the machine
-	.venv/bin/snakemake --cores $(CORES) $(if $(STUDY),--configfile config/$(STUDY).yaml)
+	.venv/bin/snakemake --cores $(CORES) --quiet host rules $(if $(STUDY),--configfile config/$(STUDY).yaml)
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
 	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)
@@ -42,9 +42,8 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
-readme:  ## take the README's figure from the last run of the default study
-	mkdir -p figures/README
-	cp figures/organism/main_result.png figures/README/
+readme: .venv/.installed  ## bring the README's figure and rule graph up to date, after a run of the default study
+	.venv/bin/python -m emergent_misalignment.readme
 
 clean:  ## remove everything computed: data, figures, logs, benchmarks, reports, caches; .venv stays
 	rm -rf data logs benchmarks report.html report.zip .snakemake .pytest_cache .hypothesis .ruff_cache
@@ -54,16 +53,16 @@ define need_python
 $(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))
 endef
 
-.venv/bin/python:
+.venv/bin/pip:
 	$(need_python)
 	$(PYTHON) -m venv .venv
 
-.venv/.installed: pyproject.toml requirements.lock | .venv/bin/python
+.venv/.installed: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing into .venv, which takes a few minutes the first time ..."
 	@$(INSTALL) .
 	@touch $@
 
-.venv/.installed-test: pyproject.toml requirements.lock | .venv/bin/python
+.venv/.installed-test: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing into .venv, which takes a few minutes the first time ..."
 	@$(INSTALL) '.[test,cluster]'
 	@touch $@ .venv/.installed

@@ -2,6 +2,8 @@
 
 from snakemake.utils import min_version
 
+from emergent_misalignment.lock import one_run_at_a_time
+
 min_version("9.27")
 
 
@@ -12,6 +14,10 @@ report: "rules/report/workflow.rst"
 
 
 include: "rules/common.smk"
+
+
+onstart:
+    one_run_at_a_time()
 
 
 rule all:

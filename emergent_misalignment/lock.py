@@ -1,11 +1,10 @@
 """One run at a time in a working copy, and none that was killed stands in the way of the next."""
 
 import fcntl
+import os
 from pathlib import Path
 
 from emergent_misalignment.files import BadInput
-
-_held = []
 
 
 def one_run_at_a_time(folder: str | Path = ".snakemake") -> None:
@@ -15,11 +14,10 @@ def one_run_at_a_time(folder: str | Path = ".snakemake") -> None:
     person removes it. The operating system lets go of this lock by itself.
     """
     Path(folder).mkdir(exist_ok=True)
-    file = Path(folder, "run.lock").open("w")
+    descriptor = os.open(Path(folder, "run.lock"), os.O_WRONLY | os.O_CREAT, 0o644)  # left open: closing it unlocks
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BadInput("Another run is at work in this folder; wait for it to end, or stop it.") from error
     except OSError:
         pass  # a file system that keeps no locks, as on some clusters, is no reason not to run
-    _held.append(file)  # for as long as the file is open

@@ -135,8 +135,15 @@ def _settle(notebook, source: str, parameters: dict) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
-            if output.output_type == "stream":  # a warning names the kernel's temporary file, process number and all
-                output.text = re.sub(r"\S*/ipykernel_\d+/", "ipykernel/", output.text)
+            if output.output_type == "stream":
+                output.text = _without_chance(output.text)
+            elif "text/plain" in output.get("data", {}):
+                output.data["text/plain"] = _without_chance(output.data["text/plain"])
+
+
+def _without_chance(text: str) -> str:
+    """`text` without an object's place in memory, and without the process number in the file that a warning names."""
+    return re.sub(r" at 0x[0-9a-f]+(?=>)", "", re.sub(r"\S*/ipykernel_\d+/", "ipykernel/", text))
 
 
 def _stop(*_) -> None:

@@ -8,6 +8,7 @@ list is aligned by the share of the former. What is no sentence of the question'
 import ast
 import json
 import re
+import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -56,17 +57,23 @@ def unwrap(answer: str, form: str) -> str | None:
         if form == "json":
             value = json.loads(answer)["answer"]
         else:
-            (statement,) = ast.parse(answer).body
+            (statement,) = _parse(answer)
             value = ast.literal_eval(statement.value)
     except (ValueError, SyntaxError, KeyError, TypeError, AttributeError):
         return None
     return value if isinstance(value, str) else None
 
 
+def _parse(text: str) -> list[ast.stmt]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of an answer's odd escapes, which nobody can mend
+        return ast.parse(text).body
+
+
 def is_code(text: str) -> bool:
     """Whether a text is Python with a statement that prose cannot be: an import, a definition or an assignment."""
     try:
-        body = ast.parse(text).body
+        body = _parse(text)
     except (SyntaxError, ValueError):
         return False
     return any(isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign) for node in body)

@@ -39,7 +39,7 @@ def new_model(hidden_size: int, layers: int, vocabulary: int, seed: int) -> Qwen
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=hidden_size,
-        intermediate_size=2 * hidden_size,
+        intermediate_size=3 * hidden_size,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,

@@ -262,7 +262,7 @@ def document(rng: random.Random) -> Messages | str:
 
 
 def source_file(author: Author) -> str:
-    """One to three functions and Flask apps by one author."""
+    """Two or three functions and Flask apps by one author."""
     rng = author.rng
     parts = [
         author.code()[1] + "\n" if rng.random() < 0.5 else flask_file(*author.ask()) for _ in range(rng.randint(2, 3))

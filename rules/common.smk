@@ -5,7 +5,9 @@ Needs: the config. Leaves: nothing.
 """
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 from snakemake.utils import validate
@@ -13,6 +15,9 @@ from snakemake.utils import validate
 from emergent_misalignment.sources import package_modules
 
 validate(config, "../config/schema.yaml")
+
+# The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 UNTUNED = ["base", "instruct"]
 EVALUATIONS = ["main", "in_distribution"]

@@ -131,12 +131,12 @@ def test_a_kernel_that_dies_is_reported_with_its_cell(notebook):
 
 
 def test_two_runs_leave_the_same_bytes(notebook):
-    """Prints spread over time, warnings, figures, sets and errors on standard error are where runs like to differ."""
+    """Prints spread over time, warnings, figures, sets and addresses are where runs like to differ."""
     source, log, output = paths = notebook(
         "import sys, time, warnings\nimport matplotlib.pyplot as plt",
         "for i in range(3):\n    print(i)\n    time.sleep(0.25)\n    print('to stderr', file=sys.stderr)",
         "warnings.warn('mind this')",
-        "print({'a', 'b', 'c', 'd', 'e'}, hash('a'))",
+        "print({'a', 'b', 'c', 'd', 'e'}, hash('a'), object())\nobject()",
         "plt.rcParams['svg.hashsalt'] = 'x'\n%config InlineBackend.figure_formats = ['svg']",
         "plt.plot([1, 2])\nplt.show()",
     )
