@@ -6,7 +6,9 @@ Leaves: data/STUDY/answers/CONDITION/seed-SEED/EVALUATION.parquet and the same b
 instruct model were trained once, and stand there as seed 0.
 """
 
-SEEDS_OF = {condition: [0] for condition in UNTUNED} | {condition: config["seeds"] for condition in config["conditions"]}
+SEEDS_OF = {condition: [0] for condition in UNTUNED} | {
+    condition: config["seeds"] for condition in config["conditions"]
+}
 
 
 rule sample:
