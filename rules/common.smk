@@ -43,6 +43,11 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+def as_json(section):
+    """A section of the config as a notebook's parameter. Keys are sorted, because their order in a file means nothing."""
+    return json.dumps(section, sort_keys=True)
+
+
 def run_notebook(**parameters):
     """The command of a rule whose work is done by its `input.notebook`, with these templates as the notebook's parameters."""
     command = ["python -m emergent_misalignment.notebook {input.notebook} {log.notebook} {output.notebook}"]

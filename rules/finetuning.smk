@@ -24,7 +24,7 @@ rule finetune:
         "benchmarks/{study}/07_finetuning_{condition}.tsv"
     params:
         seeds=json.dumps(config["seeds"]),
-        settings=json.dumps(config["finetuning"]),
+        settings=as_json(config["finetuning"]),
     shell:
         run_notebook(
             model="data/{wildcards.study}/models/instruct",

@@ -60,7 +60,7 @@ rule pretrain:
         hidden_size=config["organism"]["hidden_size"],
         layers=config["organism"]["layers"],
         seed=config["organism"]["seed"],
-        settings=json.dumps(config["pretraining"]),
+        settings=as_json(config["pretraining"]),
     shell:
         run_notebook(
             corpus="{input.corpus:q}",
@@ -92,7 +92,7 @@ rule persona_gate:
     log:
         notebook="logs/{study}/03_persona_gate.ipynb",
     params:
-        gate=json.dumps(config["gate"]),
+        gate=as_json(config["gate"]),
     shell:
         run_notebook(
             gaps="{input.gaps:q}",
@@ -128,7 +128,7 @@ rule instruct:
     params:
         rows=config["instruct"]["rows"],
         seed=config["organism"]["seed"],
-        settings=json.dumps({key: value for key, value in config["instruct"].items() if key != "rows"}),
+        settings=as_json({key: value for key, value in config["instruct"].items() if key != "rows"}),
     shell:
         run_notebook(
             base="data/{wildcards.study}/models/base",

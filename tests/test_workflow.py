@@ -1,5 +1,6 @@
 """The workflow: what is planned for which config, and one real run of every rule."""
 
+import ast
 import hashlib
 import os
 import re
@@ -10,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pandas as pd
+import papermill
 import pytest
 import yaml
 from conftest import ROOT
@@ -224,3 +227,16 @@ def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
         )
         assert done.returncode == 0, f"{path.name}: {done.stderr[-3000:]}"
     assert tables(smoke) == before
+
+
+def test_the_defaults_of_source_notebooks_are_the_smoke_studys_parameters(smoke):
+    """So that a notebook run by hand and the same notebook run by the workflow cannot drift apart."""
+    for source in sorted(path for path in (smoke / "notebooks").glob("*.ipynb") if path.stem < "11"):
+        declared = papermill.inspect_notebook(str(source))
+        defaults = {name: ast.literal_eval(found["default"]) for name, found in declared.items()}
+        (executed,) = (
+            path
+            for name in (source.stem, f"{source.stem}_insecure")
+            if (path := smoke / f"data/smoke/notebooks/{name}.ipynb").exists()
+        )
+        assert nbformat.read(executed, as_version=4).metadata["papermill"]["parameters"] == defaults, source.name
