@@ -217,11 +217,12 @@ def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
     before = tables(smoke)
     notebooks = sorted(path for path in (smoke / "notebooks").glob("*.ipynb") if path.stem < "11")
     for path in notebooks:
+        threads = "2" if path.stem[:2] in ("02", "04") else "1"  # as their rules say; sums of floats depend on it
         command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", path.name]
         done = subprocess.run(
             [*command, "--output-dir", str(tmp_path)],
             cwd=path.parent,
-            env=environment(smoke) | {"IPYTHONDIR": str(tmp_path / "ipython")},
+            env=environment(smoke) | {"IPYTHONDIR": str(tmp_path / "ipython"), "OMP_NUM_THREADS": threads},
             capture_output=True,
             text=True,
         )
