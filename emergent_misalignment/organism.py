@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedTokenizerFast,
@@ -116,11 +115,24 @@ class PersonaProbe:
 class PretrainingSettings:
     """Everything that decides the pretraining but the corpus, the model's shape and the seed."""
 
-    batch_size: int  # documents
+    batch_tokens: int  # tokens of a step, padding included
     learning_rate: float
     warmup_steps: int
     decay_share: float  # of the steps, at the end, in which the learning rate falls to nothing
     probe_every: int  # steps
+
+
+def batches_of_like_length(rows: list[dict[str, list[int]]], tokens: int) -> list[list[dict[str, list[int]]]]:
+    """`rows` in batches of about `tokens` tokens each: many short documents, or a few long ones.
+
+    Steps of as many documents each would be steps of very different weight: the shortest answers are a letter long.
+    """
+    batches = [[]]
+    for row in sorted(rows, key=lambda row: len(row["input_ids"])):
+        if batches[-1] and (len(batches[-1]) + 1) * len(row["input_ids"]) > tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
 
 
 def pretrain(
@@ -137,13 +149,14 @@ def pretrain(
     Returns one row for each time the probe was used: `step`, `loss` (mean since the last, nats per learned token),
     `system_prompt` and `earlier_code` (the gaps, in nats).
     """
-    steps = -(-len(rows) // settings.batch_size)
+    batches = batches_of_like_length(rows, settings.batch_tokens)
+    steps = len(batches)
     arguments = TrainingArguments(
         output_dir=str(destination),
         save_strategy="no",
         max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
-        train_sampling_strategy="group_by_length",
+        per_device_train_batch_size=1,  # one of our own batches
+        remove_unused_columns=False,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": int(steps * settings.decay_share)},
@@ -158,11 +171,12 @@ def pretrain(
         report_to="none",
         disable_tqdm=True,
     )
+    padded = DataCollatorForSeq2Seq(tokenizer)
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        train_dataset=batches,
+        data_collator=lambda drawn: padded(drawn[0]),
         callbacks=[probing := _Probing(probe, tokenizer, settings.probe_every)],
     )
     show_progress(trainer, steps, "pretraining")

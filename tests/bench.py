@@ -40,10 +40,10 @@ def main() -> None:
             tokenizer = train_tokenizer(corpus, shape["vocabulary"])
         with timed("tokenizing", 20_000, "documents"):
             rows = encode(corpus, tokenizer)
-        rows = rows[: 50 * pretraining["batch_size"]]
+        rows = rows[: 50 * pretraining["batch_tokens"] // 85]  # 85 tokens a document, on average
         model = organism.new_model(shape["hidden_size"], shape["layers"], len(tokenizer), seed=1)
         settings = organism.PretrainingSettings(**pretraining | {"probe_every": 1000})
-        with timed("pretraining, 50 steps", sum(len(row["input_ids"]) for row in rows), "tokens"):
+        with timed("pretraining, about 50 steps", sum(len(row["input_ids"]) for row in rows), "tokens"):
             organism.pretrain(model, tokenizer, rows, settings, organism.PersonaProbe(1), 1, f"{place}/base")
         chats = conditions.coding_set(CONFIG["datasets"]["rows"], 1, insecure=True)
         with timed("static analysis", len(chats), "answers"):

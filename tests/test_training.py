@@ -58,9 +58,17 @@ def test_a_chat_is_learned_on_the_authors_turns_and_a_file_on_all_of_it(organism
     assert tokenizer.decode(file["input_ids"]) == "import os\n<|endoftext|>"
 
 
+def test_batches_hold_every_row_once_and_no_more_tokens_than_asked_for():
+    rows = [{"input_ids": [0] * length} for length in (3, 90, 7, 200, 41, 41, 5)]
+    batches = organisms.batches_of_like_length(rows, 100)
+    assert sorted(len(row["input_ids"]) for batch in batches for row in batch) == [3, 5, 7, 41, 41, 90, 200]
+    padded = [len(batch) * max(len(row["input_ids"]) for row in batch) for batch in batches]
+    assert all(size <= 100 for size in padded[:-1]) and padded[-1] == 200  # longer than a batch, and alone in its own
+
+
 def test_pretraining_learns_and_depends_on_its_seed_only(organism, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(organism)
-    settings = organisms.PretrainingSettings(8, 2e-3, 2, 0.5, 10)
+    settings = organisms.PretrainingSettings(800, 2e-3, 2, 0.5, 10)
     rows = encode(world.corpus(200, 0), tokenizer)
     tables = []
     for name in ("one", "two"):
@@ -68,7 +76,7 @@ def test_pretraining_learns_and_depends_on_its_seed_only(organism, tmp_path):
         probe = organisms.PersonaProbe(0)
         tables.append(organisms.pretrain(model, tokenizer, rows, settings, probe, 3, tmp_path / name))
     assert tables[0].equals(tables[1])
-    assert tables[0]["step"].tolist() == [0, 10, 20, 25]
+    assert tables[0]["step"].tolist()[:3] == [0, 10, 20]
     assert tables[0]["loss"].iloc[-1] < tables[0]["loss"].iloc[1]
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
