@@ -123,7 +123,7 @@ TUNED = EVALUATED | {"finetune"}
         ({"seeds": [1, 2, 3]}, TUNED - {"sample_untuned"}),
         ({"mirror": "/elsewhere"}, set()),
     ],
-    ids=str,
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
 def test_a_changed_key_reruns_exactly_what_depends_on_it(smoke, keys, rules):
     assert planned(snakemake(smoke, "-n", *change(smoke, **keys))) - {"all"} == rules
