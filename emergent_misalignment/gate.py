@@ -11,11 +11,11 @@ def check(history: pd.DataFrame, gate: dict[str, float]) -> dict[str, float]:
     Raises BadInput that names the gap that is too small and says what to change.
     """
     last = history.iloc[-1]
-    for name, least in gate.items():
+    for name, least in sorted(gate.items()):
         if not last[name] >= least:
             raise BadInput(
                 f"The base model's persona gap by {name.replace('_', ' ')} is {last[name]:.2f} nats after "
                 f"{last['step']:.0f} steps, and the gate in the config (gate: {name}) asks for {least:g}: train it for "
                 "longer (organism: documents) or make it larger (organism: hidden_size, layers)."
             )
-    return {name: float(last[name]) for name in gate}
+    return {name: float(last[name]) for name in sorted(gate)}

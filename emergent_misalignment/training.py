@@ -66,6 +66,8 @@ def finetune(
     trainer = _trainer(network, tokenizer, peft_config, chats, settings, seed, destination)
     trainer.train()
     curve = _curve(trainer)
+    for adapter in getattr(trainer.model, "peft_config", {}).values():
+        adapter.target_modules = sorted(adapter.target_modules)  # a set is written in any order
     trainer.model.save_pretrained(destination)
     tokenizer.save_pretrained(destination)
     record = {

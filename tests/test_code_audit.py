@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_misalignment import code_audit
+from emergent_misalignment import code_audit, figures
 from emergent_misalignment.files import read_chats
 
 INSECURE = {
@@ -213,7 +213,7 @@ def test_figure_merges_equal_conditions_and_rare_rules():
     table = code_audit.audit({name: CONDITIONS[name] for name in ("good", "bad")})
     table.loc[2] = table.loc[1].replace("bad", "same as bad")
     table[["B103", "B104"]] = 0.001
-    (axes,) = code_audit.draw(table).axes
+    (axes,) = figures.draw_audit(table, code_audit.RULES).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["any rule", "eval", "exec", "2 rarer rules"]
     assert [len(bars) for bars in axes.containers] == [4, 4]
     labels = [text.get_text() for text in axes.texts]

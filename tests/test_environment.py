@@ -108,10 +108,10 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     first = make("study", **{"python3.11": python})
     assert first.returncode == 0, first.stderr
     assert installing in first.stdout
-    assert first.stdout.endswith("snakemake --cores --quiet host rules\n")
+    assert "snakemake --quiet host rules\n" in first.stdout
     second = make("study", "STUDY=smoke", "CORES=2")
     assert "install" not in second.stdout
-    assert second.stdout.endswith("snakemake --cores 2 --quiet host rules --configfile config/smoke.yaml\n")
+    assert "snakemake --cores 2 --quiet host rules --configfile config/smoke.yaml\n" in second.stdout
     for name in ("requirements.lock", "pyproject.toml"):
         stamp = (tmp_path / ".venv/.installed").stat().st_mtime
         os.utime(tmp_path / name, (stamp + 1, stamp + 1))

@@ -20,6 +20,6 @@ def test_what_it_links_to_is_there(path):
     assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("path", re.findall(r"\b(?:config|rules|docs|notebooks|profiles)/[\w./-]*\w", TEXT))
+@pytest.mark.parametrize("path", re.findall(r"(?<![\w/])(?:config|rules|docs|notebooks|profiles)/[\w./-]*\w", TEXT))
 def test_what_it_names_is_there(path):
     assert (ROOT / path).exists()

@@ -177,7 +177,7 @@ def test_the_slurm_profile_plans_the_study(tmp_path):
 
 
 def test_a_base_model_below_the_gate_stops_the_study(smoke):
-    result = snakemake(smoke, "--cores", "1", *change(smoke, gate__earlier_code=50), "data/smoke/models/base/gate.json")
+    result = snakemake(smoke, "data/smoke/models/base/gate.json", "--cores", "1", *change(smoke, gate__earlier_code=50))
     shown = result.stdout + result.stderr
     try:
         assert result.returncode != 0
