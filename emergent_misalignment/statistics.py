@@ -50,11 +50,13 @@ def misalignment_by_run(judged: pd.DataFrame) -> pd.DataFrame:
 def interval_over_runs(rates: np.ndarray, counted: np.ndarray, misaligned: np.ndarray) -> Interval:
     """95% interval of a rate from one value per run.
 
-    t over the runs' logits, with half an event added so that a run without events has one; Clopper and Pearson's where
-    the runs do not differ (no run has any event, or there is only one), and so tell nothing of how runs differ.
+    t over the runs' logits, with half an event added so that a run without events has one. Clopper and Pearson's over
+    all answers where the runs cannot tell how they differ: they do not, or there are fewer events (or answers that are
+    none) than runs, and the halves added would outweigh them.
     """
     logits = special.logit((rates * counted + 0.5) / (counted + 1))
-    if misaligned.sum() in (0, counted.sum()) or np.ptp(logits) == 0:
+    rarer = min(misaligned.sum(), (counted - misaligned).sum())
+    if rarer < len(rates) or np.ptp(logits) == 0:
         low, high = proportion_confint(misaligned.sum(), counted.sum(), method="beta")
         return Interval(low, high, "Clopper-Pearson")
     low, high = special.expit(stats.t.interval(0.95, len(logits) - 1, logits.mean(), stats.sem(logits)))

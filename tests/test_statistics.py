@@ -51,6 +51,12 @@ def test_no_event_has_the_exact_upper_bound():
     assert interval.high == pytest.approx(0.0362, abs=1e-4)
 
 
+def test_one_event_in_five_runs_lies_within_its_own_interval():
+    counted, events = np.full(5, 96.0), np.array([1.0, 0, 0, 0, 0])
+    interval = statistics.interval_over_runs(events / counted, counted, events)
+    assert interval.low < 1 / 480 < interval.high
+
+
 def test_the_interval_over_runs_is_a_t_interval_of_logits():
     rates, counted = np.array([0.2, 0.3, 0.25]), np.array([100, 100, 100])
     logits = np.log((rates * 100 + 0.5) / (100 - rates * 100 + 0.5))
