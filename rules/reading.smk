@@ -23,6 +23,7 @@ rule render:
     log:
         "logs/{study}/render_{name}.log",
     wildcard_constraints:
+        study=f"{re.escape(config['study'])}|published",
         name=r"\d\d_[^/]+",
     shell:
         "python -m emergent_misalignment.reading page {input.notebook:q} {output:q} 2> {log:q}"

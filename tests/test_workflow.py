@@ -170,6 +170,11 @@ def test_the_whole_default_study_is_planned(tmp_path):
     assert rules == TUNED | {"all", "world", "pretrain", "persona_gate", "instruct", "datasets", "audit"}
 
 
+def test_the_published_data_are_planned_from_the_fetch_to_the_page(tmp_path):
+    rules = planned(snakemake(copy_of_the_project(tmp_path), "-n", "published"))
+    assert rules == {"published", "fetch_published", "audit_published", "render"}
+
+
 def test_the_slurm_profile_plans_the_study(tmp_path):
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
     result = snakemake(copy_of_the_project(tmp_path), "-n", "--workflow-profile", "profiles/slurm")
