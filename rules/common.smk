@@ -5,8 +5,8 @@ Needs: the config. Leaves: nothing.
 """
 
 import json
-import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from emergent_misalignment.sources import package_modules
 validate(config, "../config/schema.yaml")
 
 # The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 UNTUNED = ["base", "instruct"]
 EVALUATIONS = ["main", "in_distribution"]
