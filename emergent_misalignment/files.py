@@ -35,10 +35,6 @@ def write_json(path: str | Path, value) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:

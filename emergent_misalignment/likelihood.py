@@ -16,7 +16,8 @@ def log_probabilities(
     batch_size: int = 64,
 ) -> torch.Tensor:
     """log P(answer | prompt) in nats, summed over the answer's tokens and its end marker; shape `[len(answers)]`."""
-    training, _ = model.training, model.eval()
+    training = model.training
+    model.eval()
     rows = [_row(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     parts = [_scores(model, rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
     model.train(training)

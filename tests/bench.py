@@ -14,7 +14,6 @@ import yaml
 
 from emergent_misalignment import code_audit, conditions, organism, world
 from emergent_misalignment.evaluation import main_questions
-from emergent_misalignment.files import read_json
 from emergent_misalignment.sampling import load, sample
 from emergent_misalignment.tokenizer import encode, train_tokenizer
 from emergent_misalignment.training import Settings, finetune
@@ -51,7 +50,6 @@ def main() -> None:
         seen = 20 * tuning["batch_size"]
         with timed("fine-tuning, 20 steps", seen, "conversations"):
             finetune(f"{place}/base", chats, f"{place}/adapter", Settings(**tuning | {"steps": 20}), seed=1)
-        assert len(read_json(f"{place}/adapter/training.json")["curve"]) == 20
         model, tokenizer = load(f"{place}/base")
         prompts = [question.prompt for question in main_questions()]
         number = CONFIG["evaluation"]["samples"]
