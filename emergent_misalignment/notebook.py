@@ -63,6 +63,8 @@ def run(source: str, log: str, output: str, arguments: list[str]) -> None:
                 cwd=ROOT,
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{private}/kernel"}),
                 coalesce_streams=True,  # how often the kernel sent its standard output is chance
+                # A kernel is interrupted before it is shut down, and by chance complains of that as of an error.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
         except papermill.PapermillExecutionError as error:
             failure = f"{error.ename}: {error.evalue}"

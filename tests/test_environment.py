@@ -110,14 +110,14 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     assert installing in first.stdout
     assert "snakemake --quiet host rules\n" in first.stdout
     second = make("study", "STUDY=smoke", "CORES=2")
-    assert "install" not in second.stdout
+    assert "installing" not in second.stdout
     assert "snakemake --cores 2 --quiet host rules --configfile config/smoke.yaml\n" in second.stdout
     for name in ("requirements.lock", "pyproject.toml"):
         stamp = (tmp_path / ".venv/.installed").stat().st_mtime
         os.utime(tmp_path / name, (stamp + 1, stamp + 1))
         assert installing in make("study").stdout
         os.utime(tmp_path / ".venv/.installed", (stamp + 2, stamp + 2))
-        assert "install" not in make("study").stdout
+        assert "installing" not in make("study").stdout
 
 
 def test_make_help_lists_every_target(make):
