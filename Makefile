@@ -45,9 +45,9 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 readme: .venv/.installed  ## bring the README's figure and rule graph up to date, after a run of the default study
 	.venv/bin/python -m emergent_misalignment.readme
 
-clean:  ## remove everything computed: data, figures, logs, benchmarks, reports, caches; .venv stays
+clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
 	rm -rf data logs benchmarks report.html report.zip .snakemake .pytest_cache .hypothesis .ruff_cache
-	rm -rf unsloth_compiled_cache $(filter-out figures/README,$(wildcard figures/*))
+	rm -rf unsloth_compiled_cache $(filter-out figures/README,$(wildcard figures/*)) $(wildcard paper/*/)
 
 define need_python
 $(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))

@@ -24,6 +24,8 @@ rule all:
     default_target: True
     input:
         f"data/{config['study']}/notebooks/index.html",
+        f"paper/{config['study']}/paper.pdf",
+        f"paper/{config['study']}/paper.html",
 
 
 include: "rules/organism.smk"
@@ -32,4 +34,5 @@ include: "rules/finetuning.smk"
 include: "rules/evaluation.smk"
 include: "rules/results.smk"
 include: "rules/published.smk"
+include: "rules/paper.smk"
 include: "rules/reading.smk"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from emergent_misalignment.sources import package_modules
+from emergent_misalignment.sources import module_and_imports, package_modules
 
 validate(config, "../config/schema.yaml")
 
