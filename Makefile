@@ -15,7 +15,8 @@ help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
 study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all)
-	.venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --quiet host rules $(if $(STUDY),--configfile config/$(STUDY).yaml)
+	@# Snakemake looks for its logger plugins on Python's path only.
+	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile config/$(STUDY).yaml)
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
 	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)

@@ -95,7 +95,13 @@ def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
     (first, claims), *others = studies.items()
     if not claims:
         return ""
-    head = ["", "Claim", "Published", *(["This study", "Verdict"] if not others else [first]), *(name for name, _ in others)]
+    head = [
+        "",
+        "Claim",
+        "Published",
+        *(["This study", "Verdict"] if not others else [first]),
+        *(name for name, _ in others),
+    ]
     widths = [3, 34, 27, 20, 16] if not others else [3, 30, 24, *(20 for _ in studies)]
     lines = [head, ["-" * width for width in widths]]
     for number, claim in claims.items():

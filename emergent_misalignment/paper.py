@@ -154,7 +154,9 @@ def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], fa
             f"paper/paper.md names `{unknown[0]}`, which nothing defines; define it in paper/numbers.yaml or correct it."
         )
     if unused := sorted(definitions.keys() - used):
-        raise BadInput(f"No sentence of paper/paper.md uses `{unused[0]}`; take it out of paper/numbers.yaml or use it.")
+        raise BadInput(
+            f"No sentence of paper/paper.md uses `{unused[0]}`; take it out of paper/numbers.yaml or use it."
+        )
     try:
         return environment.from_string(text).render(facts | numbers)
     except jinja2.UndefinedError as error:
@@ -200,7 +202,22 @@ def facts_of(study: str, config: dict, results: list[str], beside: list[str]) ->
 
 def words(number: int) -> str:
     """A small number as a word, as it stands in running text."""
-    names = "no one two three four five six seven eight nine ten eleven twelve thirteen".split()
+    names = [
+        "no",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+    ]
     return names[number] if number < len(names) else str(number)
 
 
@@ -220,10 +237,15 @@ def _drawn_by(notebooks: list[str]) -> Callable[[str], str]:
     def find(figure: str) -> str:
         stem = figure.removesuffix(".svg")
         # A notebook that draws several figures may be given the beginning that their names share.
-        fits = {path: max((len(v) for v in values if v and stem.startswith(v)), default=0) for path, values in parameters.items()}
+        fits = {
+            path: max((len(v) for v in values if v and stem.startswith(v)), default=0)
+            for path, values in parameters.items()
+        }
         found = max(fits, key=fits.get, default=None)
         if not found or not fits[found]:
-            raise BadInput(f"No executed notebook has {stem} among its parameters, so the paper cannot say who drew it.")
+            raise BadInput(
+                f"No executed notebook has {stem} among its parameters, so the paper cannot say who drew it."
+            )
         return found
 
     return find
@@ -254,7 +276,9 @@ def build(study: str, folder: str, config: dict, results: list[str], beside: lis
     )
     _write(f"{folder}/paper.html", html.encode())
     _write(f"{folder}/paper.tex", pandoc(_prints(markdown), folder, "latex", "--standalone").encode())
-    _write(f"{folder}/paper.pdf", typeset(pandoc(markdown, folder, "typst", f"--template={SOURCE}/template.typ"), folder))
+    _write(
+        f"{folder}/paper.pdf", typeset(pandoc(markdown, folder, "typst", f"--template={SOURCE}/template.typ"), folder)
+    )
 
 
 def _prints(markdown: str) -> str:
@@ -274,7 +298,9 @@ def pandoc(markdown: str, folder: str, form: str, *options: str) -> str:
     ]
     done = subprocess.run(command, input=markdown, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
-        said = re.sub(r"stack traceback:.*|Failing because.*|Error running filter \S+", "", done.stderr, flags=re.DOTALL)
+        said = re.sub(
+            r"stack traceback:.*|Failing because.*|Error running filter \S+", "", done.stderr, flags=re.DOTALL
+        )
         raise BadInput(f"paper/paper.md cannot be set: {' '.join(said.split())}")
     return done.stdout
 
@@ -300,7 +326,9 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("results", nargs="*")
     parser.add_argument("--config", default="{}", type=json.loads, help="the study's config, as JSON")
-    parser.add_argument("--beside", nargs="*", default=[], help="claims.csv of other studies, to stand beside this one's")
+    parser.add_argument(
+        "--beside", nargs="*", default=[], help="claims.csv of other studies, to stand beside this one's"
+    )
     given = parser.parse_args()
     try:
         build(given.study, given.folder, given.config, given.results, given.beside)

@@ -16,8 +16,9 @@ from emergent_misalignment.sources import module_and_imports, package_modules
 
 validate(config, "../config/schema.yaml")
 
-# The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated.
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated. Notebooks that
+# run side by side leave their progress in their logs, since they would overwrite each other's bars in a terminal.
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log; ")
 
 UNTUNED = ["base", "instruct"]
 EVALUATIONS = ["main", "in_distribution"]
