@@ -92,24 +92,15 @@ def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
 
     `studies` has the claims by study; what a claim is and what was published is said as the first one says it.
     """
-    (first, claims), *others = studies.items()
+    claims, *others = studies.values()
     if not claims:
         return ""
-    head = [
-        "",
-        "Claim",
-        "Published",
-        *(["This study", "Verdict"] if not others else [first]),
-        *(name for name, _ in others),
-    ]
-    widths = [3, 34, 27, 20, 16] if not others else [3, 30, 24, *(20 for _ in studies)]
-    lines = [head, ["-" * width for width in widths]]
+    columns = list(studies) if others else ["This study", "Verdict"]
+    widths = [3, 30, 24, *(20 for _ in columns)] if others else [3, 34, 27, 20, 16]
+    lines = [["", "Claim", "Published", *columns], ["-" * width for width in widths]]
     for number, claim in claims.items():
-        if others:
-            cells = [_both(found.get(number)) for found in studies.values()]
-        else:
-            cells = [claim.ours, claim.verdict]
-        lines.append([str(number), claim.title, claim.published, *cells])
+        ours = [_both(found.get(number)) for found in studies.values()] if others else [claim.ours, claim.verdict]
+        lines.append([str(number), claim.title, claim.published, *ours])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

@@ -150,13 +150,9 @@ def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], fa
     )
     used = jinja2.meta.find_undeclared_variables(environment.parse(text))
     if unknown := sorted(used - definitions.keys() - facts.keys()):
-        raise BadInput(
-            f"paper/paper.md names `{unknown[0]}`, which nothing defines; define it in paper/numbers.yaml or correct it."
-        )
+        raise BadInput(f"paper/paper.md names `{unknown[0]}`, which nothing defines: define it in paper/numbers.yaml.")
     if unused := sorted(definitions.keys() - used):
-        raise BadInput(
-            f"No sentence of paper/paper.md uses `{unused[0]}`; take it out of paper/numbers.yaml or use it."
-        )
+        raise BadInput(f"Nothing in paper/paper.md uses `{unused[0]}`: use it or take it out of paper/numbers.yaml.")
     try:
         return environment.from_string(text).render(facts | numbers)
     except jinja2.UndefinedError as error:
@@ -202,33 +198,18 @@ def facts_of(study: str, config: dict, results: list[str], beside: list[str]) ->
 
 def words(number: int) -> str:
     """A small number as a word, as it stands in running text."""
-    names = [
-        "no",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-    ]
-    return names[number] if number < len(names) else str(number)
+    names = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    return (*names, "thirteen")[number] if number <= len(names) else str(number)
 
 
 def scientific(number: float) -> str:
-    """0.0007 as 7 × 10⁻⁴, in Markdown's mathematics."""
+    """0.0007 as a digit times a power of ten, in Markdown's mathematics."""
     digits, exponent = f"{number:e}".split("e")
     return f"${float(digits):g} \\times 10^{{{int(exponent)}}}$"
 
 
 def _drawn_by(notebooks: list[str]) -> Callable[[str], str]:
-    """A function that says which executed notebook drew a figure: the one with the figure's path among its parameters."""
+    """A function that says which executed notebook drew a figure: one with the figure's path among its parameters."""
     parameters = {}
     for path in notebooks:
         metadata = json.loads(Path(path).read_text(encoding="utf-8"))["metadata"]
@@ -237,18 +218,16 @@ def _drawn_by(notebooks: list[str]) -> Callable[[str], str]:
     def find(figure: str) -> str:
         stem = figure.removesuffix(".svg")
         # A notebook that draws several figures may be given the beginning that their names share.
-        fits = {
-            path: max((len(v) for v in values if v and stem.startswith(v)), default=0)
-            for path, values in parameters.items()
-        }
-        found = max(fits, key=fits.get, default=None)
-        if not found or not fits[found]:
-            raise BadInput(
-                f"No executed notebook has {stem} among its parameters, so the paper cannot say who drew it."
-            )
-        return found
+        fits = [(len(value), path) for path, values in parameters.items() for value in values if _begins(stem, value)]
+        if not fits:
+            raise BadInput(f"No executed notebook has {stem} among its parameters: the paper cannot say who drew it.")
+        return max(fits)[1]
 
     return find
+
+
+def _begins(stem: str, value: str) -> bool:
+    return value.startswith("figures/") and stem.startswith(value)
 
 
 def _figure(figures: dict[str, str], drawn_by: Callable[[str], str], name: str, caller: Callable[[], str]) -> str:
@@ -287,7 +266,7 @@ def _prints(markdown: str) -> str:
 
 
 def pandoc(markdown: str, folder: str, form: str, *options: str) -> str:
-    """Markdown in another form. Raises BadInput with pandoc's own words for an unknown reference and whatever it warns of."""
+    """Markdown in another form. Raises BadInput with pandoc's words for an unknown reference and all it warns of."""
     import pypandoc
 
     command = [

@@ -1,8 +1,8 @@
 """What `make study` shows: how many rules are done of all, what runs now, and about how long it will take.
 
-A logger plugin that Snakemake finds by its name (`snakemake --logger study`). A terminal gets a few lines that are drawn
-again each second, and above them whatever the jobs themselves have to say; anything else, such as the log of a CI run,
-gets a plain line for each finished rule. Snakemake's own lines stand in .snakemake/log/.
+A logger plugin that Snakemake finds by its name (`snakemake --logger study`). A terminal gets a few lines that are
+drawn again each second, and above them whatever the jobs themselves have to say; anything else, such as the log of a
+CI run, gets a plain line for each finished rule. Snakemake's own lines stand in .snakemake/log/.
 
 The time left is what the rules took in the last run of the study (logs/STUDY/times.json; for a first run of the default
 study, profiles/default/times.json), corrected by how fast this run has been so far.

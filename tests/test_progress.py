@@ -1,4 +1,4 @@
-"""Progress is shown outside the notebook: a bar on a terminal, lines in a log; and that of a whole study in one place."""
+"""Progress is shown outside the notebook: a bar on a terminal, lines in a log, a study's in one place."""
 
 import json
 import os
@@ -92,7 +92,9 @@ rule all:
 rule a:
     output: "data/{study}/a.txt"
     log: "logs/{study}/a.ipynb"
-    shell: "mkdir -p logs/toy; echo 'counting:  50% (5 of 10)' > logs/toy/a.progress; sleep 1.5; echo said by a >&2; date > {output}"
+    shell:
+        "mkdir -p logs/toy; echo 'counting:  50% (5 of 10)' > logs/toy/a.progress; sleep 1.5; "
+        "echo said by a >&2; date > {output}"
 rule b:
     input: "data/{study}/a.txt"
     output: "data/{study}/b.txt"
