@@ -1,36 +1,34 @@
 """The claims as a reader meets them, in the paper, the reading room and the README: in words, with their verdicts."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 NOT_MEASURED = "not measured"
+NUMBERS = ("number", "estimate", "ci_low", "ci_high", "p_holm", "seeds_needed")
 VERDICTS = ("reproduced", "contradicted", "undecided", NOT_MEASURED)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of `tables/claims.csv`. A claim that the study has not measured has no estimate."""
+    """One row of `tables/claims.csv`, and what the first of its tests asks (`headline`), whose estimate it has."""
 
     number: int
-    title: str
-    statement: str
-    published: str
-    source: str
-    estimate: float
-    ci_low: float
-    ci_high: float
-    unit: str
-    p_holm: float
-    verdict: str
-    seeds_needed: float
-
-    @classmethod
-    def unmeasured(cls, number: int) -> "Claim":
-        """A claim of which the study says nothing at all."""
-        nothing = float("nan")
-        return cls(number, "", "", "", "", nothing, nothing, nothing, "", nothing, NOT_MEASURED, nothing)
+    title: str = ""
+    statement: str = ""
+    published: str = ""
+    source: str = ""
+    estimate: float = float("nan")
+    ci_low: float = float("nan")
+    ci_high: float = float("nan")
+    unit: str = ""
+    p_holm: float = float("nan")
+    verdict: str = NOT_MEASURED
+    seeds_needed: float = float("nan")
+    note: str = ""
+    headline: str = ""
 
     @property
     def measured(self) -> bool:
@@ -39,52 +37,70 @@ class Claim:
     @property
     def ours(self) -> str:
         """The estimate with its interval, as in "25.1 points (16.0 to 34.2)"; empty without an estimate."""
-        if pd.isna(self.estimate):
-            return ""
-        scale, unit, decimals = _reading(self.unit)
-        said = f"{_number(self.estimate * scale, decimals)}{unit}"
-        if pd.notna(self.ci_low) and pd.notna(self.ci_high):
-            said += f" ({_number(self.ci_low * scale, decimals)} to {_number(self.ci_high * scale, decimals)})"
-        return said
+        return estimate(self.estimate, self.ci_low, self.ci_high, self.unit)
 
     @property
     def outcome(self) -> str:
         """What was published and what came out, in Markdown sentences that hold for any verdict."""
+        published = (
+            f"Published: {escaped(self.published).rstrip('.')} ({escaped(self.source)})." if self.published else ""
+        )
         if not self.measured:
-            return "This study has not measured it."
-        published = f"Published: {self.published.rstrip('.')}" + (f" ({self.source})." if self.source else ".")
-        p_holm = ""
-        if pd.notna(self.p_holm):
-            p_holm = f", Holm-corrected *p* {'< 0.001' if self.p_holm < 0.001 else f'= {self.p_holm:.3f}'}"
-        ours = f"Here: {self.ours}{p_holm}. " if self.ours else ""
-        more = ""
+            return f"{published} Here: {NOT_MEASURED}. {escaped(self.note)}".strip()
+        asked = f"on whether {escaped(self.headline)}, " if self.headline else ""
+        ours = f"Here: {asked}{escaped(self.ours)}; *p* {p_value(self.p_holm)} for the claim. " if self.ours else ""
+        seeds = ""
         if self.verdict == "undecided" and pd.notna(self.seeds_needed):
-            more = f" About {self.seeds_needed:.0f} seeds would be needed to decide it."
-        return f"{published} {ours}Verdict: **{self.verdict}**.{more}"
+            seeds = f" About {self.seeds_needed:,.0f} seeds would decide it if effect and spread are as seen here."
+        return f"{published} {ours}Verdict: **{self.verdict}**. {escaped(self.note)}".strip() + seeds
 
 
-def _reading(unit: str) -> tuple[float, str, int]:
-    """How a number of this unit is read: times what, followed by what, with how many decimals."""
-    if unit in ("share", "rate", "percent"):
-        return 100, "%", 1
-    if "point" in unit:
-        return 100, " points", 1
-    return 1, f" {unit}" if unit else "", 2
+def estimate(value: float, low: float, high: float, unit: str) -> str:
+    """A number with its interval in the unit that the table of claims names; empty where there is none."""
+    if pd.isna(value):
+        return ""
+    decimals = 1 if unit.startswith("percent") else 2
+    words = {"percent": "%", "percentage points": " points", "": ""}.get(unit, f" {unit}")
+    said = f"{_number(value, decimals)}{words}"
+    return said if pd.isna(low) else f"{said} ({_number(low, decimals)} to {_number(high, decimals)})"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.9995 else "= 1"
 
 
 def _number(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def read_claims(path: str | Path) -> dict[int, Claim]:
-    """The claims of a study by number, from its `tables/claims.csv`."""
-    table = pd.read_csv(path, dtype={"published": str, "source": str, "unit": str, "verdict": str})
-    texts = ["title", "statement", "published", "source", "unit"]
+def escaped(text: str) -> str:
+    """Plain text as Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>|~^$@#])", r"\\\1", text)
+
+
+def read_claims(path: str | Path, tests: str | Path | None = None) -> dict[int, Claim]:
+    """The claims of a study by number, from its `tables/claims.csv` and, if that is given, `tables/claim_tests.csv`."""
+    table = pd.read_csv(path).rename(columns={"claim": "number"})
+    table = table.reindex(columns=[name for name in Claim.__dataclass_fields__ if name in table])
+    texts = table.columns.difference(NUMBERS)
     table[texts] = table[texts].fillna("")
-    table["verdict"] = table["verdict"].fillna(NOT_MEASURED).str.replace("_", " ")
-    rows = table.rename(columns={"claim": "number"})
-    rows = rows.reindex(columns=list(Claim.__dataclass_fields__))
-    return {row.number: Claim(*row) for row in rows.itertuples(index=False)}
+    headlines = {}
+    if tests:
+        first = pd.read_csv(tests).drop_duplicates("claim")
+        headlines = dict(zip(first["claim"], first["says"], strict=True))
+    return {row["number"]: Claim(**row, headline=headlines.get(row["number"], "")) for row in table.to_dict("records")}
+
+
+def tests_table(path: str | Path) -> str:
+    """A Markdown table of every test, from `tables/claim_tests.csv`."""
+    widths = [4, 44, 26, 9, 17]
+    lines = [["", "Test", "Here", "*p*", "Outcome"], ["-" * width for width in widths]]
+    for row in pd.read_csv(path).itertuples():
+        p = "" if pd.isna(row.p) else p_value(row.p).removeprefix("= ")
+        ours = estimate(row.estimate, row.ci_low, row.ci_high, str(row.unit))
+        says = str(row.says)[:1].upper() + str(row.says)[1:]
+        lines.append([f"{row.claim}.{row.test}", *map(escaped, (says, ours, p, row.outcome))])
+    return _markdown(lines)
 
 
 def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
@@ -96,11 +112,15 @@ def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
     if not claims:
         return ""
     columns = list(studies) if others else ["This study", "Verdict"]
-    widths = [3, 30, 24, *(20 for _ in columns)] if others else [3, 34, 27, 20, 16]
+    widths = [3, 30, 24, *(20 for _ in columns)] if others else [3, 28, 36, 21, 13]
     lines = [["", "Claim", "Published", *columns], ["-" * width for width in widths]]
     for number, claim in claims.items():
         ours = [_both(found.get(number)) for found in studies.values()] if others else [claim.ours, claim.verdict]
-        lines.append([str(number), claim.title, claim.published, *ours])
+        lines.append([str(number), *map(escaped, (claim.title, claim.published, *ours))])
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

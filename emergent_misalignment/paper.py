@@ -26,7 +26,15 @@ import jinja2.meta
 import pandas as pd
 import yaml
 
-from emergent_misalignment.claims_table import Claim, failures, markdown_table, read_claims, tally, tally_by_title
+from emergent_misalignment.claims_table import (
+    Claim,
+    failures,
+    markdown_table,
+    read_claims,
+    tally,
+    tally_by_title,
+    tests_table,
+)
 from emergent_misalignment.coding import CHOICES
 from emergent_misalignment.files import BadInput, replacing
 from emergent_misalignment.topics import MAIN, TOPICS
@@ -168,8 +176,8 @@ def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], fa
 def facts_of(study: str, config: dict, results: list[str], beside: list[str]) -> dict:
     """What the template can name besides numbers: the config, the claims, the figures there are, and the world."""
     figures = {Path(path).stem: path for path in results if re.fullmatch(rf"figures/{study}/\w+\.svg", path)}
-    claims_file = f"data/{study}/tables/claims.csv"
-    claims = read_claims(claims_file) if claims_file in results else {}
+    claims_file, tests_file = (f"data/{study}/tables/{name}.csv" for name in ("claims", "claim_tests"))
+    claims = read_claims(claims_file, tests_file if tests_file in results else None) if claims_file in results else {}
     others = {Path(path).parts[1]: read_claims(path) for path in beside}
     return {
         "study": study,
@@ -179,8 +187,9 @@ def facts_of(study: str, config: dict, results: list[str], beside: list[str]) ->
         "figures": figures,
         "figure": partial(_figure, figures, _drawn_by([path for path in results if path.endswith(".ipynb")])),
         "claims": claims,
-        "claim": lambda number: claims.get(number) or Claim.unmeasured(number),
+        "claim": lambda number: claims.get(number, Claim(number)),
         "claims_table": markdown_table({study: claims} | others),
+        "tests_table": tests_table(tests_file) if tests_file in results else "",
         "others": list(others),
         "tally": tally(claims),
         "tally_long": tally_by_title(claims),
