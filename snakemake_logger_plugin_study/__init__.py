@@ -64,8 +64,8 @@ class Estimate:
         self.expected += self.usual.get(job.rule, 0)
 
     def left(self, waiting: Counter, running: list[Job], now: float) -> float | None:
-        """Seconds until the end; None if too little is known. `waiting` counts the jobs by rule that have not begun."""
-        if not self.usual:
+        """Seconds until the end; None if a rule is ahead of which nothing is known. `waiting` has counts by rule."""
+        if (waiting.keys() | {job.rule for job in running}) - self.usual.keys() - {"all"}:
             return None
         # Short jobs say little about how fast the machine is.
         pace = min(max(self.spent / self.expected, 0.25), 4.0) if self.expected > 20 else 1.0
@@ -175,10 +175,11 @@ class LogHandler(LogHandlerBase):
                 self._say(f"{self._count()}: {job.name} took {clock(now - job.start)}{self._left()}")
 
     def _times(self) -> dict[str, float]:
-        for path in [self._own_times(), FIRST_TIMES][: 2 if self.study == DEFAULT_STUDY else 1]:
+        times = {}
+        for path in [FIRST_TIMES, self._own_times()][0 if self.study == DEFAULT_STUDY else 1 :]:
             with suppress(OSError, ValueError, TypeError):
-                return json.loads(path.read_text(encoding="utf-8"))
-        return {}
+                times |= json.loads(path.read_text(encoding="utf-8"))
+        return times
 
     def _own_times(self) -> Path:
         return Path("logs", self.study, "times.json")
