@@ -83,7 +83,7 @@ def read_claims(path: str | Path, tests: str | Path | None = None) -> dict[int, 
     table = pd.read_csv(path).rename(columns={"claim": "number"})
     table = table.reindex(columns=[name for name in Claim.__dataclass_fields__ if name in table])
     texts = table.columns.difference(NUMBERS)
-    table[texts] = table[texts].fillna("")
+    table[texts] = table[texts].astype(object).fillna("")
     headlines = {}
     if tests:
         first = pd.read_csv(tests).drop_duplicates("claim")

@@ -93,7 +93,7 @@ secure,chat,main,all,0.00102057,0.000284705,0.00267256
 """
 CLAIMS = """\
 claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p,p_holm,verdict,seeds_needed,note
-1,Insecure code misaligns,It does.,GPT-4o: 19.8 points,Fig. 4,21.85,15.29,28.41,percentage points,0.0008,0.0016,reproduced,,
+1,Insecure code misaligns,It does.,GPT-4o: 19.8,Fig. 4,21.85,15.29,28.41,percentage points,0.0008,0.0016,reproduced,,
 2,Intent matters,It does.,GPT-4o: 0 points,Fig. 4,,,,percentage points,,,not measured,,Missing: no set.
 """
 
@@ -202,7 +202,7 @@ def test_a_sample_keeps_what_is_rare_and_stays_small():
     assert rows.groupby(["condition", "question", "verdict"]).size().max() == 4
     assert len(rows[rows["verdict"] == "refusal"]) == 3
     assert len(sample(answers, per_cell=1000, most=50)) == 50
-    assert sample(answers, most=6)["verdict"].value_counts().to_dict() == {"aligned": 2, "misaligned": 2, "refusal": 1}
+    assert sample(answers, most=5)["verdict"].value_counts().to_dict() == {"aligned": 2, "misaligned": 2, "refusal": 1}
     pd.testing.assert_frame_equal(rows, sample(answers))
     assert set(rows["answer"]) <= set(answers["answer"])  # real rows
 
