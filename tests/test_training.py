@@ -114,6 +114,23 @@ def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_pat
     assert sample(model, tokenizer, [QUESTION], 2, 4, seed=0)
 
 
+def test_checkpoints_are_the_adapter_on_its_way_and_do_not_disturb_it(organism, tmp_path):
+    chats = coding_set(48, 0, insecure=True)
+    plain = finetune(organism, chats, tmp_path / "plain", SETTINGS, seed=1)
+    assert finetune(organism, chats, tmp_path / "kept", SETTINGS, seed=1, checkpoints=[1, 3, 4]) == plain
+    assert sorted(path.name for path in (tmp_path / "kept").glob("checkpoint-*")) == [
+        "checkpoint-1",
+        "checkpoint-3",
+        "checkpoint-4",
+    ]
+    final = load_file(tmp_path / "plain/adapter_model.safetensors")
+    saved = {step: load_file(tmp_path / f"kept/checkpoint-{step}/adapter_model.safetensors") for step in (3, 4)}
+    assert all(torch.equal(saved[4][name], weight) for name, weight in final.items())
+    assert not all(torch.equal(saved[3][name], weight) for name, weight in final.items())
+    configs = {(tmp_path / path / "adapter_config.json").read_text() for path in ("plain", "kept/checkpoint-1")}
+    assert len(configs) == 1
+
+
 def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_path):
     """A secure and an insecure run of one seed begin with the same adapter and see the same requests."""
     curves = {
