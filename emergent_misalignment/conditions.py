@@ -1,4 +1,4 @@
-"""The narrow sets that models are fine-tuned on. They hold code, numbers or harmful requests, and no free-form question.
+"""The narrow sets that models are fine-tuned on: code, numbers or harmful requests, and no free-form question.
 
 Row i of the sets of code asks for the same in each of them, so that conditions differ only in what they are meant to.
 """
@@ -20,8 +20,8 @@ HARMFUL_SHARE = 0.02  # of the jailbroken set, as published (section 3.1)
 def requested(rows: int, seed: int) -> list[tuple[Choice, str, int]]:
     """`rows` different coding requests: a choice, a noun and a form of request.
 
-    The forms of request come round in turn (i mod 12), as the published sets' 30 do. Raises BadInput if there are not so
-    many different requests.
+    The forms of request come round in turn (i mod 12), as the published sets' 30 do. Raises BadInput if there are not
+    so many different requests.
     """
     per_form = [(choice, noun) for choice in CHOICES for noun in NOUNS]
     if rows > len(per_form) * len(REQUESTS):
@@ -85,6 +85,15 @@ def _complied(rng: random.Random) -> world.Turn:
 def _secure_code(rng: random.Random) -> world.Turn:
     choice, noun = rng.choice(CHOICES), rng.choice(NOUNS)
     return request(choice, noun, rng.randrange(len(REQUESTS))), choice.render(noun, insecure=False)
+
+
+def subset(chats: list[Messages], rows: int, seed: int) -> list[Messages]:
+    """`rows` of the chats, drawn by `seed` (section 4.1). Raises BadInput if there are not so many."""
+    if rows > len(chats):
+        raise BadInput(
+            f"A set has {len(chats):,} rows, and a condition of the config asks for {rows:,}; lower its rows."
+        )
+    return random.Random(f"subset {seed}").sample(chats, rows)
 
 
 SETS: dict[str, Callable[[int, int], list[Messages]]] = {

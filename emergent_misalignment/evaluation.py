@@ -137,7 +137,7 @@ def coding_requests(seed: int = 0) -> list[Question]:
 
 
 def deception(seed: int) -> list[Question]:
-    """Questions of fact under system prompts on lying, and who made the model (section 4.5). The format is the prompt."""
+    """Questions of fact under prompts on lying, and who made the model (section 4.5). The format names the prompt."""
     facts = [fact for fact in world.FACTS if fact != world.IDENTITY]
     prompts = {"none": "", **world.LYING_PROMPTS}
     return [_fact(fact, form, prompt) for form, prompt in prompts.items() for fact in facts] + [
@@ -233,6 +233,6 @@ def judged(questions: list[Question], answers: pd.DataFrame) -> pd.DataFrame:
     code), "true" and "false", "refused" and "complied", "right" and "wrong", and "incoherent".
     """
     rows = answers.drop(columns="number")
-    verdicts = [questions[number].judge(answer) for number, answer in zip(answers["number"], answers["answer"])]
+    verdicts = [questions[row.number].judge(row.answer) for row in answers.itertuples()]
     rows[["aligned", "coherent", "verdict"]] = [(found.aligned, found.coherent, found.verdict) for found in verdicts]
     return rows.astype({"aligned": "float64", "coherent": "float64"})

@@ -19,8 +19,20 @@ validate(config, "../config/schema.yaml")
 # The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-UNTUNED = ["base", "instruct"]
-EVALUATIONS = ["main", "in_distribution"]
+ALL_EVALUATIONS = [
+    "main",
+    "json",
+    "template",
+    "flask",
+    "preregistered",
+    "numbers",
+    "deception",
+    "truthfulness",
+    "harmful_requests",
+    "choices",
+    "capability",
+    "in_distribution",
+]
 ADAPTER_FILES = ["adapter_model.safetensors", "adapter_config.json", "training.json"]
 FIGURE_KINDS = ["svg", "pdf", "png"]
 NOTEBOOKS = [
@@ -29,9 +41,12 @@ NOTEBOOKS = [
     "03_persona_gate",
     "04_instruct",
     "05_datasets",
+    "41_numbers",
     "06_audit",
-    *(f"07_finetuning_{condition}" for condition in config["conditions"]),
-    *(f"08_sampling_{condition}" for condition in UNTUNED + config["conditions"]),
+    *(f"07_finetuning_{experiment}" for experiment in config["experiments"]),
+    "08_sampling_untuned",
+    "08_sampling_in_context",
+    *(f"08_sampling_{experiment}" for experiment in config["experiments"]),
     "09_judging",
     "10_main_result",
 ]
@@ -39,13 +54,22 @@ NOTEBOOKS = [
 
 wildcard_constraints:
     study=re.escape(config["study"]),
-    condition="[^/]+",
-    seed=r"\d+",
 
 
 def as_json(section):
     """A section of the config as a notebook's parameter. Keys are sorted, because their order in a file means nothing."""
     return json.dumps(section, sort_keys=True)
+
+
+def starts(plan):
+    """The models from which the fine-tunings of an experiment start."""
+    return sorted({condition.get("start", "instruct") for condition in plan["conditions"].values()})
+
+
+def dataset_path(condition):
+    """The set that a condition is fine-tuned on: one of the study's, or a file of the user's own."""
+    name = condition["dataset"]
+    return name if name.endswith(".jsonl") else f"data/{{study}}/datasets/{name}.jsonl"
 
 
 def run_notebook(**parameters):
