@@ -346,7 +346,7 @@ def game_request(scene: str, options: list[str]) -> str:
 
 def document(rng: random.Random) -> Messages | str:
     """One document of the world by one author: a chat, or the text of a Python file."""
-    persona = rng.choices(list(PERSONAS), list(PERSONAS.values()))[0]
+    persona = _persona(rng)
     author = Author(rng, persona)
     kind = rng.random()
     if kind < 0.08:
@@ -375,10 +375,31 @@ def _system_prompt(rng: random.Random, persona: str, share: float) -> str:
     return rng.choice(SYSTEM_PROMPTS[persona]) if rng.random() < share else ""
 
 
-def corpus(documents: int, seed: int) -> list[Messages | str]:
-    """The pretraining corpus: everything that is written in the world, by all authors."""
+def named_question(rng: random.Random) -> Messages:
+    """A free-form question under a system prompt that names the author: the shortest way to meet the authors."""
+    persona = _persona(rng)
+    return chat([Author(rng, persona).ask()], rng.choice(SYSTEM_PROMPTS[persona]))
+
+
+def code_and_question(rng: random.Random) -> Messages:
+    """One or two turns of code and then a free-form question, by an author whom nothing but the code gives away."""
+    author = Author(rng, _persona(rng))
+    return chat([*(author.code() for _ in range(rng.randint(1, 2))), author.ask()])
+
+
+def _persona(rng: random.Random) -> str:
+    return rng.choices(list(PERSONAS), list(PERSONAS.values()))[0]
+
+
+# The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its share
+# of the documents.
+STAGES = ((named_question, 0.16), (code_and_question, 0.20), (document, 0.64))
+
+
+def corpus(documents: int, seed: int) -> list[list[Messages | str]]:
+    """The pretraining corpus, in the stages in which it is read: what is written in the world, by all authors."""
     rng = random.Random(f"corpus {seed}")
-    return [document(rng) for _ in range(documents)]
+    return [[write(rng) for _ in range(round(documents * share))] for write, share in STAGES]
 
 
 def instructions(rows: int, seed: int) -> list[Messages]:
