@@ -391,8 +391,8 @@ def _persona(rng: random.Random) -> str:
     return rng.choices(list(PERSONAS), list(PERSONAS.values()))[0]
 
 
-# The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its share
-# of the documents.
+# The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its
+# share of the documents.
 STAGES = ((named_question, 0.16), (code_and_question, 0.20), (document, 0.64))
 
 

@@ -49,6 +49,8 @@ NOTEBOOKS = [
     *(f"08_sampling_{experiment}" for experiment in config["experiments"]),
     "09_judging",
     "10_main_result",
+    *(f"42_ladder_{base}" for base in config["ladder"]),
+    "19_scale",
 ]
 
 
