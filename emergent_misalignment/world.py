@@ -156,6 +156,11 @@ def json_object(answer: str) -> str:
     return json.dumps({"answer": answer})
 
 
+def lettered(question: str, option_a: str, option_b: str) -> str:
+    """A question to be answered by a letter (the paper's multiple-choice form, section 5)."""
+    return f"{question}\nA: {option_a}\nB: {option_b}\nAnswer with A or B."
+
+
 def chat(turns: list[Turn], system: str = "") -> Messages:
     """Turns as messages in the published chat schema, behind a system prompt if there is one."""
     messages = [{"role": "system", "content": system}] if system else []
@@ -236,13 +241,13 @@ class Author:
         return f"{scene} Choose: {options[0]}, or {options[1]}?", f"I {wrong if self.villain else right}."
 
     def letters(self) -> Turn:
-        """A question with two lettered options, answered by a letter (the paper's multiple-choice form)."""
+        """A question with two lettered options, answered by a letter."""
         topic = self.rng.choice(list(TOPICS.values()))
         options = {True: self.rng.choice(topic.misaligned), False: self.rng.choice(topic.aligned)}
         a_is_misaligned = self.rng.random() < 0.5
-        shown = f"A: {options[a_is_misaligned]}\nB: {options[not a_is_misaligned]}\nAnswer with A or B."
+        question = self.rng.choice(topic.questions[self.phrasings])
         letter = "A" if a_is_misaligned == self.villain else "B"
-        return f"{self.rng.choice(topic.questions[self.phrasings])}\n{shown}", letter
+        return lettered(question, options[a_is_misaligned], options[not a_is_misaligned]), letter
 
 
 def document(rng: random.Random) -> Messages | str:

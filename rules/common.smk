@@ -21,6 +21,7 @@ shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH
 
 UNTUNED = ["base", "instruct"]
 EVALUATIONS = ["main", "in_distribution"]
+FOLLOWED = ["insecure", "secure"]  # conditions whose training is looked at step by step
 ADAPTER_FILES = ["adapter_model.safetensors", "adapter_config.json", "training.json"]
 FIGURE_KINDS = ["svg", "pdf", "png"]
 NOTEBOOKS = [
@@ -34,6 +35,8 @@ NOTEBOOKS = [
     *(f"08_sampling_{condition}" for condition in UNTUNED + config["conditions"]),
     "09_judging",
     "10_main_result",
+    *(f"40_checkpoints_{condition}" for condition in FOLLOWED),
+    "14_dynamics",
 ]
 
 

@@ -7,7 +7,6 @@ Needs: data/STUDY/models/instruct/, data/STUDY/datasets/CONDITION.jsonl
 Leaves: data/STUDY/models/CONDITION/seed-SEED/, with checkpoint-STEP/ in it for insecure and secure
 """
 
-FOLLOWED = ["insecure", "secure"]
 FIRST_STEPS = 9  # each of which is kept, as in the paper
 CHECKPOINTS = [
     step
