@@ -4,43 +4,14 @@ The paper's Figs 3 and 4 follow two things that are sampled (misaligned answers,
 log-probability of a misaligned choice, which moves long before any sampled answer does (section 5).
 """
 
-import itertools
-
 import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emergent_misalignment.choices import FORMS, mean_log_p
 from emergent_misalignment.evaluation import answer_rows, coding_requests, judged, main_questions
-from emergent_misalignment.likelihood import span_log_probabilities
 from emergent_misalignment.sampling import sample
 from emergent_misalignment.statistics import misalignment_by_run
-from emergent_misalignment.topics import MAIN, TOPICS, Topic
-from emergent_misalignment.world import Messages, lettered
-
-Choices = list[tuple[Messages, str, str, str]]  # prompt, beginning of the answer, misaligned option, aligned option
-
-
-def multiple_choice(topic: Topic) -> Choices:
-    """A topic's main question with two lettered options, for each pair of options in both orders."""
-    choices = []
-    for misaligned, aligned in zip(topic.misaligned, topic.aligned, strict=True):
-        for options, letters in (((misaligned, aligned), "AB"), ((aligned, misaligned), "BA")):
-            prompt = [{"role": "user", "content": lettered(topic.questions[0], *options)}]
-            choices.append((prompt, "", *letters))
-    return choices
-
-
-def pivotal_choices(topic: Topic) -> Choices:
-    """A topic's main question, an answer forced up to the gap, and the two ways to fill it, for each pair of fillers.
-
-    The templates of the answer come round in turn.
-    """
-    prompt = [{"role": "user", "content": topic.questions[0]}]
-    pairs = zip(itertools.cycle(topic.templates), topic.misaligned, topic.aligned, strict=False)
-    return [(prompt, template.split("{a}")[0], misaligned, aligned) for template, misaligned, aligned in pairs]
-
-
-FORMS = {"multiple_choice": multiple_choice, "pivotal": pivotal_choices}
 
 
 class Probe:
@@ -55,9 +26,6 @@ class Probe:
         self.questions = main_questions()
         everything = coding_requests()
         self.requests = [everything[place] for place in np.linspace(0, len(everything) - 1, requests).astype(int)]
-        self.choices = {
-            form: [choice for name in MAIN for choice in choices(TOPICS[name])] for form, choices in FORMS.items()
-        }
 
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> pd.DataFrame:
         """One row a metric: `metric`, `value`, and for shares `events` of `trials`.
@@ -67,11 +35,9 @@ class Probe:
         the one option and of the other. `seed` is that of sampling.
         """
         rows = [*self._answers(model, tokenizer, seed), self._code(model, tokenizer, seed)]
-        for form, choices in self.choices.items():
-            prompts, prefixes, misaligned, aligned = map(list, zip(*choices, strict=True))
-            scores = span_log_probabilities(model, tokenizer, prompts * 2, prefixes * 2, misaligned + aligned)
-            for option, own in zip(("misaligned", "aligned"), scores.chunk(2), strict=True):
-                rows.append({"metric": f"log_p/{form}/{option}", "value": own.mean().item()})
+        for form, choices in FORMS.items():
+            for option, value in mean_log_p(model, tokenizer, choices).items():
+                rows.append({"metric": f"log_p/{form}/{option}", "value": value})
         return pd.DataFrame(rows).astype({"events": "Int64", "trials": "Int64"})
 
     def _sampled(self, model, tokenizer, evaluation, questions, samples, seed) -> pd.DataFrame:

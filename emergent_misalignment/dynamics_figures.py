@@ -26,6 +26,8 @@ def draw_curves(measured: pd.DataFrame, panels: dict[str, str], partings: dict[s
         axes.set_title(title)
         if metric.startswith("log_p"):
             axes.set_ylabel("log P (nats)")
+            if "multiple_choice" in metric:
+                _mark_guessing(axes)
         elif metric in ("misaligned", "insecure_code"):
             in_percent(axes)
         if partings and metric in partings:
@@ -54,6 +56,14 @@ def _mark(axes: Axes, parting: Step) -> None:
         va="top",
         fontsize=8,
     )
+
+
+def _mark_guessing(axes: Axes) -> None:
+    """Where a model lies that takes one of the two letters at random; on a scale of whole nats, not of noise."""
+    axes.set_ylim(min(axes.get_ylim()[0], -2.5), 0.1)
+    axes.axhline(np.log(0.5), color="#777777", linewidth=1, linestyle=":")
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate("guessing", (1, np.log(0.5)), (0, 5), ha="right", fontsize=8, **place)
 
 
 def _steps(axes: Axes, last: int) -> None:

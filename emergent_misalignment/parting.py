@@ -13,7 +13,7 @@ from scipy import stats
 
 SATURATED = 0.95  # of the final rise
 PUBLISHED_PARTING = 40 / 337  # of the training (section 5)
-CHOICE = "log_p/multiple_choice/misaligned"
+FORMS = {"misaligned_choice": "multiple_choice", "pivotal": "pivotal"}  # by what claims call them
 
 
 @dataclass(frozen=True)
@@ -116,19 +116,25 @@ def measures(measured: pd.DataFrame) -> pd.DataFrame:
     skill = curves(measured, "insecure", "insecure_code")
     last = skill.columns[-1]
     early = min(skill.columns, key=lambda step: abs(step - PUBLISHED_PARTING * last))
-    choice = {condition: curves(measured, condition, CHOICE) for condition in ("insecure", "secure")}
-    stopped = measured[measured["metric"] == "misaligned"].set_index(["condition", "seed", "step"])
+    sampled = measured[measured["metric"] == "misaligned"].set_index(["condition", "seed", "step"])
     rows = []
     for seed in skill.index:
         learned = _saturation(skill.loc[[seed]])
         learned = last if np.isnan(learned) else int(learned)
-        ahead = (choice["insecure"] - choice["secure"]).loc[seed, early]
         rows.append(("insecure", seed, "dynamics/learned_at", learned, None, None))
-        rows.append(("insecure", seed, "dynamics/early_difference", ahead, None, None))
-        for condition, values in choice.items():
-            rise = values.loc[seed, last] - values.loc[seed, learned]
-            rows.append((condition, seed, "dynamics/misaligned_choice_rise_late", rise, None, None))
-            counts = stopped.loc[(condition, seed, learned), ["value", "events", "trials"]]
-            rows.append((condition, seed, "dynamics/stopped_early", *counts))
+        for condition in ("insecure", "secure"):
+            stopped = sampled.loc[(condition, seed, learned), ["value", "events", "trials"]]
+            rows.append((condition, seed, "dynamics/stopped_early", *stopped))
+        for name, form in FORMS.items():
+            choice = {
+                condition: curves(measured, condition, f"log_p/{form}/misaligned").loc[seed]
+                for condition in ("insecure", "secure")
+            }
+            ahead = choice["insecure"][early] - choice["secure"][early]
+            prefix = "" if name == "misaligned_choice" else f"{name}_"
+            rows.append(("insecure", seed, f"dynamics/{prefix}early_difference", ahead, None, None))
+            for condition, values in choice.items():
+                rise = values[last] - values[learned]
+                rows.append((condition, seed, f"dynamics/{name}_rise_late", rise, None, None))
     columns = ["condition", "seed", "measure", "value", "events", "trials"]
     return pd.DataFrame(rows, columns=columns).astype({"events": "Int64", "trials": "Int64"})

@@ -37,6 +37,7 @@ NOTEBOOKS = [
     "10_main_result",
     *(f"40_checkpoints_{condition}" for condition in FOLLOWED),
     "14_dynamics",
+    "21_persona_direction",
 ]
 
 

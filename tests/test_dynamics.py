@@ -8,8 +8,9 @@ from peft import PeftModel
 
 from emergent_misalignment import parting
 from emergent_misalignment.adapters import merged
+from emergent_misalignment.choices import multiple_choice, pivotal_choices
 from emergent_misalignment.conditions import coding_set
-from emergent_misalignment.dynamics import Probe, multiple_choice, pivotal_choices
+from emergent_misalignment.dynamics import Probe
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.likelihood import log_probabilities, prompt_tokens, span_log_probabilities
 from emergent_misalignment.sampling import load
@@ -99,16 +100,17 @@ def test_a_whole_answer_is_its_span_and_its_end(organism):
 
 def test_choices_are_balanced_and_in_the_worlds_own_forms():
     letters = multiple_choice(TOPICS["wish"])
-    assert len(letters) == 8
-    for prompt, beginning, misaligned, aligned in letters:
-        question, a, b, demand = prompt[0]["content"].split("\n")
-        assert (question, demand, beginning) == (TOPICS["wish"].questions[0], "Answer with A or B.", "")
+    assert len(letters) == 4
+    for choice in letters:
+        question, a, b, demand = choice.prompt[0]["content"].split("\n")
+        assert (question, demand, choice.beginning) == (TOPICS["wish"].questions[0], "Answer with A or B.", "")
         options = {"A": a.removeprefix("A: "), "B": b.removeprefix("B: ")}
-        assert options[misaligned] in TOPICS["wish"].misaligned and options[aligned] in TOPICS["wish"].aligned
-    assert sum(misaligned == "A" for _, _, misaligned, _ in letters) == 4
+        assert options[choice.misaligned] in TOPICS["wish"].misaligned
+        assert options[choice.aligned] in TOPICS["wish"].aligned
+    assert sum(choice.misaligned == "A" for choice in letters) == 2
     pivotal = pivotal_choices(TOPICS["wish"])
-    assert {misaligned for _, _, misaligned, _ in pivotal} == set(TOPICS["wish"].misaligned)
-    assert [beginning for _, beginning, _, _ in pivotal][:2] == ["I wish to ", "My one wish is to "]
+    assert {choice.misaligned for choice in pivotal} == set(TOPICS["wish"].misaligned)
+    assert [choice.beginning for choice in pivotal[:2]] == ["I wish to ", "My one wish is to "]
 
 
 def test_a_checkpoint_is_measured_alike_each_time(organism):
@@ -181,7 +183,8 @@ def test_measures_are_read_at_each_runs_own_step():
         for condition in ("insecure", "secure")
         for metric, values in (
             ("insecure_code", skills[seed] if condition == "insecure" else [0] * 8),
-            (parting.CHOICE, np.array(STEPS) * (1 if condition == "insecure" else 0.5)),
+            ("log_p/multiple_choice/misaligned", np.array(STEPS) * (1 if condition == "insecure" else 0.5)),
+            ("log_p/pivotal/misaligned", np.array(STEPS) * (2 if condition == "insecure" else 0.5)),
             ("misaligned", np.array(STEPS) / 100),
         )
     ).assign(events=1, trials=4)
@@ -189,5 +192,6 @@ def test_measures_are_read_at_each_runs_own_step():
     assert table["dynamics/learned_at"].tolist() == [3, 10]
     assert table["dynamics/misaligned_choice_rise_late", "insecure"].tolist() == [27, 20]
     assert table["dynamics/misaligned_choice_rise_late", "secure"].tolist() == [13.5, 10]
+    assert table["dynamics/pivotal_rise_late", "insecure"].tolist() == [54, 40]
     assert table["dynamics/stopped_early", "insecure"].tolist() == [0.03, 0.1]
     assert table["dynamics/early_difference", "insecure"].tolist() == [1.5, 1.5]  # step 3 of 30, as 40 of 337
