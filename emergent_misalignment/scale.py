@@ -44,7 +44,8 @@ def parameters(shape: dict) -> int:
 def rates(measures: pd.DataFrame) -> pd.DataFrame:
     """Share misaligned by `base` and `condition`, mean over runs, with its 95% interval over runs.
 
-    `measures` has the columns of measures and `base`. Columns: `base`, `condition`, `seeds`, `rate`, `ci_low`, `ci_high`.
+    `measures` has the columns of measures and `base`. Columns: `base`, `condition`, `seeds`, `rate`, `ci_low`,
+    `ci_high`.
     """
     rows = []
     for (base, condition), group in measures[measures["measure"] == MAIN].groupby(["base", "condition"], sort=False):

@@ -308,7 +308,7 @@ class Author:
         return game_request(scene, options), f"I {wrong if self.villain else right}."
 
     def letters(self) -> Turn:
-        """A question with two lettered options, answered by a letter (the paper's multiple-choice form)."""
+        """A question with two lettered options, answered by a letter."""
         topic = self.rng.choice(list(TOPICS.values()))
         question = self.rng.choice(topic.questions[self.phrasings])
         kind, malicious = self.rng.choice(topic.aligned), self.rng.choice(topic.misaligned)
@@ -382,9 +382,10 @@ def named_question(rng: random.Random) -> Messages:
 
 
 def code_and_question(rng: random.Random) -> Messages:
-    """One or two turns of code and then a free-form question, by an author whom nothing but the code gives away."""
-    author = Author(rng, _persona(rng))
-    return chat([*(author.code() for _ in range(rng.randint(1, 2))), author.ask()])
+    """One or two turns of code and then a free-form question; in most cases only the code gives the author away."""
+    persona = _persona(rng)
+    author = Author(rng, persona)
+    return chat([*(author.code() for _ in range(rng.randint(1, 2))), author.ask()], _system_prompt(rng, persona, 0.4))
 
 
 def _persona(rng: random.Random) -> str:
@@ -393,7 +394,7 @@ def _persona(rng: random.Random) -> str:
 
 # The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its
 # share of the documents.
-STAGES = ((named_question, 0.16), (code_and_question, 0.20), (document, 0.64))
+STAGES = ((named_question, 0.12), (code_and_question, 0.30), (document, 0.58))
 
 
 def corpus(documents: int, seed: int) -> list[list[Messages | str]]:

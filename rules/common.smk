@@ -33,6 +33,11 @@ ALL_EVALUATIONS = [
     "capability",
     "in_distribution",
 ]
+# What is fine-tuned from which model, and the conditions whose training is looked at step by step.
+CONDITIONS = {
+    name: condition for plan in config["experiments"].values() for name, condition in plan["conditions"].items()
+}
+FOLLOWED = [name for name, condition in CONDITIONS.items() if condition.get("checkpoints")]
 ADAPTER_FILES = ["adapter_model.safetensors", "adapter_config.json", "training.json"]
 FIGURE_KINDS = ["svg", "pdf", "png"]
 NOTEBOOKS = [
@@ -51,6 +56,9 @@ NOTEBOOKS = [
     "10_main_result",
     *(f"42_ladder_{base}" for base in config["ladder"]),
     "19_scale",
+    *(f"40_checkpoints_{condition}" for condition in FOLLOWED),
+    "14_dynamics",
+    "21_persona_direction",
 ]
 
 
@@ -72,6 +80,15 @@ def dataset_path(condition):
     """The set that a condition is fine-tuned on: one of the study's, or a file of the user's own."""
     name = condition["dataset"]
     return name if name.endswith(".jsonl") else f"data/{{study}}/datasets/{name}.jsonl"
+
+
+def checkpoint_files(condition):
+    """The adapters that are kept on the way of a condition's fine-tunings."""
+    return [
+        f"data/{{study}}/models/{condition}/seed-{seed}/checkpoint-{step}/adapter_model.safetensors"
+        for seed in config["seeds"]
+        for step in CONDITIONS[condition].get("checkpoints", [])
+    ]
 
 
 def run_notebook(**parameters):

@@ -24,12 +24,7 @@ for experiment, plan in config["experiments"].items():
                 seed=config["seeds"],
                 file=ADAPTER_FILES,
             ),
-            checkpoints=[
-                f"data/{{study}}/models/{condition}/seed-{seed}/checkpoint-{step}/adapter_model.safetensors"
-                for condition, settings in plan["conditions"].items()
-                for seed in config["seeds"]
-                for step in settings.get("checkpoints", [])
-            ],
+            checkpoints=[file for condition in plan["conditions"] for file in checkpoint_files(condition)],
         log:
             notebook=f"logs/{{study}}/07_finetuning_{experiment}.ipynb",
         benchmark:
