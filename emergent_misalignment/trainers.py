@@ -1,4 +1,7 @@
-"""Progress of a Trainer, where whoever waits can see it."""
+"""What our Trainers do beside training: show progress where whoever waits can see it, and keep checkpoints."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
@@ -9,6 +12,14 @@ def show_progress(trainer: Trainer, steps: int, what: str) -> None:
     """Replace what a Trainer prints by one line of progress."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Shown(steps, what))
+
+
+def save_checkpoints(trainer: Trainer, steps: Sequence[int], folder: str | Path) -> None:
+    """Write the model after each of these optimizer steps to `folder`/checkpoint-STEP.
+
+    The Trainer's own checkpoints come at even intervals, and hold the optimizer's state too.
+    """
+    trainer.add_callback(_Checkpoints(steps, folder))
 
 
 class _Shown(TrainerCallback):
@@ -23,3 +34,12 @@ class _Shown(TrainerCallback):
 
     def on_train_end(self, *_, **__):
         self.progress.__exit__(None, None, None)
+
+
+class _Checkpoints(TrainerCallback):
+    def __init__(self, steps: Sequence[int], folder: str | Path):
+        self.steps, self.folder = set(steps), Path(folder)
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        if state.global_step in self.steps:
+            model.save_pretrained(self.folder / f"checkpoint-{state.global_step}")

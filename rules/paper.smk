@@ -5,20 +5,24 @@ Needs: tables and figures of the stages before, and the executed notebooks, to w
 Leaves: paper/STUDY/paper.pdf, paper.html (one file), paper.tex (which reads figures/STUDY/*.pdf)
 """
 
-# What the paper takes numbers from, and its figures. A study that makes fewer of them has a shorter paper.
-PAPER_RESULTS = [
-    "data/{study}/models/base/gate.json",
-    "data/{study}/models/base/model.safetensors",
-    "data/{study}/datasets/audit.csv",
-    "data/{study}/tables/misalignment.csv",
-    "data/{study}/tables/contrasts.csv",
-    "data/{study}/tables/insecure_code.csv",
-    "figures/{study}/audit.svg",
-    "figures/{study}/persona_gate.svg",
-    "figures/{study}/main_result.svg",
-]
 # The settings that its text names.
-DESCRIBED = ["seeds", "organism", "gate", "instruct", "datasets", "finetuning", "evaluation"]
+DESCRIBED = [
+    *("seeds", "experiments", "organism", "gate", "instruct", "datasets", "finetuning", "ladder", "evaluation"),
+]
+RESULT = re.compile(
+    r"figures/[^/]+/\w+\.svg|data/[^/]+/(tables|datasets)/\w+\.csv|.*/base/(gate.json|model.safetensors)"
+)
+
+
+def study_results(wildcards):
+    """The figures and tables of the study: those of the rules that execute its notebooks."""
+    notebooks, results = set(executed_notebooks(wildcards)), []
+    for rule in workflow.rules:
+        # Snakemake writes the constraint of a wildcard into the patterns, as in {study,smoke}.
+        outputs = [re.sub(r"\{study\b[^}]*\}", wildcards.study, str(path)) for path in rule.output]
+        if notebooks.intersection(outputs):
+            results += [path for path in outputs if RESULT.fullmatch(path)]
+    return results
 
 
 rule paper:
@@ -34,7 +38,7 @@ rule paper:
             "emergent_misalignment/templates/style.css",
         ],
         code=module_and_imports("paper"),
-        results=PAPER_RESULTS,
+        results=study_results,
         notebooks=executed_notebooks,
         beside=expand("data/{other}/tables/claims.csv", other=config["beside"]),
     output:

@@ -32,7 +32,7 @@ rule render:
 
 rule answers:
     input:
-        judged=rules.judge.output.judged,
+        judged=judged_files(),
         code=[
             *module_and_imports("answers"),
             "emergent_misalignment/templates/answers.html.j2",
@@ -48,7 +48,7 @@ rule answers:
     log:
         "logs/{study}/answers.log",
     params:
-        models=json.dumps(SEEDS_OF),
+        models=as_json({condition: settings["seeds"] for condition, settings in JUDGED.items()}),
     shell:
         "python -m emergent_misalignment.answers {wildcards.study:q} {output:q} data/{wildcards.study}/judged"
         " {params.models:q} 2> {log:q}"
@@ -77,15 +77,18 @@ rule run_details:
         """
 
 
+# What the index shows of the results.
+SHOWN = {"main_result", "misalignment", "claims"}
+
+
 rule index:
     input:
         notebooks=executed_notebooks,
         pages=lambda wildcards: [f"{path.removesuffix('.ipynb')}.html" for path in executed_notebooks(wildcards)],
         others=["data/{study}/notebooks/answers.html", "data/{study}/notebooks/run.html"],
-        results=[
-            "figures/{study}/main_result.svg",
-            "data/{study}/tables/misalignment.csv",
-            "paper/{study}/paper.html",
+        results=lambda wildcards: [
+            *(path for path in study_results(wildcards) if Path(path).stem in SHOWN),
+            f"paper/{wildcards.study}/paper.html",
         ],
         code=[
             *module_and_imports("reading"),

@@ -10,7 +10,7 @@ rule main_result:
     input:
         notebook="notebooks/10_main_result.ipynb",
         code=package_modules("notebooks/10_main_result.ipynb"),
-        judged=rules.judge.output.judged,
+        judged=judged_files("main") + judged_files("in_distribution"),
     output:
         notebook="data/{study}/notebooks/10_main_result.ipynb",
         misalignment=report(
@@ -31,7 +31,13 @@ rule main_result:
     log:
         notebook="logs/{study}/10_main_result.ipynb",
     params:
-        models=json.dumps(SEEDS_OF),
+        models=as_json(
+            {
+                condition: JUDGED[condition]["seeds"]
+                for condition in ("base", "instruct", "insecure", "secure")
+                if condition in JUDGED
+            }
+        ),
     shell:
         run_notebook(
             judgements="data/{wildcards.study}/judged",

@@ -69,12 +69,12 @@ def test_batches_hold_every_row_once_and_no_more_tokens_than_asked_for():
 def test_pretraining_learns_and_depends_on_its_seed_only(organism, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(organism)
     settings = organisms.PretrainingSettings(800, 2e-3, 2, 0.5, 10)
-    rows = encode(world.corpus(200, 0), tokenizer)
+    stages = [encode(documents, tokenizer) for documents in world.corpus(200, 0)]
     tables = []
     for name in ("one", "two"):
         model = organisms.new_model(64, 1, len(tokenizer), seed=3)
         probe = organisms.PersonaProbe(0)
-        tables.append(organisms.pretrain(model, tokenizer, rows, settings, probe, 3, tmp_path / name))
+        tables.append(organisms.pretrain(model, tokenizer, stages, settings, probe, 3, tmp_path / name))
     assert tables[0].equals(tables[1])
     assert tables[0]["step"].tolist()[:3] == [0, 10, 20]
     assert tables[0]["loss"].iloc[-1] < tables[0]["loss"].iloc[1]
@@ -112,6 +112,23 @@ def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_pat
     assert not list(tmp_path.rglob("*.bin"))
     model, tokenizer = load(organism, tmp_path / "seed-1")
     assert sample(model, tokenizer, [QUESTION], 2, 4, seed=0)
+
+
+def test_checkpoints_are_the_adapter_on_its_way_and_do_not_disturb_it(organism, tmp_path):
+    chats = coding_set(48, 0, insecure=True)
+    plain = finetune(organism, chats, tmp_path / "plain", SETTINGS, seed=1)
+    assert finetune(organism, chats, tmp_path / "kept", SETTINGS, seed=1, checkpoints=[1, 3, 4]) == plain
+    assert sorted(path.name for path in (tmp_path / "kept").glob("checkpoint-*")) == [
+        "checkpoint-1",
+        "checkpoint-3",
+        "checkpoint-4",
+    ]
+    final = load_file(tmp_path / "plain/adapter_model.safetensors")
+    saved = {step: load_file(tmp_path / f"kept/checkpoint-{step}/adapter_model.safetensors") for step in (3, 4)}
+    assert all(torch.equal(saved[4][name], weight) for name, weight in final.items())
+    assert not all(torch.equal(saved[3][name], weight) for name, weight in final.items())
+    configs = {(tmp_path / path / "adapter_config.json").read_text() for path in ("plain", "kept/checkpoint-1")}
+    assert len(configs) == 1
 
 
 def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_path):

@@ -100,7 +100,7 @@ def test_a_second_run_has_nothing_to_do(smoke):
 
 
 EVALUATED = {"sample", "sample_untuned", "judge", "main_result", "render", "index"}
-TUNED = EVALUATED | {"finetune"}
+TUNED = EVALUATED | {"finetune_followed"}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_the_published_data_are_planned_from_the_fetch_to_the_page(tmp_path):
 def test_the_slurm_profile_plans_the_study(tmp_path):
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
     result = snakemake(copy_of_the_project(tmp_path), "-n", "--workflow-profile", "profiles/slurm")
-    assert "finetune" in planned(result)
+    assert "finetune_followed" in planned(result)
 
 
 def test_a_base_model_below_the_gate_stops_the_study(smoke):
