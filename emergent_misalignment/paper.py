@@ -28,6 +28,7 @@ import yaml
 
 from emergent_misalignment.claims_table import (
     Claim,
+    escaped,
     failures,
     markdown_table,
     read_claims,
@@ -179,13 +180,16 @@ def facts_of(study: str, config: dict, results: list[str], beside: list[str]) ->
     claims_file, tests_file = (f"data/{study}/tables/{name}.csv" for name in ("claims", "claim_tests"))
     claims = read_claims(claims_file, tests_file if tests_file in results else None) if claims_file in results else {}
     others = {Path(path).parts[1]: read_claims(path) for path in beside}
+    drawn_by = _drawn_by([path for path in results if path.endswith(".ipynb")])
+    shown = re.findall(r'figure\("(\w+)"\)', (SOURCE / "paper.md").read_text(encoding="utf-8"))
     return {
         "study": study,
         "config": config,
         "n_seeds": words(len(config.get("seeds", []))),
         "organism": f"data/{study}/models/base/gate.json" in results,
         "figures": figures,
-        "figure": partial(_figure, figures, _drawn_by([path for path in results if path.endswith(".ipynb")])),
+        "figure": partial(_figure, figures, drawn_by),
+        "more_figures": {name: _title(drawn_by(path)) for name, path in figures.items() if name not in shown},
         "claims": claims,
         "claim": lambda number: claims.get(number, Claim(number)),
         "claims_table": markdown_table({study: claims} | others),
@@ -202,6 +206,8 @@ def facts_of(study: str, config: dict, results: list[str], beside: list[str]) ->
         "thousands": lambda number: f"{number:,}",
         "millions": lambda number: f"{number.value / 1e6:.1f}",
         "scientific": scientific,
+        "escaped": escaped,
+        "differences": differences,
     }
 
 
@@ -215,6 +221,12 @@ def scientific(number: float) -> str:
     """0.0007 as a digit times a power of ten, in Markdown's mathematics."""
     digits, exponent = f"{number:e}".split("e")
     return f"${float(digits):g} \\times 10^{{{int(exponent)}}}$"
+
+
+def differences(condition: dict) -> str:
+    """In what a condition of the config departs from the others, besides its set and where it starts."""
+    said = {"rows": "{:,} different rows", "steps": "{} steps", "template": "chat template {}"}
+    return ", ".join(words.format(condition[key]) for key, words in said.items() if key in condition)
 
 
 def _drawn_by(notebooks: list[str]) -> Callable[[str], str]:
@@ -233,6 +245,12 @@ def _drawn_by(notebooks: list[str]) -> Callable[[str], str]:
         return max(fits)[1]
 
     return find
+
+
+def _title(notebook: str) -> str:
+    """The title of an executed notebook, in Markdown."""
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    return "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
 
 
 def _begins(stem: str, value: str) -> bool:

@@ -18,12 +18,8 @@ from emergent_misalignment import claims_table, paper
 from emergent_misalignment.files import BadInput
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="468pt" height="200pt"><circle cx="90" cy="90" r="60"/></svg>'
-FIGURES = {
-    "main_result": "10_main_result",
-    "audit": "06_audit",
-    "persona_gate": "03_persona_gate",
-    "claims": "22_claims",
-}
+FIGURES = {"main_result": "10_main_result", "audit": "06_audit", "persona_gate": "03_persona_gate"}
+FIGURES |= {"claims": "22_claims", "a_new_one": "23_new"}
 CONFIG = yaml.safe_load((ROOT / "config/organism.yaml").read_text())
 RATES = ["rate", "ci_low", "ci_high", "two_way_low", "two_way_high", "bootstrap_low", "bootstrap_high"]
 CLAIM = {
@@ -80,7 +76,12 @@ def study(tmp_path, monkeypatch) -> list[str]:
     results.append("data/toy/models/base/model.safetensors")
     for figure, notebook in FIGURES.items():
         metadata = {"papermill": {"parameters": {"figure": f"figures/toy/{figure}", "seed": 1}}}
-        results.append(write(f"data/toy/notebooks/{notebook}.ipynb", json.dumps({"metadata": metadata})))
+        results.append(
+            write(
+                f"data/toy/notebooks/{notebook}.ipynb",
+                json.dumps({"metadata": metadata, "cells": [{"source": ["# Why?\n", "So."]}]}),
+            )
+        )
         results.append(write(f"figures/toy/{figure}.svg", SVG))
     return results
 
@@ -107,6 +108,7 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         "About 9 seeds would decide it",
         "Published: GPT-4o: 20% | 0% [sic] (Fig. 4).",
         "Figure 1. Misaligned among",
+        "Figure 5. From the notebook Why? Drawn by notebook 23.",
     ):
         assert words in html
     assert "{{" not in html and "nan" not in re.findall(r"\w+", html)
