@@ -189,6 +189,7 @@ def facts_of(study: str, config: dict, results: list[str], beside: list[str]) ->
         "organism": f"data/{study}/models/base/gate.json" in results,
         "figures": figures,
         "figure": partial(_figure, figures, drawn_by),
+        "see": lambda name: f" (@fig:{name})" if name in figures else "",
         "more_figures": {name: _title(drawn_by(path)) for name, path in figures.items() if name not in shown},
         "claims": claims,
         "claim": lambda number: claims.get(number, Claim(number)),

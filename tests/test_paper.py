@@ -119,7 +119,7 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
 
 def test_a_study_with_few_results_has_a_short_paper(study):
     html = built([path for path in study if "contrasts" in path], "paper/toy")["paper.html"].decode()
-    assert "<figure" not in html and "<table" not in html
+    assert "<figure" not in html and html.count("<table") == 1  # the conditions, from the config
     assert "reproduced" in html  # in what is said of the method
     assert "22.0%" not in html
 
@@ -135,6 +135,12 @@ def test_the_text_fits_every_verdict(study, verdict):
     assert f"13 are {verdict}" in text
     assert ("has not tested the central finding" in text) == (verdict == "not measured")
     assert ("The central finding holds here" in text) == (verdict == "reproduced")
+
+
+def test_every_figure_has_a_sentence_about_it():
+    text = (ROOT / "paper/paper.md").read_text()
+    for name in re.findall(r'call figure\("(\w+)"\)', text):
+        assert f'see("{name}")' in text or f"@fig:{name}" in text, name
 
 
 def test_other_studies_stand_beside(study):
