@@ -43,7 +43,7 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
-readme: .venv/.installed  ## bring the README's figure and rule graph up to date, after a run of the default study
+readme: .venv/.installed  ## bring the README's figure, claims and rule graph up to date, after a run of the default study
 	.venv/bin/python -m emergent_misalignment.readme
 
 clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
