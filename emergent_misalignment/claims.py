@@ -5,11 +5,12 @@ training run: a measure, or its difference between two conditions in the runs of
 run throughout.
 
 A claim is *reproduced* if all of its tests come out (intersection-union: its p is the largest of theirs), corrected by
-Holm over the claims of the study. It is *contradicted* if one of its tests comes out the other way, corrected in the same
-manner and for the number of its tests. Otherwise it is *undecided*. All p values are two-sided, so that p < .05 before
+Holm over the claims that were measured. It is *contradicted* if one of its tests comes out the other way, corrected in
+the same manner and for the number of its tests. Otherwise it is *undecided*. All p values are two-sided: p < .05 before
 the correction says that the 95% interval lies wholly on one side of the margin.
 """
 
+from bisect import bisect_left
 from pathlib import Path
 
 import jsonschema
@@ -28,6 +29,9 @@ POWER = 0.8
 MOST_SEEDS = 1000  # an effect that needs more training runs than this is none that anybody will look for
 MEASURE_COLUMNS = ("condition", "seed", "measure", "value", "events", "trials")
 SCHEMA = "config/claims.schema.yaml"
+VERDICTS = ("reproduced", "contradicted", "undecided", "not measured")
+# Of a single test. Uncorrected: its own interval says so, and the correction for the number of claims takes it back.
+OUTCOMES = (*("as claimed", "as claimed, uncorrected", "open", "opposite, uncorrected", "opposite", "not measured"),)
 
 CLAIM_COLUMNS = (
     *("claim", "title", "statement", "published", "source", "estimate", "ci_low", "ci_high", "unit", "p", "p_holm"),
@@ -58,7 +62,9 @@ def read_claims(path: str | Path, schema: str | Path = SCHEMA) -> dict:
     for claim in claims["claims"]:
         for test in claim["tests"]:
             for name in {test["measure"], test.get("control_measure", test["measure"])} - claims["measures"].keys():
-                raise BadInput(f"{path}, claim {claim['number']}: {name} is not listed under measures; list or mend it.")
+                raise BadInput(
+                    f"{path}, claim {claim['number']}: {name} is not listed under measures; list or mend it."
+                )
     return claims
 
 
@@ -143,11 +149,11 @@ def evaluate(claims: dict, measures: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
 
     units = {name: measure["unit"] for name, measure in claims["measures"].items()}
     facts = pd.DataFrame(claims["claims"]).rename(columns={"number": "claim"}).drop(columns="tests")
-    rows = [
-        {"claim": claim["number"], "test": number, **_shown(test, found, units[test["measure"]])}
-        for claim in claims["claims"]
-        for number, (test, found) in enumerate(zip(claim["tests"], tests[claim["number"]], strict=True), 1)
-    ]
+    rows = []
+    for claim, verdict in zip(claims["claims"], table["verdict"], strict=True):
+        for number, (test, found) in enumerate(zip(claim["tests"], tests[claim["number"]], strict=True), 1):
+            shown = _shown(test, found, units[test["measure"]], _outcome(found, verdict, level))
+            rows.append({"claim": claim["number"], "test": number, **shown})
     detail = pd.DataFrame(rows, columns=TEST_COLUMNS)
     headline = detail[detail["test"] == 1][["claim", "estimate", "ci_low", "ci_high", "unit"]]
     return facts.merge(headline, on="claim").merge(table, on="claim")[[*CLAIM_COLUMNS]], detail
@@ -241,8 +247,8 @@ def _without_events(terms: list[tuple[int, pd.DataFrame]], margin: float) -> dic
 def _conjunction(number: int, tests: list[dict]) -> dict:
     """The p values of a claim, and what it lacks.
 
-    All tests have to come out (intersection-union: the largest p); one that comes out the other way is enough against it
-    (Bonferroni over its tests).
+    All tests have to come out (intersection-union: the largest p); one that comes out the other way is enough against
+    it (Bonferroni over its tests).
     """
     return {
         "claim": number,
@@ -282,24 +288,21 @@ def seeds_needed(found: dict, level: float) -> tuple[int | None, str]:
         return None, found["method"]
     if found["effect"] <= 0:
         return None, "the estimate points the other way"
-    numbers = np.arange(found["seeds"] + 1, MOST_SEEDS + 1)
-    power = TTestPower().power(found["effect"], numbers, level / 2, alternative="larger")
-    enough = numbers[np.nan_to_num(power, nan=1.0) >= POWER]
-    return (int(enough[0]), "") if len(enough) else (None, f"more than {MOST_SEEDS:,} seeds")
+
+    def power(seeds: int) -> float:
+        chance = TTestPower().power(found["effect"], seeds, level / 2, alternative="larger")
+        return 1.0 if np.isnan(chance) else chance  # it is missing where it is 1 but for rounding
+
+    numbers = range(found["seeds"] + 1, MOST_SEEDS + 1)
+    place = bisect_left(numbers, POWER, key=power)
+    return (numbers[place], "") if place < len(numbers) else (None, f"more than {MOST_SEEDS:,} seeds")
 
 
-def _shown(test: dict, found: dict, unit: str) -> dict:
+def _shown(test: dict, found: dict, unit: str, outcome: str) -> dict:
     """A row of the table of tests, in the units that a person reads."""
     factor = 100 if unit in ("share", "difference of shares") else 1
     if factor == 100:
         unit = "percent" if unit == "share" and "control" not in test else "percentage points"
-    outcome = "open"
-    if found["missing"]:
-        outcome = "not measured"
-    elif found["p"] < LEVEL:
-        outcome = "as claimed"
-    elif found["p_against"] < LEVEL:
-        outcome = "the opposite"
     return {
         **{column: test.get(column, "") for column in ("says", "measure", "condition", "control", "expect")},
         "margin": factor * test.get("margin", 0.0),
@@ -311,3 +314,32 @@ def _shown(test: dict, found: dict, unit: str) -> dict:
         **{column: np.nan if found["missing"] else found[column] for column in ("p", "p_against")},
         "outcome": outcome,
     }
+
+
+def _outcome(found: dict, verdict: str, level: float) -> str:
+    """What came of a test, one of OUTCOMES; `level` is what a claim that is not reproduced has to reach."""
+    if found["missing"]:
+        return "not measured"
+    if found["p"] < LEVEL:
+        return "as claimed" if verdict == "reproduced" or found["p"] < level else "as claimed, uncorrected"
+    if found["p_against"] < LEVEL:
+        return "opposite" if verdict == "contradicted" else "opposite, uncorrected"
+    return "open"
+
+
+def shown(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Columns of a table of claims or of tests for a reader: `result` is the estimate with its interval, in words."""
+    text = table.assign(result=[_result(row) for row in table.itertuples()])[columns].copy()
+    for column in text.columns.intersection(["p", "p_holm", "p_against"]):
+        text[column] = [f"{p:.2g}" if p >= 0.001 else "< 0.001" if p < 0.001 else "" for p in text[column]]
+    for column in text.columns.intersection(["margin", "seeds_needed"]):
+        text[column] = ["" if pd.isna(value) else f"{value:g}" for value in text[column]]
+    return text
+
+
+def _result(row) -> str:
+    """As in "12.3 (4.5 to 20.1) percentage points"."""
+    if pd.isna(row.estimate):
+        return ""
+    interval = "" if pd.isna(row.ci_low) else f" ({row.ci_low:.3g} to {row.ci_high:.3g})"
+    return f"{row.estimate:.3g}{interval} {row.unit}"

@@ -9,96 +9,119 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 # Colour and mark both say it, for those who cannot tell the colours apart and for print in grey.
+FOR, AGAINST, OPEN = "#00695C", "#B3261E", "#6B6B6B"
 VERDICTS = {
-    "reproduced": ("✓", "o", "#00695C"),
-    "contradicted": ("✗", "X", "#B3261E"),
-    "undecided": ("?", "D", "#6B6B6B"),
-    "not measured": ("–", "", "#9A9A9A"),
+    "reproduced": ("✓", FOR),
+    "contradicted": ("✗", AGAINST),
+    "undecided": ("?", OPEN),
+    "not measured": ("\N{EN DASH}", "#949494"),
 }
-OUTCOMES = {"as claimed": "●", "open": "○", "the opposite": "✗", "not measured": "–"}
-UNITS = {"percentage points": "points", "percent": "%", "log odds per doubling": "log odds\nper doubling"}
+OUTCOMES = {
+    "as claimed": {"color": FOR, "marker": "o"},
+    "as claimed, uncorrected": {"color": FOR, "marker": "o", "fillstyle": "left", "markerfacecoloralt": "white"},
+    "open": {"color": OPEN, "marker": "o", "markerfacecolor": "white"},
+    "opposite, uncorrected": {"color": AGAINST, "marker": "x"},
+    "opposite": {"color": AGAINST, "marker": "X"},
+}
+UNITS = {"percentage points": "points", "log odds per doubling": "log odds\nper doubling"}
+LEGEND = (
+    "● as claimed   ○ open   ✗ the opposite.   ◐ and \N{MULTIPLICATION SIGN}: as claimed and the opposite by the "
+    "test's own interval, but not after the correction for the number\nof claims. A claim is reproduced if all its tests are "
+    "as claimed, contradicted if one is the opposite, undecided otherwise."
+)
 
-# Columns in inches from the left, and the height of a row.
-TITLE, PUBLISHED, AXIS, NUMBER, VERDICT, WIDTH = 0.0, 2.02, 3.86, 5.3, 6.16, 7.2
-ROW, HEAD, FOOT = 0.53, 0.62, 0.05
-LEFT, RIGHT = -0.5, 1.05  # the drawn range; a row's interval and margin are scaled into it
+# Columns in inches from the left; heights of a row, of what stands above the rows and of what stands below.
+TITLE, PUBLISHED, AXIS, NUMBER, VERDICT, WIDTH = 0.03, 2.08, 3.9, 5.36, 6.2, 7.2
+ROW, HEAD, FOOT = 0.53, 0.56, 0.34
+LEFT, RIGHT, FILLED = -0.6, 1.0, 0.9  # the drawn range, and how much of it an interval fills
 
 
 def draw_claims(claims: pd.DataFrame, tests: pd.DataFrame) -> Figure:
-    """A row a claim: published figure, headline estimate with its 95% interval, verdict, outcome of each of its tests.
+    """A row a claim: the published figure, each test with its 95% interval, the first test's numbers, the verdict.
 
-    `claims` and `tests` come from `claims.evaluate`. Units differ between claims, so each row has its own scale, and what
-    rows have in common is the zero line and the shaded side: where the claim says that the interval should lie.
+    `claims` and `tests` come from `claims.evaluate`. Measures and directions differ between tests. So each is drawn on
+    a scale of its own, as its distance from the margin that the claim names (most often zero) towards the side on which
+    the claim says that it lies, which is the right for all. The first test is the large one.
     """
     height = HEAD + ROW * len(claims) + FOOT
-    figure = plt.figure(figsize=(WIDTH, height), layout="none")
+    figure = plt.figure(figsize=(WIDTH, height))
+    figure.set_layout_engine("none")  # here, because plt.figure(layout="none") is forgotten when the figure is saved
     page = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
-    page.axis("off")
-    box = (AXIS / WIDTH, FOOT / height, (NUMBER - AXIS - 0.08) / WIDTH, ROW * len(claims) / height)
-    axes = figure.add_axes(box, xlim=(LEFT, RIGHT), ylim=(len(claims) - 0.5, -0.5))
-    axes.axis("off")
+    box = (AXIS / WIDTH, FOOT / height, (NUMBER - AXIS - 0.1) / WIDTH, ROW * len(claims) / height)
+    axes = figure.add_axes(box, xlim=(LEFT, RIGHT), ylim=(len(claims), 0))
+    for each in (page, axes):
+        each.axis("off")
 
-    _heads(page)
-    axes.plot([0, 0], [-0.5, len(claims) - 0.5], color="#404040", linewidth=0.9, zorder=2)
+    axes.add_patch(Rectangle((0, 0), RIGHT, len(claims), color="#E6F0EE", linewidth=0))
+    axes.plot([0, 0], [0, len(claims)], color="#404040", linewidth=0.9)
     for place, claim in enumerate(claims.itertuples()):
         own = tests[tests["claim"] == claim.claim]
-        top = HEAD + ROW * place
-        page.plot([0, WIDTH], [top, top], color="#d9d9d9", linewidth=0.6)
-        _interval(axes, place, claim, own.iloc[0])
-        _words(page, top, claim, own)
+        for number, test in enumerate(own.itertuples()):
+            _draw_test(
+                axes, place + (0.5 if len(own) == 1 else 0.25 if number == 0 else 0.3 + 0.15 * number), test, number
+            )
+        _write(page, HEAD + ROW * place, claim, own)
+    _write_around(page, height)
     return figure
 
 
-def _heads(page: Axes) -> None:
-    for x, head, below in (
-        (TITLE, "Claim", "and what its first test compares"),
-        (PUBLISHED, "Published", "by the paper"),
-        (AXIS, "This study", "Shaded: where the claim says. Each row has its own scale; the line is zero."),
-        (VERDICT, "Verdict", "● ○ ✗: each test\nas claimed, open, opposite"),
-    ):
-        page.text(x, 0.16, head, va="center", fontsize=9, weight="bold")
-        width = 40 if x == AXIS else 60
-        page.text(x, 0.26, textwrap.fill(below, width) if "\n" not in below else below, va="top", fontsize=6.2, color="#555555")
+def _draw_test(axes: Axes, y: float, test, number: int) -> None:
+    """The distance of a test's estimate and interval from its margin, towards the claimed side."""
+    if test.estimate != test.estimate:
+        return
+    side = 1 if test.expect == "above" else -1
+    middle, *ends = (side * (value - test.margin) for value in (test.estimate, test.ci_low, test.ci_high))
+    known = [value for value in (middle, *ends) if value == value]
+    scale = max(max(known) / (FILLED * RIGHT), min(known) / (FILLED * LEFT)) or 1
+    look = OUTCOMES[test.outcome]
+    axes.plot([end / scale for end in ends], [y, y], color=look["color"], linewidth=0.9 if number else 1.8)
+    axes.plot(middle / scale, y, markersize=3.2 if number else 5.5, markeredgewidth=0.7 if number else 1, **look)
 
 
-def _interval(axes: Axes, place: int, claim, headline) -> None:
-    """The claimed side shaded, and on it the estimate with its interval, scaled so that both and the margin fit."""
-    right, left = RIGHT * 0.86, -LEFT * 0.86
-    ends = [value for value in (claim.estimate, claim.ci_low, claim.ci_high, headline.margin) if value == value]
-    scale = max(max(ends) / right, -min(ends) / left, 1e-12)
-    margin = headline.margin / scale
-    side = (margin, RIGHT - margin) if headline.expect == "above" else (LEFT, margin - LEFT)
-    axes.add_patch(Rectangle((side[0], place - 0.34), side[1], 0.68, color="#E9EEF3", zorder=1, linewidth=0))
-    if margin:
-        axes.plot([margin, margin], [place - 0.34, place + 0.34], color="#8797A6", linewidth=0.9, zorder=2)
-        axes.text(margin, place + 0.37, f"{headline.margin:g}", fontsize=5.6, ha="center", va="top", color="#5C6B79")
-    _, marker, colour = VERDICTS[claim.verdict]
-    if marker:
-        axes.plot([claim.ci_low / scale, claim.ci_high / scale], [place, place], color=colour, linewidth=1.8, zorder=3)
-        face = "white" if claim.verdict == "undecided" else colour
-        axes.plot(claim.estimate / scale, place, marker, color=colour, markerfacecolor=face, markersize=5.5, zorder=4)
-
-
-def _words(page: Axes, top: float, claim, tests: pd.DataFrame) -> None:
-    mark, _, colour = VERDICTS[claim.verdict]
-    title = textwrap.wrap(f"{claim.claim}. {claim.title}", 31)
-    page.text(TITLE, top + 0.06, "\n".join(title), va="top", fontsize=7.6, weight="bold", linespacing=1.05)
-    says = textwrap.wrap(tests["says"].iloc[0], 41)
-    page.text(TITLE, top + 0.08 + 0.125 * len(title), "\n".join(says), va="top", fontsize=6.2, color="#555555")
-    page.text(PUBLISHED, top + 0.06, textwrap.fill(claim.published, 37), va="top", fontsize=6.2)
+def _write(page: Axes, top: float, claim, tests: pd.DataFrame) -> None:
+    """The words and numbers of a claim's row."""
+    page.plot([0, WIDTH], [top, top], color="#d4d4d4", linewidth=0.6)
+    title = textwrap.wrap(f"{claim.claim}. {claim.title}", 30)
+    small = {"va": "top", "fontsize": 6.2, "color": "#333333"}
+    page.text(TITLE, top + 0.06, "\n".join(title), va="top", fontsize=7.4, weight="bold", linespacing=1.1)
+    page.text(
+        TITLE, top + 0.085 + 0.12 * len(title), textwrap.fill(tests["says"].iloc[0], 43), **small | {"fontsize": 6}
+    )
+    page.text(PUBLISHED, top + 0.06, textwrap.fill(claim.published, 37), **small)
     if claim.estimate == claim.estimate:
-        page.text(NUMBER, top + 0.06, _number(claim.estimate), va="top", fontsize=8.5, weight="bold", color=colour)
-        unit = UNITS.get(claim.unit, claim.unit)
-        ends = f"{_number(claim.ci_low)} to {_number(claim.ci_high)}\n" if claim.ci_low == claim.ci_low else ""
-        page.text(NUMBER, top + 0.21, f"{ends}{unit}", va="top", fontsize=6.2, color="#333333")
-    page.text(VERDICT, top + 0.06, f"{mark} {claim.verdict}", va="top", fontsize=8, weight="bold", color=colour)
-    outcomes = " ".join(OUTCOMES[outcome] for outcome in tests["outcome"])
-    page.text(VERDICT, top + 0.21, outcomes, va="top", fontsize=6.5, color="#333333")
+        estimate, low, high = _numbers(claim.estimate, claim.ci_low, claim.ci_high)
+        page.text(NUMBER, top + 0.06, estimate, va="top", fontsize=8.5, weight="bold")
+        first = tests.iloc[0]
+        margin = f"claim: {first['expect'].replace('_', ' ')} {first['margin']:g}" if first["margin"] else ""
+        interval = f"{low} to {high}" if claim.ci_low == claim.ci_low else ""
+        lines = [interval, UNITS.get(claim.unit, claim.unit), margin]
+        page.text(NUMBER, top + 0.21, "\n".join(line for line in lines if line), **small)
+    mark, colour = VERDICTS[claim.verdict]
+    page.text(VERDICT, top + 0.06, f"{mark} {claim.verdict}", va="top", fontsize=7.6, weight="bold", color=colour)
+    if claim.verdict != "not measured":
+        came_out = (tests["outcome"] == "as claimed").sum()
+        page.text(VERDICT, top + 0.21, f"{came_out} of {len(tests)} tests", **small)
     if pd.notna(claim.seeds_needed):
-        page.text(VERDICT, top + 0.34, f"{claim.seeds_needed} seeds to decide", va="top", fontsize=6.2, color="#333333")
+        page.text(VERDICT, top + 0.32, f"{claim.seeds_needed} seeds to decide", **small)
 
 
-def _number(value: float) -> str:
-    """Signed, with as many decimals as make sense at its size."""
-    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-    return f"{value:+.{decimals}f}".replace("-", "−") if round(value, decimals) else "0"
+def _write_around(page: Axes, height: float) -> None:
+    """The heads of the columns, and below the rows what the marks mean."""
+    heads = {
+        (TITLE, "Claim"): "and what its first test says",
+        (PUBLISHED, "Published"): "",
+        (AXIS, "This study"): "Right of the line: as claimed.\nEach test on its own scale",
+        (NUMBER, ""): "first test,\n95% interval",
+        (VERDICT, "Verdict"): "on all tests",
+    }
+    for (x, head), below in heads.items():
+        page.text(x, 0.14, head, va="center", fontsize=9, weight="bold")
+        page.text(x, 0.25, below, va="top", fontsize=6.2, color="#555555")
+    page.plot([0, WIDTH], [height - FOOT] * 2, color="#d4d4d4", linewidth=0.6)
+    page.text(TITLE, height - FOOT + 0.06, LEGEND, va="top", fontsize=6.2, color="#555555")
+
+
+def _numbers(*values: float) -> list[str]:
+    """An estimate and the ends of its interval, with as many decimals as the largest asks for."""
+    decimals = 1 if max((abs(value) for value in values if value == value), default=0) >= 10 else 2
+    return [f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "\N{MINUS SIGN}") for value in values]
