@@ -26,8 +26,8 @@ OUTCOMES = {
 UNITS = {"percentage points": "points", "log odds per doubling": "log odds\nper doubling"}
 LEGEND = (
     "● as claimed   ○ open   ✗ the opposite.   ◐ and \N{MULTIPLICATION SIGN}: as claimed and the opposite by the "
-    "test's own interval, but not after the correction for the number\nof claims. A claim is reproduced if all its tests are "
-    "as claimed, contradicted if one is the opposite, undecided otherwise."
+    "test's own interval, but not after the correction for the number\nof claims. A claim is reproduced if all its "
+    "tests are as claimed, contradicted if one is the opposite, undecided otherwise."
 )
 
 # Columns in inches from the left; heights of a row, of what stands above the rows and of what stands below.
