@@ -240,6 +240,7 @@ def _without_events(terms: list[tuple[int, pd.DataFrame]], margin: float) -> dic
     trials = [int(rows["trials"].sum()) for _, rows in terms]
     bounds = [proportion_confint(0, number, alpha=LEVEL, method="beta")[1] for number in trials]
     p = min(1.0, 2 * (1 - margin) ** trials[0]) if 0 <= margin < 1 else 1.0
+    p = max(p, np.finfo(float).tiny)  # never 0, which so many answers would come down to
     found = {"low": -sum(bounds[1:]), "high": bounds[0], "p": p, "p_against": 1.0, "effect": np.nan}
     return found | {"method": "Clopper-Pearson, no event", "trials": trials[0], "bound": margin}
 
@@ -263,7 +264,9 @@ def _remark(claim, tests: list[dict], level: float) -> tuple[int | None, str]:
     if claim.verdict == "not measured":
         return None, f"Missing: {claim.missing}."
     if claim.verdict == "contradicted":
-        return None, "Against it: " + "; ".join(found["says"] for found in tests if found["p_against"] < LEVEL) + "."
+        return None, "The opposite holds of: " + "; ".join(
+            found["says"] for found in tests if found["p_against"] < LEVEL
+        ) + (f" (corrected p = {claim.p_against_holm:.2g}).")
     if claim.verdict == "reproduced":
         return None, ""
     seeds, open_tests = [], []
@@ -341,5 +344,11 @@ def _result(row) -> str:
     """As in "12.3 (4.5 to 20.1) percentage points"."""
     if pd.isna(row.estimate):
         return ""
-    interval = "" if pd.isna(row.ci_low) else f" ({row.ci_low:.3g} to {row.ci_high:.3g})"
-    return f"{row.estimate:.3g}{interval} {row.unit}"
+    estimate, low, high = numbers(row.estimate, row.ci_low, row.ci_high)
+    return f"{estimate} {row.unit}" if pd.isna(row.ci_low) else f"{estimate} ({low} to {high}) {row.unit}"
+
+
+def numbers(*values: float) -> list[str]:
+    """An estimate and the ends of its interval, with as many decimals as the largest asks for."""
+    decimals = 1 if max((abs(value) for value in values if value == value), default=0) >= 10 else 2
+    return [f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "\N{MINUS SIGN}") for value in values]

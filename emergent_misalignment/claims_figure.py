@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from emergent_misalignment.claims import numbers
+
 # Colour and mark both say it, for those who cannot tell the colours apart and for print in grey.
 FOR, AGAINST, OPEN = "#00695C", "#B3261E", "#6B6B6B"
 VERDICTS = {
@@ -89,7 +91,7 @@ def _write(page: Axes, top: float, claim, tests: pd.DataFrame) -> None:
     )
     page.text(PUBLISHED, top + 0.06, textwrap.fill(claim.published, 37), **small)
     if claim.estimate == claim.estimate:
-        estimate, low, high = _numbers(claim.estimate, claim.ci_low, claim.ci_high)
+        estimate, low, high = numbers(claim.estimate, claim.ci_low, claim.ci_high)
         page.text(NUMBER, top + 0.06, estimate, va="top", fontsize=8.5, weight="bold")
         first = tests.iloc[0]
         margin = f"claim: {first['expect'].replace('_', ' ')} {first['margin']:g}" if first["margin"] else ""
@@ -119,9 +121,3 @@ def _write_around(page: Axes, height: float) -> None:
         page.text(x, 0.25, below, va="top", fontsize=6.2, color="#555555")
     page.plot([0, WIDTH], [height - FOOT] * 2, color="#d4d4d4", linewidth=0.6)
     page.text(TITLE, height - FOOT + 0.06, LEGEND, va="top", fontsize=6.2, color="#555555")
-
-
-def _numbers(*values: float) -> list[str]:
-    """An estimate and the ends of its interval, with as many decimals as the largest asks for."""
-    decimals = 1 if max((abs(value) for value in values if value == value), default=0) >= 10 else 2
-    return [f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "\N{MINUS SIGN}") for value in values]
