@@ -296,9 +296,9 @@ def seeds_needed(found: dict, level: float) -> tuple[int | None, str]:
         chance = TTestPower().power(found["effect"], seeds, level / 2, alternative="larger")
         return 1.0 if np.isnan(chance) else chance  # it is missing where it is 1 but for rounding
 
-    numbers = range(found["seeds"] + 1, MOST_SEEDS + 1)
-    place = bisect_left(numbers, POWER, key=power)
-    return (numbers[place], "") if place < len(numbers) else (None, f"more than {MOST_SEEDS:,} seeds")
+    more = range(found["seeds"] + 1, MOST_SEEDS + 1)
+    place = bisect_left(more, POWER, key=power)
+    return (more[place], "") if place < len(more) else (None, f"more than {MOST_SEEDS:,} seeds")
 
 
 def _shown(test: dict, found: dict, unit: str, outcome: str) -> dict:
