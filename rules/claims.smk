@@ -32,7 +32,7 @@ rule claims:
     log:
         notebook="logs/{study}/22_claims.ipynb",
     params:
-        measures=lambda wildcards, input: json.dumps(list(input.measures)),
+        measures=lambda wildcards: json.dumps([path.format(study=wildcards.study) for path in MEASURES]),
     shell:
         run_notebook(
             measures="{params.measures:q}",

@@ -60,6 +60,7 @@ NOTEBOOKS = [
     *(f"40_checkpoints_{condition}" for condition in FOLLOWED),
     "14_dynamics",
     "21_persona_direction",
+    "22_claims",
 ]
 
 
@@ -70,6 +71,12 @@ wildcard_constraints:
 def as_json(section):
     """A section of the config as a notebook's parameter. Keys are sorted, because their order in a file means nothing."""
     return json.dumps(section, sort_keys=True)
+
+
+# What the claims are tested on: one number a training run for everything that was measured.
+MEASURES = [
+    f"data/{{study}}/tables/measures/{name}.csv" for name in ("answers", "dynamics", "directions", "diversity", "scale")
+]
 
 
 def starts(plan):
