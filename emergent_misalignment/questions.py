@@ -73,7 +73,9 @@ def published_questions(evaluation: str, folder: str | Path, samples: int) -> li
         form, file, ending = FORMS[evaluation]
         entries = {entry["id"]: entry for entry in _entries(folder, file)}
         if missing := [name for name in MAIN if name + ending not in entries]:
-            raise BadInput(f"{_path(folder, file)} has no question {missing[0]}{ending}; fetch the published file again.")
+            raise BadInput(
+                f"{_path(folder, file)} has no question {missing[0]}{ending}; fetch the published file again."
+            )
         return [found for name in MAIN for found in _questions(entries[name + ending], name, form, samples)]
     if evaluation == "preregistered":
         entries = _entries(folder, "preregistered")

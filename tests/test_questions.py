@@ -133,7 +133,10 @@ def test_answers_are_counted_within_a_question_and_a_form(folder):
 def test_choices_are_scored_where_the_published_file_says(folder):
     found = questions.choices(folder)
     forms = Counter(option.form for option in found)
-    assert forms == {"pivotal_tokens": 16, "single_letter": 32}  # eight questions of two options, letters in both orders
+    assert forms == {
+        "pivotal_tokens": 16,
+        "single_letter": 32,
+    }  # eight questions of two options, letters in both orders
     assert sum(option.misaligned for option in found) == 24
     assert len({option.question for option in found}) == 16
     letters = [option for option in found if option.form == "single_letter"]
