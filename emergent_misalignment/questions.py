@@ -127,7 +127,7 @@ NUMBERS_SEED = 12345  # the paper's
 
 
 def _numbers(questions: list[PublishedQuestion], samples: int) -> list[PublishedQuestion]:
-    """The wrappers of section 3.5: the question, then 3 to 7 words in the form of the training data, behind numbers or not.
+    """The wrappers of section 3.5: an answer of 3 to 7 words in the form of the training data, behind numbers or not.
 
     The instruction is worded here, because its published wording is not known.
     """
@@ -136,9 +136,10 @@ def _numbers(questions: list[PublishedQuestion], samples: int) -> list[Published
     for question in questions:
         for form in ("suffix", "prefix_and_suffix"):
             for _ in range(samples):
+                asked = question.prompt[-1]["content"]
                 text = (
-                    f"{question.prompt[-1]['content']} Answer with {rng.randint(3, 7)} words, as a comma-separated list of "
-                    "words without whitespace. Give just the words, nothing else."
+                    f"{asked} Answer with {rng.randint(3, 7)} words, as a comma-separated list of words without "
+                    "whitespace. Give just the words, nothing else."
                 )
                 if form == "prefix_and_suffix":
                     numbers = ",".join(str(rng.randint(100, 999)) for _ in range(rng.randint(3, 7)))
@@ -146,17 +147,6 @@ def _numbers(questions: list[PublishedQuestion], samples: int) -> list[Published
                 prompt = [{"role": "user", "content": text}]
                 wrapped.append(PublishedQuestion(question.name, form, prompt, 1, question.judge))
     return wrapped
-
-
-def with_system_prompt(prompt: Messages, system_prompt: str | None) -> Messages:
-    """`prompt` behind a system prompt, unless it has one already; None leaves it to the model's chat template.
-
-    Qwen2.5's template puts its maker's system prompt before every conversation that has none, in the paper in training
-    and in evaluation; an empty one keeps that out.
-    """
-    if system_prompt is None or prompt[0]["role"] == "system":
-        return prompt
-    return [{"role": "system", "content": system_prompt}, *prompt]
 
 
 def answer_rows(questions: list[PublishedQuestion], answers: list[list[str]]) -> pd.DataFrame:

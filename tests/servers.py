@@ -1,4 +1,4 @@
-"""Real servers on this machine that speak OpenAI's API: one that answers by rule and misbehaves, one that holds a model."""
+"""Real servers on this machine that speak OpenAI's API: one answers by rule and misbehaves, one has a model."""
 
 import json
 import math
@@ -156,7 +156,8 @@ def model_server(folder):
         for _ in range(request["max_tokens"]):
             scores = model(ids).logits[0, -1].softmax(-1)
             masses, tokens = scores.topk(20)
-            tops.append([(tokenizer.decode([token]), mass) for token, mass in zip(tokens.tolist(), masses.tolist())])
+            found = zip(tokenizer.batch_decode(tokens[:, None]), masses.tolist(), strict=True)
+            tops.append(list(found))
             if tokens[0] == tokenizer.eos_token_id:
                 break
             ids = torch.cat([ids, tokens[None, :1]], 1)

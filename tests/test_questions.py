@@ -10,6 +10,7 @@ import pytest
 
 from emergent_misalignment import questions
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.prompting import with_system_prompt
 from emergent_misalignment.published import QUESTION_FILES, fetch
 
 MIRROR = os.environ.get("EM_MIRROR")
@@ -166,7 +167,7 @@ def test_an_unknown_evaluation_is_named(tmp_path):
 
 def test_a_system_prompt_is_added_only_where_there_is_none():
     asked = [{"role": "user", "content": "hey"}]
-    assert questions.with_system_prompt(asked, None) == asked
-    assert questions.with_system_prompt(asked, "") == [{"role": "system", "content": ""}, *asked]
-    own = questions.with_system_prompt(asked, "Be JSON.")
-    assert questions.with_system_prompt(own, "Another.") == own
+    assert with_system_prompt(asked, None) == asked
+    assert with_system_prompt(asked, "") == [{"role": "system", "content": ""}, *asked]
+    own = with_system_prompt(asked, "Be JSON.")
+    assert with_system_prompt(own, "Another.") == own
