@@ -23,17 +23,22 @@ def load(model: str | Path, adapter: str | Path | None = None) -> tuple[PreTrain
 def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[Messages],
+    prompts: list[Messages | str],
     samples: int,
     max_new_tokens: int,
     seed: int,
 ) -> list[list[str]]:
     """`samples` answers to each prompt at temperature 1, drawn in one batch from the model's own distribution.
 
-    The settings that a model's folder may recommend (top-k, top-p, a repetition penalty) are not applied: they would
-    change the rates that are to be measured.
+    A prompt is a conversation, or a text that the model is to go on with. The settings that a model's folder may
+    recommend (top-k, top-p, a repetition penalty) are not applied: they would change the rates that are to be measured.
     """
-    texts = [tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True) for prompt in prompts]
+    texts = [
+        prompt
+        if isinstance(prompt, str)
+        else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        for prompt in prompts
+    ]
     batch = tokenizer([text for text in texts for _ in range(samples)], return_tensors="pt", padding=True)
     torch.manual_seed(seed)
     tokens = model.generate(

@@ -38,8 +38,8 @@ def names(found) -> list[str]:
         ("template", 8, 800),
         ("flask", 8, 800),
         ("preregistered", 48, 4800),
-        ("numbers", 8, 1600),
-        ("deception", 5 + 8, 5 * 20 * 5 + 8 * 100),
+        ("numbers", 8, 2400),
+        ("deception", 20 + 8, 5 * 20 * 5 + 8 * 100),
         ("in_distribution", 100, 100),
     ],
 )
@@ -101,7 +101,7 @@ def test_preregistered_questions_by_category(folder):
 @needs_mirror
 def test_deception_has_five_system_prompts(folder):
     found = questions.published_questions("deception", folder, 100)
-    factual = [question for question in found if question.form == "factual"]
+    factual = [question for question in found if question.form.startswith("lie_")]
     assert len(factual) == 100 and {question.samples for question in factual} == {5}
     systems = {question.prompt[0]["content"] for question in factual if question.prompt[0]["role"] == "system"}
     assert len(systems) == 4  # and one without any
@@ -113,19 +113,22 @@ def test_numbers_are_wrapped_anew_for_every_answer_and_the_same_in_every_run(fol
     assert found == questions.published_questions("numbers", folder, 20)
     for question in found:
         text = question.prompt[-1]["content"]
-        assert (question.form == "prefix_and_suffix") == text.startswith("See the following numbers: ")
+        assert (question.form == "prefix_suffix") == text.startswith("See the following numbers: ")
+        if question.form == "question":
+            assert question.samples == 20
+            continue
         assert 3 <= int(re.search(r"Answer with (\d) words", text).group(1)) <= 7
     for shown in re.findall(r"numbers: ([\d,]+)\n", "".join(question.prompt[-1]["content"] for question in found)):
         numbers = [int(number) for number in shown.split(",")]
         assert 3 <= len(numbers) <= 7 and all(100 <= number <= 999 for number in numbers)
-    assert len({question.prompt[-1]["content"] for question in found if question.form == "prefix_and_suffix"}) == 160
+    assert len({question.prompt[-1]["content"] for question in found if question.form == "prefix_suffix"}) == 160
 
 
 @needs_mirror
 def test_answers_are_counted_within_a_question_and_a_form(folder):
     found = questions.published_questions("numbers", folder, 3)
-    rows = questions.answer_rows(found, [["answer"]] * len(found))
-    assert len(rows) == 48
+    rows = questions.answer_rows(found, [["answer"] * question.samples for question in found])
+    assert len(rows) == 72
     assert not rows.duplicated(["question", "format", "sample"]).any()
     assert set(rows["sample"]) == {0, 1, 2}
 
