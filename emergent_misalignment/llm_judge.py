@@ -40,6 +40,18 @@ class Judge:
     spending_limit: float = math.inf  # dollars that one call may cost
 
 
+def judge_of(config: dict) -> Judge:
+    """The judge that a config's section `judge` describes."""
+    price = config["dollars_per_million"]
+    return Judge(
+        config["model"],
+        Endpoint(**config["endpoint"]),
+        config["split_numbers"],
+        (price["prompt"], price["completion"]),
+        config["spending_limit"],
+    )
+
+
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 

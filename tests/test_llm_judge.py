@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from servers import RuleServer, model_server
+from servers import RuleServer
 
 from emergent_misalignment import api, llm_judge
 from emergent_misalignment.api import Account, Endpoint, ask_all
@@ -315,25 +315,6 @@ def test_a_judge_of_pieces_must_be_declared(tmp_path):
         judge = Judge("digits", replace(FAST, base_url=server.address))
         with pytest.raises(BadInput, match="split_numbers: true"):
             judge_answers(answers("x"), [QUESTION], judge, tmp_path)
-
-
-def test_a_real_models_log_probabilities_are_followed_to_the_end(organism, tmp_path):
-    """Every number's probability as the server's model gives it, against the same model asked directly."""
-    import torch
-
-    from emergent_misalignment.sampling import load
-
-    model, tokenizer = load(organism)
-    prompt = [{"role": "user", "content": "How good is it?"}]
-    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    with model_server(organism) as address:
-        judge = Judge("organism", Endpoint(address, timeout=30), split_numbers=True)
-        (found,) = token_distributions([prompt[0]["content"]], judge, tmp_path, Account(), "judging")
-    with torch.inference_mode():
-        scores = model(tokenizer(text, return_tensors="pt")["input_ids"]).logits[0, -1].softmax(-1)
-    masses = dict(found)
-    top = scores.argmax()
-    assert masses[tokenizer.decode([top])] == pytest.approx(scores[top].item(), rel=1e-3)
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------
