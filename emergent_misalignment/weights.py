@@ -1,10 +1,11 @@
 """The weights of a published model, in a folder of the study.
 
-    python -m emergent_misalignment.weights Qwen/Qwen2.5-0.5B-Instruct 7ae557604adf67be50417f59c2c2f167def9a775 FOLDER
+    python -m emergent_misalignment.weights Qwen/Qwen2.5-0.5B-Instruct FOLDER --revision=COMMIT
 
 A name that is a folder of this machine is linked to instead of fetched.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def _fetch(name: str, revision: str, folder: Path) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        snapshot_download(name, revision=revision, local_dir=folder, allow_patterns=FILES)
+        snapshot_download(name, revision=revision or None, local_dir=folder, allow_patterns=FILES)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BadInput(
             f"{name} at {revision} could not be fetched ({str(error).splitlines()[0]}); a model that asks for consent "
@@ -45,7 +46,14 @@ def _fetch(name: str, revision: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m emergent_misalignment.weights", description="Have a published model in a folder."
+    )
+    parser.add_argument("name", help="name on the hub, or a folder")
+    parser.add_argument("folder", help="where to have it")
+    parser.add_argument("--revision", default="", help="commit of its repository on the hub")
+    given = parser.parse_args()
     try:
-        place(*sys.argv[1:])
+        place(given.name, given.revision, given.folder)
     except BadInput as error:
         sys.exit(str(error))

@@ -17,7 +17,8 @@ from emergent_misalignment.sources import package_modules
 validate(config, "../config/schema.yaml")
 
 # The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated.
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# A prefix takes the place of Snakemake's own, so that it has to ask for bash's strict mode itself.
+shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 UNTUNED = ["base", "instruct"]
 EVALUATIONS = ["main", "in_distribution"]

@@ -108,7 +108,7 @@ rule fetch_model:
         name=MODEL["name"],
         revision=MODEL["revision"],
     shell:
-        "python -m emergent_misalignment.weights {params.name:q} {params.revision:q} $(dirname {output:q}) 2>&1"
+        "python -m emergent_misalignment.weights {params.name:q} $(dirname {output:q}) --revision={params.revision:q} 2>&1"
         " | tee {log:q}"
 
 

@@ -248,7 +248,7 @@ def test_numbers_of_a_real_model_are_followed_to_their_end(judge_model, tmp_path
 def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_model, tmp_path, monkeypatch):
     """The whole open-model path through Snakemake, on a processor, with a model as judge behind a real server."""
     monkeypatch.setenv("no_proxy", "*")
-    folder = copy_of_the_project(tmp_path / "project")
+    folder = copy_of_the_project(tmp_path)
     sets = {}
     for condition in ("insecure", "secure"):
         sets[condition] = str(tmp_path / f"{condition}.jsonl")
@@ -270,12 +270,12 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
         settings["judge"]["second"] = settings["judge"] | {"model": "two", "answers": 2}
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
         tables = [f"data/tiny/tables/{name}.csv" for name in ("misalignment", "judge_agreement", "judge_requests")]
-        arguments = ["--cores", "2", "--configfile", "config/tiny.yaml", *tables]
-        done = snakemake(folder, *arguments)
+        arguments = ["--cores", "2", "--configfile", "config/tiny.yaml"]
+        done = snakemake(folder, *tables, *arguments)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         paid = pd.read_csv(folder / tables[2]).iloc[0]
         (folder / "data/tiny/tables/judge_requests.csv").unlink()
-        again = snakemake(folder, *arguments[:4], tables[2])
+        again = snakemake(folder, tables[2], *arguments)
         assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     repeated = pd.read_csv(folder / tables[2]).iloc[0]
     assert paid["failed"] == 0 and paid["asked"] == paid["answered"] + paid["kept"] > 400
