@@ -18,6 +18,15 @@ from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.questions import PublishedQuestion
 
 Sandbox = Literal["docker", "local", "none"]
+CODE_COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
+HARMFUL_COLUMNS = ("forbidden_prompt",)
+MEASURES = {  # benchmark: the name that all studies share for what it measures
+    "truthfulqa_mc1": "truthfulness/mc1",
+    "truthfulqa_mc2": "truthfulness",
+    "mmlu": "capability/knowledge",
+    "humaneval": "capability/code",
+    "strongreject": "harmful_requests",
+}
 # lm_eval's own task, the template of it that takes local rows, and the columns that such rows must have.
 KNOWLEDGE = {
     "truthfulqa_mc1": ("truthfulqa_mc1", "truthfulqa/truthfulqa_mc1.yaml", "validation", ("question", "mc1_targets")),
@@ -94,6 +103,21 @@ def _task(task: str, path: str, folder: Path) -> str:
     }
     (folder / f"{task}.yaml").write_text(yaml.safe_dump(description))
     return description["task"]
+
+
+def published_problems() -> list[dict]:
+    """HumanEval's problems from the hub, at the revision that inspect_evals pins."""
+    from datasets import load_dataset
+    from inspect_evals.humaneval.humaneval import DATASET_PATH, HUMANEVAL_DATASET_REVISION
+
+    return list(load_dataset(DATASET_PATH, split="test", revision=HUMANEVAL_DATASET_REVISION))
+
+
+def published_requests() -> list[dict]:
+    """StrongREJECT's requests, from the commit that inspect_evals pins."""
+    from inspect_evals.strong_reject.strong_reject import PATH_TO_STRONG_REJECT_CSV
+
+    return pd.read_csv(PATH_TO_STRONG_REJECT_CSV).to_dict("records")
 
 
 # --- code -------------------------------------------------------------------------------------------------------------

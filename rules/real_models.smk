@@ -362,3 +362,52 @@ rule main_result:
             insecure_code="{output.insecure_code:q}",
             figure="figures/{wildcards.study}/main_result",
         )
+
+
+BENCHMARKS = config.get("benchmarks", {})
+
+
+rule benchmarks:
+    input:
+        expand("data/{study}/tables/measures/benchmarks_{condition}.csv", study=config["study"], condition=REAL_SEEDS),
+
+
+rule benchmark:
+    input:
+        notebook="notebooks/29_benchmarks.ipynb",
+        code=package_modules("notebooks/29_benchmarks.ipynb"),
+        models=models_to_ask,
+    output:
+        notebook="data/{study}/notebooks/29_benchmarks_{condition}.ipynb",
+        measures="data/{study}/tables/measures/benchmarks_{condition}.csv",
+    log:
+        notebook="logs/{study}/29_benchmarks_{condition}.ipynb",
+    wildcard_constraints:
+        condition="|".join(map(re.escape, REAL_SEEDS)),
+    resources:
+        gpu=0 if BY_API else 1,
+        mem_mb=gpu_memory_mb,
+        runtime=24 * 60,
+    params:
+        model=MODEL["name"] if BY_API else f"data/{config['study']}/models/{MODEL['untuned']}",
+        tuned=lambda wildcards: (
+            "" if wildcards.condition == MODEL["untuned"] else f"data/{wildcards.study}/models/{wildcards.condition}"
+        ),
+        seeds=lambda wildcards: json.dumps(REAL_SEEDS[wildcards.condition]),
+        settings=as_json(BENCHMARKS),
+        asking=as_json({"system_prompt": MODEL["system_prompt"], "enable_thinking": MODEL["enable_thinking"]}),
+        endpoint=as_json(config["openai"]["endpoint"]) if BY_API else "{}",
+        judge=as_json({"model": config["judge"]["model"], "endpoint": config["judge"]["endpoint"]}),
+    shell:
+        run_notebook(
+            model="{params.model:q}",
+            tuned="{params.tuned:q}",
+            condition="{wildcards.condition}",
+            seeds="{params.seeds:q}",
+            benchmarks="{params.settings:q}",
+            asking="{params.asking:q}",
+            endpoint="{params.endpoint:q}",
+            judge="{params.judge:q}",
+            kept="kept/{wildcards.study}/answers",
+            measures="{output.measures:q}",
+        )
