@@ -17,8 +17,11 @@ from emergent_misalignment.sources import package_modules
 validate(config, "../config/schema.yaml")
 
 # The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated.
-# Threads that wait do not spin: on a busy machine that would take the cores from the threads they wait for.
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH OMP_WAIT_POLICY=PASSIVE; ")
+# A prefix takes the place of Snakemake's own, so that it has to ask for bash's strict mode itself. Threads that wait do not
+# spin: on a busy machine that would take the cores from the threads they wait for.
+shell.prefix(
+    f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH OMP_WAIT_POLICY=PASSIVE; "
+)
 
 ALL_EVALUATIONS = [
     "main",
