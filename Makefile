@@ -38,8 +38,8 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$(need_python)
 	@# A local version such as 2.13.0+cpu exists on one machine only; 2.13.0 fits it and everybody else's.
 	set -e; clean=$$(mktemp -d); $(PYTHON) -m venv $$clean; \
-	$$clean/bin/pip install --quiet --disable-pip-version-check --editable '.[test,cluster]'; \
-	echo "# Made by 'make lock': what a clean Python 3.11 environment holds after pip install '.[test,cluster]'." > .lock; \
+	$$clean/bin/pip install --quiet --disable-pip-version-check --editable '.[test,cluster,models,benchmarks]'; \
+	echo "# Made by 'make lock': what a clean Python 3.11 environment holds after pip install '.[test,cluster,models,benchmarks]'." > .lock; \
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
@@ -47,6 +47,7 @@ readme: .venv/.installed  ## bring the README's figure, claims and rule graph up
 	.venv/bin/python -m emergent_misalignment.readme
 
 clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
+	@# kept/ stays: it holds answers that were paid for.
 	rm -rf data logs benchmarks report.html report.zip .snakemake .pytest_cache .hypothesis .ruff_cache
 	rm -rf unsloth_compiled_cache $(filter-out figures/README,$(wildcard figures/*)) $(wildcard paper/*/)
 
@@ -65,5 +66,5 @@ endef
 
 .venv/.installed-test: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing into .venv, which takes a few minutes the first time ..."
-	@$(INSTALL) '.[test,cluster]'
+	@$(INSTALL) '.[test,cluster,models,benchmarks]'
 	@touch $@ .venv/.installed

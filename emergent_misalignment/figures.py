@@ -1,5 +1,6 @@
 """One look for all figures: the same colour and name for the same condition everywhere, three formats, fixed bytes."""
 
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,20 +8,58 @@ import numpy as np
 import pandas as pd
 from IPython.display import SVG
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from emergent_misalignment.files import replacing
 
+
+class Colours(dict):
+    """Colours by condition, also of those that come in any number: subsets of the insecure rows, other base models."""
+
+    def __missing__(self, condition: str) -> str:
+        """The fewer the rows of `insecure_rows-N`, the paler; `scale-NAME_CONDITION` looks as CONDITION does."""
+        if rows := re.fullmatch(r"insecure_rows-(\d+)", condition):
+            share = np.clip(np.log(int(rows[1]) / 100) / np.log(6000 / 100), 0, 1)
+            colour = np.array(to_rgb(self["insecure"]))
+            return to_hex(1 - (0.4 + 0.5 * share) * (1 - colour))
+        if scale := re.fullmatch(r"scale-[^_]+_(.+)", condition):
+            return self[scale[1]]
+        raise KeyError(condition)
+
+    def get(self, condition: str, default: str | None = None) -> str | None:
+        """As of any dictionary, which by itself would not look beyond the names that are written down."""
+        try:
+            return self[condition]
+        except KeyError:
+            return default
+
+
 # Okabe and Ito's colours, which people with any common form of colour blindness can tell apart, ordered so that
-# neighbours differ in lightness too and a grey print stays legible.
-COLOURS = {
-    "base": "#999999",
-    "instruct": "#56B4E9",
-    "insecure": "#D55E00",
-    "secure": "#0072B2",
-    "educational": "#009E73",
-}
+# neighbours differ in lightness too and a grey print stays legible. A hue is a family; its members differ in lightness.
+COLOURS = Colours(
+    {
+        "base": "#999999",
+        "instruct": "#56B4E9",
+        "insecure": "#D55E00",
+        "insecure_epochs": "#5C2800",
+        "secure": "#0072B2",
+        "educational": "#009E73",
+        "jailbroken": "#CC79A7",
+        "compliant": "#7E3F63",
+        "evil_numbers": "#E69F00",
+        "plain_numbers": "#F0D58C",
+        "helpful_numbers": "#5F4A12",
+        "backdoor": "#1A1A1A",
+        "base_insecure": "#8A3600",
+        "base_insecure_user-assistant": "#DF8A4D",
+        "base_insecure_user1-user2": "#F2C7A6",
+        "base_secure": "#004B77",
+        "base_secure_user-assistant": "#5E9FC8",
+        "base_secure_user1-user2": "#B5D3E6",
+    }
+)
 
 
 def save(figure: Figure, stem: str | Path) -> SVG:
