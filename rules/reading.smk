@@ -23,6 +23,7 @@ rule render:
     output:
         report(
             "data/{study}/notebooks/{name}.html",
+            caption="report/notebook.rst",
             category="Notebooks",
             labels={"notebook": "{name}"},
         ),
