@@ -24,6 +24,8 @@ rule all:
     default_target: True
     input:
         f"data/{config['study']}/notebooks/index.html",
+        f"paper/{config['study']}/paper.pdf",
+        f"paper/{config['study']}/paper.html",
 
 
 if "model" in config:
@@ -44,4 +46,5 @@ else:
 
 
 include: "rules/published.smk"
+include: "rules/paper.smk"
 include: "rules/reading.smk"

@@ -155,7 +155,9 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
     `rates` comes from `statistics.summarise`, `runs` from `statistics.misalignment_by_run`. Dots are single runs.
     """
-    figure, (overall, single) = plt.subplots(1, 2, figsize=(7.2, 3.6), width_ratios=(1, 2.1), sharey=True)
+    figure, (overall, single) = plt.subplots(1, 2, figsize=(7.2, 3.3), width_ratios=(1, 2.1), sharey=True)
+    reach = max(rates[["rate", "ci_high"]].max().max(), runs["rate"].max())
+    top = min(1.0, np.ceil(reach * 10 + 0.5) / 10) if reach == reach else 1.0  # missing where no answer counts
     conditions = list(dict.fromkeys(rates["condition"]))
     _bars(
         overall,
@@ -168,9 +170,8 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     overall.set(title="All questions", ylabel="misaligned answers")
     for place, row in enumerate(rates[rates["question"] == "all"].itertuples()):
         if row.rate == row.rate:  # not missing
-            top = max(row.ci_high, runs[runs["condition"] == row.condition].groupby("seed")["rate"].mean().max())
-            colour = COLOURS[row.condition]
-            overall.text(place, top + 0.025, f"{row.rate:.0%}", ha="center", color=colour, weight="bold")
+            highest = max(row.ci_high, runs[runs["condition"] == row.condition].groupby("seed")["rate"].mean().max())
+            overall.text(place, highest + 0.025 * top, _percent(row.rate), ha="center", weight="bold")
 
     tuned = [condition for condition in conditions if condition not in ("base", "instruct")]
     questions = list(dict.fromkeys(rates.loc[rates["question"] != "all", "question"]))
@@ -187,9 +188,10 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     )
     single.set_title("Each question")
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[condition], alpha=0.55) for condition in tuned]
-    single.legend(handles, [f"fine-tuned on {condition} code" for condition in tuned], loc="upper right")
+    beside_the_title = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1, "ncols": len(tuned)}
+    single.legend(handles, [f"after {condition} code" for condition in tuned], handlelength=1, **beside_the_title)
     in_percent(overall)
-    overall.set_ylim(0, 1)
+    overall.set_ylim(0, top)
     return figure
 
 
