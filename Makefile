@@ -46,12 +46,8 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 readme: .venv/.installed  ## bring the README's figure, claims and rule graph up to date, after a run of the default study
 	.venv/bin/python -m emergent_misalignment.readme
 
-<<<<<<< HEAD
-clean:  ## remove everything computed: data, figures, logs, benchmarks, reports, caches; .venv stays
-	@# kept/ stays: it holds answers that were paid for.
-=======
 clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
->>>>>>> paper
+	@# kept/ stays: it holds answers that were paid for.
 	rm -rf data logs benchmarks report.html report.zip .snakemake .pytest_cache .hypothesis .ruff_cache
 	rm -rf unsloth_compiled_cache $(filter-out figures/README,$(wildcard figures/*)) $(wildcard paper/*/)
 
