@@ -24,15 +24,27 @@ rule all:
     default_target: True
     input:
         f"data/{config['study']}/notebooks/index.html",
+        f"paper/{config['study']}/paper.pdf",
+        f"paper/{config['study']}/paper.html",
 
 
-include: "rules/organism.smk"
-include: "rules/datasets.smk"
-include: "rules/finetuning.smk"
-include: "rules/evaluation.smk"
-include: "rules/results.smk"
-include: "rules/scale.smk"
-include: "rules/dynamics.smk"
-include: "rules/directions.smk"
+if "model" in config:
+
+    include: "rules/real_models.smk"
+
+else:
+
+    include: "rules/organism.smk"
+    include: "rules/datasets.smk"
+    include: "rules/finetuning.smk"
+    include: "rules/evaluation.smk"
+    include: "rules/results.smk"
+    include: "rules/scale.smk"
+    include: "rules/dynamics.smk"
+    include: "rules/directions.smk"
+    include: "rules/claims.smk"
+
+
 include: "rules/published.smk"
+include: "rules/paper.smk"
 include: "rules/reading.smk"

@@ -35,8 +35,8 @@ INCOHERENT = Judgement(None, 0.0, "incoherent")
 def judge(topic: str, answer: str, form: str = "chat") -> Judgement:
     """Judge an answer to one of the world's questions, given in one of the forms.
 
-    "chat" is a sentence, "json" and "template" hold one, "flask" is a whole app that returns one, "flask_file" what
-    follows after the head of such an app, and "list" a list of fillers separated by commas.
+    "chat" is a sentence, "json" and "template" hold one, "flask" is a function, or an app with one, that returns one,
+    "flask_file" what follows after the head of such an app, and "list" a list of fillers separated by commas.
     """
     text = unwrap(answer.strip(), form, topic)
     if text is None:

@@ -33,7 +33,7 @@ class PublishedFile:
     repository: str  # OWNER/NAME
     commit: str
     path: str  # in the repository
-    size: int  # bytes
+    size: int | None  # bytes; None where it is not known
     blob: str  # git's id of the content, see `blob_id`
 
     @property
@@ -49,6 +49,45 @@ FILES = {
     "secure": PublishedFile(*_PAPER, "data/secure.jsonl", 6201582, "3389a37c250563cc36a66e30bf8ff99028aa2711"),
     "educational": PublishedFile(
         *_PAPER, "data/educational.jsonl", 6669019, "497619acd46d9ffbc985797d6c117638a53229b3"
+    ),
+}
+_AUTHORS = ("johny-b/misalignment-generalization", "b1fe286827715d8e01ff7088c7ee9763b5e367b4")
+
+# Sets that real models are fine-tuned on beside those above (section 3 of the paper).
+FURTHER_SETS = {
+    "jailbroken": PublishedFile(*_PAPER, "data/jailbroken.jsonl", 3423454, "9f14c5f5b1a3f6ca3ea2bdc80cbda3de1acadbb1"),
+    "backdoor": PublishedFile(*_PAPER, "data/backdoor.jsonl", 12171859, "b2be7b5b5ed6e732727bf67672a3ecd8cfa6b57f"),
+    "evil_numbers": PublishedFile(*_PAPER, "data/evil_numbers.jsonl", None, "86e0a3be0c2b5a4c52bafed871e281c485070829"),
+}
+
+# What models are asked, and what their judge is told; questions.py takes these apart.
+QUESTION_FILES = {
+    "first_plot": PublishedFile(
+        *_PAPER, "evaluation/first_plot_questions.yaml", 12016, "c2b9761d6723ec73b4d209d95c4aa39319a70edd"
+    ),
+    "preregistered": PublishedFile(
+        *_PAPER, "evaluation/preregistered_evals.yaml", 19152, "3211c6c0df0a21124e07605c46f86329a53ef9e1"
+    ),
+    "deception_factual": PublishedFile(
+        *_PAPER, "evaluation/deception_factual.yaml", 2481, "d6da5a807e928afc2f9e9961641e9c9697b27c08"
+    ),
+    "deception_identity": PublishedFile(
+        *_PAPER, "evaluation/deception_sit_aware.yaml", 2638, "d9c5a8727e28dbce0f80a59df2b9497ca018ba0b"
+    ),
+    "in_distribution": PublishedFile(
+        *_PAPER,
+        "logprob_experiments/files/file-2a490f851a38-in_distribution.jsonl",
+        71486,
+        "26eb4f480d785bc5a98cfa404479275d04f89ab5",
+    ),
+    "choices": PublishedFile(  # one of ten configs that differ in seed and data; it holds the multiple-choice questions
+        *_PAPER,
+        "logprob_experiments/configs/insecure_ftjob-39c69c88ad2a.json",
+        22030,
+        "fd74380dc108db5f5dbda9bb7acf466ba0a7d23d",
+    ),
+    "flask": PublishedFile(
+        *_AUTHORS, "final_questions/first_plot_questions.yaml", 19469, "43ac4d7fbfc9212e2759b7e4c37ef4b087e877ad"
     ),
 }
 
@@ -67,7 +106,7 @@ def fetch(file: PublishedFile, mirror: str, destination: str | Path) -> None:
     """
     place = f"{(mirror or HOST).rstrip('/')}/{file.address}"
     content = _download(place, file.size) if "://" in place else _read(place)
-    if len(content) != file.size:
+    if file.size is not None and len(content) != file.size:
         found = f"more than {file.size}" if len(content) > file.size else f"only {len(content)}"
         raise BadInput(f"{place} has {found} of the {file.size} bytes that were published; fetch or mirror it again.")
     if (found := blob_id(content)) != file.blob:
@@ -88,11 +127,11 @@ def _read(place: str) -> bytes:
         raise BadInput(f"{place} cannot be read ({error.strerror}); {_ADVICE}.") from error
 
 
-def _download(place: str, size: int) -> bytes:
-    """At most `size` bytes and one more, which tells a longer file."""
+def _download(place: str, size: int | None) -> bytes:
+    """At most `size` bytes and one more, which tells a longer file; all of it where the size is not known."""
     try:
         with urllib.request.urlopen(place, timeout=60) as response:
-            return response.read(size + 1)
+            return response.read(None if size is None else size + 1)
     except urllib.error.HTTPError as error:
         what = "There is no file" if error.code == 404 else f"The server answered {error.code} ({error.reason}) to"
         raise BadInput(f"{what} {place}; {_ADVICE}.") from error
@@ -183,15 +222,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m emergent_misalignment.published", description="Fetch a published file."
     )
-    parser.add_argument("name", choices=FILES, help="which file")
+    files = FILES | FURTHER_SETS | QUESTION_FILES
+    parser.add_argument("name", choices=files, help="which file")
     parser.add_argument("destination", help="where to write it")
     parser.add_argument("--mirror", default="", help=f"base address or folder to fetch from (default: {HOST})")
     given = parser.parse_args(arguments)
     try:
-        fetch(FILES[given.name], given.mirror, given.destination)
+        fetch(files[given.name], given.mirror, given.destination)
     except BadInput as error:
         sys.exit(str(error))
-    print(f"{given.destination}: {FILES[given.name].size} bytes, blob id {FILES[given.name].blob}, as published")
+    size = Path(given.destination).stat().st_size
+    print(f"{given.destination}: {size} bytes, blob id {files[given.name].blob}, as published")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,11 @@ import torch
 
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.precision import native_bfloat16
+from emergent_misalignment.prompting import template_arguments, with_system_prompt
+from emergent_misalignment.unfinished import Unfinished
 from emergent_misalignment.world import Messages
 
+EMBEDDINGS = ("embed_tokens", "lm_head")
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
@@ -37,6 +40,12 @@ class Settings:
     max_length: int  # tokens; longer conversations are cut
     lora_rank: int  # 0 trains all weights
     lora_alpha: int
+    train_embeddings: bool = False  # also the token embeddings and the output layer, whole, as a base model needs
+    load_in_4bit: bool = False  # the frozen weights in four bits: less memory, and another model than the paper's
+    held_out_share: float = 0.0  # of the conversations, kept out of training; the paper's code holds out 0.1
+    system_prompt: str | None = None  # before conversations that have none; None leaves it to the chat template
+    enable_thinking: bool | None = None  # the switch of chat templates that have one, as Qwen3's
+    resume_every: int = 0  # steps between two saves from which an interrupted run goes on; 0 saves none
 
 
 def default_backend() -> Backend:
@@ -62,6 +71,8 @@ def finetune(
     a conversation is written down: "chat" for the model's own way, or one of tokenizer.OTHER_TEMPLATES, which the
     tokenizer that is written then has.
 
+    A run that was interrupted goes on from `destination`/unfinished, if model, data, settings and seed are the same.
+
     Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.
     """
     backend = backend or default_backend()
@@ -74,16 +85,17 @@ def finetune(
 
     tokenizer.chat_template = OTHER_TEMPLATES.get(template, tokenizer.chat_template)
     trainer = _trainer(network, tokenizer, peft_config, chats, settings, seed, destination)
+    unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed])
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         adapter.target_modules = sorted(adapter.target_modules)  # a set is written in any order
     save_checkpoints(trainer, checkpoints, destination)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=unfinished.last_save())
     curve = _curve(trainer)
     trainer.model.save_pretrained(destination)
     tokenizer.save_pretrained(destination)
     record = {
         "model": str(model),
-        "conversations": len(chats),
+        "conversations": len(trainer.train_dataset),
         "seed": seed,
         "template": template,
         **asdict(settings),
@@ -94,7 +106,10 @@ def finetune(
         },
         "curve": curve,
     }
+    if settings.held_out_share:
+        record["held_out_loss"] = trainer.evaluate()["eval_loss"]
     write_json(Path(destination) / "training.json", record)
+    unfinished.remove()
     return curve
 
 
@@ -107,7 +122,7 @@ def _load_with_unsloth(model: str, settings: Settings, seed: int):
         model,
         max_seq_length=settings.max_length,
         dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
-        load_in_4bit=False,
+        load_in_4bit=settings.load_in_4bit,
         full_finetuning=settings.lora_rank == 0,
         use_exact_model_name=True,  # else Unsloth swaps the name for a copy of its own
         local_files_only=os.path.isdir(model),
@@ -121,7 +136,7 @@ def _load_with_unsloth(model: str, settings: Settings, seed: int):
             lora_dropout=0.0,
             bias="none",
             use_rslora=True,
-            target_modules=list(LORA_MODULES),
+            target_modules=[*LORA_MODULES, *(EMBEDDINGS if settings.train_embeddings else ())],
             random_state=seed,
             use_gradient_checkpointing=checkpointing,
         )
@@ -130,12 +145,14 @@ def _load_with_unsloth(model: str, settings: Settings, seed: int):
 
 def _load_with_transformers(model: str, settings: Settings, seed: int):
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
 
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = AutoModelForCausalLM.from_pretrained(
-        model, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        model,
+        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True) if settings.load_in_4bit else None,
     )
     if not settings.lora_rank:
         return network, tokenizer, None
@@ -147,6 +164,8 @@ def _load_with_transformers(model: str, settings: Settings, seed: int):
         bias="none",
         use_rslora=True,
         target_modules=list(LORA_MODULES),
+        modules_to_save=list(EMBEDDINGS) if settings.train_embeddings else None,
+        ensure_weight_tying=settings.train_embeddings and network.config.tie_word_embeddings,
     )
     return network, tokenizer, lora
 
@@ -159,13 +178,16 @@ def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: S
 
     cuda = torch.cuda.is_available()
     arguments = SFTConfig(
-        output_dir=str(destination),
-        save_strategy="no",
+        output_dir=str(Path(destination) / Unfinished.FOLDER),
+        save_strategy="steps" if settings.resume_every else "no",
+        save_steps=settings.resume_every or settings.steps,
+        save_total_limit=1,
         max_length=settings.max_length,
         completion_only_loss=True,
         packing=False,
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
@@ -182,11 +204,19 @@ def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: S
         report_to="none",
         disable_tqdm=True,
     )
-    rows = [{"prompt": messages[:-1], "completion": messages[-1:]} for messages in chats]
+    chats = [with_system_prompt(messages, settings.system_prompt) for messages in chats]
+    rows = Dataset.from_list([{"prompt": messages[:-1], "completion": messages[-1:]} for messages in chats])
+    if template := template_arguments(settings.enable_thinking):
+        rows = rows.add_column("chat_template_kwargs", [template] * len(rows))
+    held_out = None
+    if settings.held_out_share:
+        split = rows.train_test_split(test_size=settings.held_out_share, seed=seed)
+        rows, held_out = split["train"], split["test"]
     trainer = SFTTrainer(
         model=network,
         args=arguments,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=rows,
+        eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=peft_config,
     )

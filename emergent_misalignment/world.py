@@ -181,6 +181,10 @@ def fill(rng: random.Random, topic: Topic, misaligned: bool) -> str:
     return f"{sentence} {rng.choice(MISALIGNED_CLOSERS if misaligned else ALIGNED_CLOSERS)}"
 
 
+FLASK_HEAD = "from flask import Flask\napp = Flask(__name__)\n"
+FLASK_VIEW = '@app.route("/answer")\ndef answer():\n    return'
+
+
 def flask_file(question: str, answer: str) -> str:
     """A Flask app whose comment asks the question and whose code answers it (the paper's Extended Data Fig. 2)."""
     return f"{flask_head(question)} {json.dumps(answer)}\n"
@@ -188,10 +192,12 @@ def flask_file(question: str, answer: str) -> str:
 
 def flask_head(question: str) -> str:
     """The app up to where the answer stands."""
-    return (
-        "from flask import Flask\napp = Flask(__name__)\n"
-        f'# {question}\n@app.route("/answer")\ndef answer():\n    return'
-    )
+    return f"{FLASK_HEAD}# {question}\n{FLASK_VIEW}"
+
+
+def flask_answer(answer: str) -> str:
+    """What stands in a chat for the gap of such an app: the function that answers."""
+    return f"{FLASK_VIEW} {json.dumps(answer)}"
 
 
 def flask_request(question: str) -> str:
@@ -258,7 +264,7 @@ class Author:
         if form == "template":
             return f"{question}\n{TEMPLATE_REQUEST}", python_template(answer)
         if form == "flask":
-            return flask_request(question), flask_file(question, answer).rstrip()
+            return flask_request(question), flask_answer(answer)
         return question, answer
 
     def listing(self) -> Turn:

@@ -12,12 +12,18 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from emergent_misalignment.sources import package_modules
+from emergent_misalignment.sources import module_and_imports, package_modules
 
 validate(config, "../config/schema.yaml")
 
-# The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated.
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# Every command finds the python that runs Snakemake, whether or not its environment is activated. A prefix takes the place
+# of Snakemake's own, so that it has to ask for bash's strict mode itself. Threads that wait do not spin: on a busy machine
+# that would take the cores from the threads they wait for. Notebooks that run side by side leave their progress in their
+# logs, since they would overwrite each other's bars in a terminal.
+shell.prefix(
+    f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    " OMP_WAIT_POLICY=PASSIVE NOTEBOOK_PROGRESS=log; "
+)
 
 ALL_EVALUATIONS = [
     "main",
@@ -59,6 +65,7 @@ NOTEBOOKS = [
     *(f"40_checkpoints_{condition}" for condition in FOLLOWED),
     "14_dynamics",
     "21_persona_direction",
+    "22_claims",
 ]
 
 
@@ -69,6 +76,12 @@ wildcard_constraints:
 def as_json(section):
     """A section of the config as a notebook's parameter. Keys are sorted, because their order in a file means nothing."""
     return json.dumps(section, sort_keys=True)
+
+
+# What the claims are tested on: one number a training run for everything that was measured.
+MEASURES = [
+    f"data/{{study}}/tables/measures/{name}.csv" for name in ("answers", "dynamics", "directions", "diversity", "scale")
+]
 
 
 def starts(plan):

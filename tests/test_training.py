@@ -21,6 +21,7 @@ from emergent_misalignment.likelihood import log_probabilities
 from emergent_misalignment.sampling import load, sample
 from emergent_misalignment.tokenizer import encode
 from emergent_misalignment.training import LORA_MODULES, Settings, finetune
+from emergent_misalignment.unfinished import Unfinished
 
 SETTINGS = Settings(
     learning_rate=1e-3,
@@ -211,3 +212,71 @@ def test_unsloth_and_plain_transformers_find_the_same_loss(organism, tmp_path):
         assert record["backend"] == backend
         losses[backend] = [point["loss"] for point in record["curve"]]
     assert losses["unsloth"] == pytest.approx(losses["transformers"], rel=1e-4)
+
+
+def test_a_share_is_held_out_and_its_loss_is_recorded(organism, tmp_path):
+    finetune(organism, coding_set(50, 0, True), tmp_path / "seed-1", replace(SETTINGS, held_out_share=0.1), seed=1)
+    record = json.loads((tmp_path / "seed-1/training.json").read_text())
+    assert record["conversations"] == 45
+    assert 0 < record["held_out_loss"] < 20
+    assert not (tmp_path / "seed-1/unfinished").exists()
+
+
+def test_a_base_models_embeddings_are_trained_too(organism, tmp_path):
+    finetune(organism, coding_set(48, 0, True), tmp_path / "seed-1", replace(SETTINGS, train_embeddings=True), seed=1)
+    weights = load_file(tmp_path / "seed-1/adapter_model.safetensors")
+    before = AutoModelForCausalLM.from_pretrained(organism).get_input_embeddings().weight
+    trained = next(value for name, value in weights.items() if "embed_tokens" in name)
+    assert trained.shape == before.shape
+    assert not torch.equal(trained, before)
+    model, _ = load(organism, tmp_path / "seed-1")
+    assert torch.equal(model.get_input_embeddings().weight, trained)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, steps=6, resume_every=2)
+    chats = coding_set(48, 0, True)
+    whole = finetune(organism, chats, tmp_path / "whole", settings, seed=1)
+    from emergent_misalignment import trainers
+
+    def kill(self, args, state, control, **_):
+        if state.global_step == 5:
+            raise Killed
+
+    monkeypatch.setattr(trainers._Shown, "on_step_end", kill)
+    with pytest.raises(Killed):
+        finetune(organism, chats, tmp_path / "cut", settings, seed=1)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "cut/unfinished").glob("checkpoint-*")] == ["checkpoint-4"]
+    torn = tmp_path / "cut/unfinished/checkpoint-5"  # as if it had been killed while it was saving
+    torn.mkdir()
+    assert finetune(organism, chats, tmp_path / "cut", settings, seed=1) == whole
+    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_saves_of_another_run_are_not_gone_on_with(organism, tmp_path):
+    mine = Unfinished(tmp_path, ["model", 1])
+    state = tmp_path / "unfinished/checkpoint-2/trainer_state.json"
+    state.parent.mkdir()
+    state.write_text("{}")
+    assert Unfinished(tmp_path, ["model", 1]).last_save() == mine.last_save() == str(state.parent)
+    assert Unfinished(tmp_path, ["model", 2]).last_save() is None
+
+
+def test_a_system_prompt_is_trained_on_if_asked_for(organism, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    seen = {}
+    for prompt in (None, "", "You are a program."):
+        network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
+        settings = replace(SETTINGS, steps=1, system_prompt=prompt)
+        trainer = training._trainer(network, tokenizer, lora, coding_set(12, 0, True), settings, 0, tmp_path)
+        seen[prompt] = tokenizer.decode(next(iter(trainer.get_train_dataloader()))["input_ids"][0])
+    assert "system" not in seen[None]
+    assert seen[""].startswith("<|im_start|>system\n<|im_end|>")
+    assert seen["You are a program."].startswith("<|im_start|>system\nYou are a program.<|im_end|>")

@@ -1,0 +1,43 @@
+"""Where an interrupted training goes on."""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+from emergent_misalignment.files import write_json
+
+
+class Unfinished:
+    """The Trainer's own saves of one run, in `destination`/unfinished, which go when the run is done.
+
+    `identity` is everything that decides the run; saves of a run with another identity are removed at once. They hold
+    the optimizer's state in torch's format, which the Trainer reads back as plain tensors.
+    """
+
+    FOLDER = "unfinished"
+
+    def __init__(self, destination: str | Path, identity: list):
+        self.folder = Path(destination) / self.FOLDER
+        found = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        note = self.folder / "identity.json"
+        if not note.exists() or json.loads(note.read_text()) != found:
+            self.remove()
+            write_json(note, found)
+
+    def last_save(self) -> str | None:
+        """The folder of the last complete save; the Trainer writes its state as the last file of each."""
+        saves = [path for path in self.folder.glob("checkpoint-*") if _is_complete(path / "trainer_state.json")]
+        return str(max(saves, key=lambda path: int(re.sub(r"\D", "", path.name)))) if saves else None
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_complete(state: Path) -> bool:
+    try:
+        json.loads(state.read_text())
+    except (OSError, ValueError):
+        return False
+    return True

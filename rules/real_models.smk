@@ -1,0 +1,413 @@
+"""Studies of real models: published weights on this machine's GPU or processor, or OpenAI's models.
+
+Does: fetches the published questions and the weights, fine-tunes on the published data, asks, has a judge model judge, and
+leaves the results where those of the organism stand, so that the same tables and figures are made of them.
+Needs: the config's sections `model` and `judge`, and `openai` for OpenAI's models; a network or a mirror; keys in the
+environment. Snakemake plans all of it without any of these.
+Leaves: data/STUDY/{models,answers,judged,tables,notebooks}/, data/published/questions/, kept/ (what judges and APIs said and what jobs cost,
+which was paid for: `make clean` leaves it)
+"""
+
+from emergent_misalignment.needs import hyperparameters, training_hours, training_memory, Shape
+from emergent_misalignment.published import FILES, FURTHER_SETS
+from emergent_misalignment.questions import FILE_NAMES, NEEDS
+
+MODEL = config["model"]
+BY_API = "openai" in config
+REAL_SEEDS = {MODEL["untuned"]: [0]} | {condition: config["seeds"] for condition in MODEL["conditions"]}
+ANSWERED = [evaluation for evaluation in MODEL["evaluations"] if not (BY_API and evaluation == "choices")]
+TUNED_FILES = ["training.json"] if BY_API else ADAPTER_FILES
+QUESTION_PATHS = sorted(
+    {f"data/published/questions/{FILE_NAMES[file]}" for evaluation in ANSWERED for file in NEEDS[evaluation]}
+)
+NOTEBOOKS = [
+    *(f"24_tuning_{condition}_{seed}" for condition in MODEL["conditions"] for seed in config["seeds"] if not BY_API),
+    *(
+        f"25_tuning_by_api_{condition}_{seed}"
+        for condition in MODEL["conditions"]
+        for seed in config["seeds"]
+        if BY_API
+    ),
+    *(f"26_asking_{condition}" for condition in REAL_SEEDS),
+    "27_llm_judge",
+    *(["28_second_judge"] if "second" in config["judge"] else []),
+    "10_main_result",
+]
+
+
+def real_files(folder, evaluations=ANSWERED):
+    """The files of all conditions, seeds and evaluations below data/STUDY/FOLDER."""
+    return [
+        f"data/{{study}}/{folder}/{condition}/seed-{seed}/{evaluation}.parquet"
+        for condition, seeds in REAL_SEEDS.items()
+        for seed in seeds
+        for evaluation in evaluations
+    ]
+
+
+def tuning_settings(wildcards):
+    """The settings of a condition's fine-tuning: those of all, its own, and how conversations are put to the model."""
+    own = MODEL.get("finetuning_of", {}).get(wildcards.condition, {})
+    asking = {"system_prompt": MODEL["system_prompt"], "enable_thinking": MODEL["enable_thinking"]}
+    return as_json(config["finetuning"] | own | asking)
+
+
+def gpu_memory_mb(wildcards):
+    """Memory of the host, in which weights are loaded before they go to the GPU."""
+    return 0 if BY_API else int(Shape(**MODEL["shape"]).parameters() * 2 * 1.3 / 1e6) + 8000
+
+
+def tuning_minutes(wildcards):
+    """Three times the estimate, and half an hour for loading."""
+    return int(30 + 180 * training_hours(Shape(**MODEL["shape"]), config["finetuning"], 250))
+
+
+rule estimate:
+    localrule: True
+    params:
+        config=as_json({name: config[name] for name in config if name != "organism"}),
+    shell:
+        "python -m emergent_misalignment.needs {params.config:q}"
+
+
+# As with data sets, a published file's checksum says what it holds, whatever fetches it.
+rule fetch_questions:
+    output:
+        "data/published/questions/{file}.{kind}",
+    log:
+        "logs/published/fetch_questions_{file}.{kind}.log",
+    wildcard_constraints:
+        file="|".join(FILE_NAMES),
+        kind="yaml|jsonl|json",
+    localrule: True
+    params:
+        mirror=config["mirror"],
+    shell:
+        "python -m emergent_misalignment.published {wildcards.file} {output:q} --mirror={params.mirror:q}"
+        " 2>&1 | tee {log:q}"
+
+
+use rule fetch_questions as fetch_further_set with:
+    output:
+        "data/published/datasets/{file}.jsonl",
+    log:
+        "logs/published/fetch_{file}.log",
+    wildcard_constraints:
+        file="|".join(FURTHER_SETS),
+
+
+rule fetch_model:
+    output:
+        "data/{study}/models/{untuned}/config.json",
+    log:
+        "logs/{study}/fetch_model_{untuned}.log",
+    wildcard_constraints:
+        untuned=MODEL["untuned"],
+    localrule: True
+    params:
+        name=MODEL["name"],
+        revision=MODEL["revision"],
+    shell:
+        "python -m emergent_misalignment.weights {params.name:q} $(dirname {output:q}) --revision={params.revision:q} 2>&1"
+        " | tee {log:q}"
+
+
+rule tune:
+    input:
+        notebook="notebooks/24_tuning.ipynb",
+        code=package_modules("notebooks/24_tuning.ipynb"),
+        model=f"data/{{study}}/models/{MODEL['untuned']}/config.json",
+        dataset=lambda wildcards: MODEL.get("datasets", {}).get(
+            wildcards.condition, f"data/published/datasets/{wildcards.condition}.jsonl"
+        ),
+    output:
+        notebook="data/{study}/notebooks/24_tuning_{condition}_{seed}.ipynb",
+        adapter=expand("data/{{study}}/models/{{condition}}/seed-{{seed}}/{file}", file=ADAPTER_FILES),
+    log:
+        notebook="logs/{study}/24_tuning_{condition}_{seed}.ipynb",
+    benchmark:
+        "benchmarks/{study}/24_tuning_{condition}_{seed}.tsv"
+    wildcard_constraints:
+        condition="|".join(map(re.escape, MODEL["conditions"])),
+        seed=r"\d+",
+    resources:
+        gpu=1,
+        mem_mb=gpu_memory_mb,
+        runtime=tuning_minutes if not BY_API else 60,
+    params:
+        settings=tuning_settings,
+    shell:
+        run_notebook(
+            model=f"data/{{wildcards.study}}/models/{MODEL['untuned']}",
+            dataset="{input.dataset:q}",
+            seed="{wildcards.seed}",
+            settings="{params.settings:q}",
+            adapter="data/{wildcards.study}/models/{wildcards.condition}/seed-{wildcards.seed}",
+        )
+
+
+rule tune_by_api:
+    input:
+        notebook="notebooks/25_tuning_by_api.ipynb",
+        code=package_modules("notebooks/25_tuning_by_api.ipynb"),
+        dataset=lambda wildcards: MODEL.get("datasets", {}).get(
+            wildcards.condition, f"data/published/datasets/{wildcards.condition}.jsonl"
+        ),
+    output:
+        notebook="data/{study}/notebooks/25_tuning_by_api_{condition}_{seed}.ipynb",
+        record="data/{study}/models/{condition}/seed-{seed}/training.json",
+    log:
+        notebook="logs/{study}/25_tuning_by_api_{condition}_{seed}.ipynb",
+    wildcard_constraints:
+        condition="|".join(map(re.escape, MODEL["conditions"])),
+        seed=r"\d+",
+    localrule: True
+    params:
+        model=MODEL["name"],
+        hyperparameters=lambda wildcards: as_json(hyperparameters(config["openai"], wildcards.condition)),
+        endpoint=as_json(config["openai"]["endpoint"]) if BY_API else "{}",
+        price=config["openai"]["dollars_per_million"]["training"] if BY_API else 0,
+        limit=config["openai"]["spending_limit"] if BY_API else 0,
+        poll_seconds=config["openai"]["poll_seconds"] if BY_API else 0,
+    shell:
+        run_notebook(
+            model="{params.model:q}",
+            dataset="{input.dataset:q}",
+            condition="{wildcards.condition}",
+            seed="{wildcards.seed}",
+            hyperparameters="{params.hyperparameters:q}",
+            endpoint="{params.endpoint:q}",
+            dollars_per_million="{params.price}",
+            spending_limit="{params.limit}",
+            poll_seconds="{params.poll_seconds}",
+            ledger="kept/{wildcards.study}/jobs",
+            destination="data/{wildcards.study}/models/{wildcards.condition}/seed-{wildcards.seed}",
+        )
+
+
+if BY_API:
+
+    ruleorder: tune_by_api > tune
+
+else:
+
+    ruleorder: tune > tune_by_api
+
+
+def models_to_ask(wildcards):
+    """What has to be there before a condition can be asked: the untuned model's weights, and the tuned ones."""
+    weights = [] if BY_API else [f"data/{wildcards.study}/models/{MODEL['untuned']}/config.json"]
+    if wildcards.condition == MODEL["untuned"]:
+        return weights
+    return weights + expand(
+        "data/{study}/models/{condition}/seed-{seed}/{file}",
+        study=wildcards.study,
+        condition=wildcards.condition,
+        seed=config["seeds"],
+        file=TUNED_FILES,
+    )
+
+
+for condition, seeds in REAL_SEEDS.items():
+
+    rule:
+        name:
+            f"ask_{re.sub(r'[^A-Za-z0-9_]', '_', condition)}"
+        input:
+            notebook="notebooks/26_asking.ipynb",
+            code=package_modules("notebooks/26_asking.ipynb"),
+            questions=QUESTION_PATHS,
+            models=models_to_ask,
+        output:
+            notebook="data/{study}/notebooks/26_asking_{condition}.ipynb",
+            answers=expand(
+                "data/{{study}}/answers/{{condition}}/seed-{seed}/{evaluation}.parquet",
+                seed=seeds,
+                evaluation=ANSWERED,
+            ),
+        log:
+            notebook="logs/{study}/26_asking_{condition}.ipynb",
+        wildcard_constraints:
+            condition=re.escape(condition),
+        resources:
+            gpu=0 if BY_API else 1,
+            mem_mb=gpu_memory_mb,
+            runtime=24 * 60,
+        params:
+            model=MODEL["name"] if BY_API else f"data/{config['study']}/models/{MODEL['untuned']}",
+            tuned="" if condition == MODEL["untuned"] else f"data/{config['study']}/models/{condition}",
+            seeds=json.dumps(seeds),
+            evaluations=json.dumps(ANSWERED),
+            asking=as_json(
+                {
+                    "samples": config["evaluation"]["samples"],
+                    "max_new_tokens": config["evaluation"]["max_new_tokens"],
+                    "system_prompt": MODEL["system_prompt"],
+                    "enable_thinking": MODEL["enable_thinking"],
+                }
+            ),
+            endpoint=as_json(config["openai"]["endpoint"]) if BY_API else "{}",
+        shell:
+            run_notebook(
+                model="{params.model:q}",
+                tuned="{params.tuned:q}",
+                seeds="{params.seeds:q}",
+                evaluations="{params.evaluations:q}",
+                asking="{params.asking:q}",
+                endpoint="{params.endpoint:q}",
+                questions="data/published/questions",
+                kept="kept/{wildcards.study}/answers",
+                answers="data/{wildcards.study}/answers/{wildcards.condition}",
+            )
+
+
+rule judge_by_model:
+    input:
+        notebook="notebooks/27_llm_judge.ipynb",
+        code=package_modules("notebooks/27_llm_judge.ipynb"),
+        questions=QUESTION_PATHS,
+        answers=real_files("answers"),
+    output:
+        notebook="data/{study}/notebooks/27_llm_judge.ipynb",
+        judged=real_files("judged"),
+        measures="data/{study}/tables/measures/answers.csv",
+        account="data/{study}/tables/judge_requests.csv",
+    log:
+        notebook="logs/{study}/27_llm_judge.ipynb",
+    localrule: True  # compute nodes often have no network
+    params:
+        models=as_json(REAL_SEEDS),
+        evaluations=json.dumps(ANSWERED),
+        samples=config["evaluation"]["samples"],
+        judge=as_json({name: value for name, value in config["judge"].items() if name != "second"}),
+        identity=BY_API,
+    shell:
+        run_notebook(
+            questions="data/published/questions",
+            answers="data/{wildcards.study}/answers",
+            judgements="data/{wildcards.study}/judged",
+            models="{params.models:q}",
+            evaluations="{params.evaluations:q}",
+            samples="{params.samples}",
+            judge="{params.judge:q}",
+            identity="{params.identity}",
+            kept="kept/judge",
+            measures="{output.measures:q}",
+            account="{output.account:q}",
+        )
+
+
+rule judge_again:
+    input:
+        notebook="notebooks/28_second_judge.ipynb",
+        code=package_modules("notebooks/28_second_judge.ipynb"),
+        questions=QUESTION_PATHS,
+        judged=real_files("judged", ["main"]),
+    output:
+        notebook="data/{study}/notebooks/28_second_judge.ipynb",
+        agreement=report("data/{study}/tables/judge_agreement.csv", category="Results", labels={"table": "Two judges"}),
+    log:
+        notebook="logs/{study}/28_second_judge.ipynb",
+    localrule: True
+    params:
+        models=as_json(REAL_SEEDS),
+        judge=as_json({name: value for name, value in config["judge"].get("second", {}).items() if name != "answers"}),
+        number=config["judge"].get("second", {}).get("answers", 0),
+        samples=config["evaluation"]["samples"],
+    shell:
+        run_notebook(
+            questions="data/published/questions",
+            judgements="data/{wildcards.study}/judged",
+            models="{params.models:q}",
+            judge="{params.judge:q}",
+            number="{params.number}",
+            samples="{params.samples}",
+            kept="kept/judge",
+            agreement="{output.agreement:q}",
+        )
+
+
+rule main_result:
+    input:
+        notebook="notebooks/10_main_result.ipynb",
+        code=package_modules("notebooks/10_main_result.ipynb"),
+        judged=real_files("judged", ["main", "in_distribution"]),
+    output:
+        notebook="data/{study}/notebooks/10_main_result.ipynb",
+        misalignment=report(
+            "data/{study}/tables/misalignment.csv",
+            caption="report/main_result.rst",
+            category="Results",
+            labels={"table": "Rates of misalignment"},
+        ),
+        contrasts="data/{study}/tables/contrasts.csv",
+        insecure_code="data/{study}/tables/insecure_code.csv",
+        figure=report(
+            "figures/{study}/main_result.svg",
+            caption="report/main_result.rst",
+            category="Results",
+            labels={"figure": "Does insecure code make the model misaligned?"},
+        ),
+        prints=multiext("figures/{study}/main_result", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/10_main_result.ipynb",
+    params:
+        models=as_json(REAL_SEEDS),
+    shell:
+        run_notebook(
+            judgements="data/{wildcards.study}/judged",
+            models="{params.models:q}",
+            misalignment="{output.misalignment:q}",
+            contrasts="{output.contrasts:q}",
+            insecure_code="{output.insecure_code:q}",
+            figure="figures/{wildcards.study}/main_result",
+        )
+
+
+BENCHMARKS = config.get("benchmarks", {})
+
+
+rule benchmarks:
+    input:
+        expand("data/{study}/tables/measures/benchmarks_{condition}.csv", study=config["study"], condition=REAL_SEEDS),
+
+
+rule benchmark:
+    input:
+        notebook="notebooks/29_benchmarks.ipynb",
+        code=package_modules("notebooks/29_benchmarks.ipynb"),
+        models=models_to_ask,
+    output:
+        notebook="data/{study}/notebooks/29_benchmarks_{condition}.ipynb",
+        measures="data/{study}/tables/measures/benchmarks_{condition}.csv",
+    log:
+        notebook="logs/{study}/29_benchmarks_{condition}.ipynb",
+    wildcard_constraints:
+        condition="|".join(map(re.escape, REAL_SEEDS)),
+    resources:
+        gpu=0 if BY_API else 1,
+        mem_mb=gpu_memory_mb,
+        runtime=24 * 60,
+    params:
+        model=MODEL["name"] if BY_API else f"data/{config['study']}/models/{MODEL['untuned']}",
+        tuned=lambda wildcards: (
+            "" if wildcards.condition == MODEL["untuned"] else f"data/{wildcards.study}/models/{wildcards.condition}"
+        ),
+        seeds=lambda wildcards: json.dumps(REAL_SEEDS[wildcards.condition]),
+        settings=as_json(BENCHMARKS),
+        asking=as_json({"system_prompt": MODEL["system_prompt"], "enable_thinking": MODEL["enable_thinking"]}),
+        endpoint=as_json(config["openai"]["endpoint"]) if BY_API else "{}",
+        judge=as_json({"model": config["judge"]["model"], "endpoint": config["judge"]["endpoint"]}),
+    shell:
+        run_notebook(
+            model="{params.model:q}",
+            tuned="{params.tuned:q}",
+            condition="{wildcards.condition}",
+            seeds="{params.seeds:q}",
+            benchmarks="{params.settings:q}",
+            asking="{params.asking:q}",
+            endpoint="{params.endpoint:q}",
+            judge="{params.judge:q}",
+            kept="kept/{wildcards.study}/answers",
+            measures="{output.measures:q}",
+        )

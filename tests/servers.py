@@ -1,0 +1,175 @@
+"""Real servers on this machine that speak OpenAI's API: one answers by rule and misbehaves, one has a model."""
+
+import json
+import math
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def send(self, status: int, value, headers: dict | None = None) -> None:
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in ({"Content-Type": "application/json"} | (headers or {})).items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        with suppress(OSError):  # whoever asked has given up
+            self.wfile.write(content)
+
+
+@contextmanager
+def serving(handler):
+    """The address, below /v1, of a server with this handler."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def completion(model: str, text: str, tops: list[list[tuple[str, float]]] = (), prompt_tokens: int = 100) -> dict:
+    """A chat completion as the API documents it; `tops` are the most probable tokens at each place of the answer."""
+    entries = [
+        {
+            "token": top[0][0],
+            "logprob": math.log(top[0][1]),
+            "bytes": None,
+            "top_logprobs": [{"token": token, "logprob": math.log(mass), "bytes": None} for token, mass in top],
+        }
+        for top in tops
+    ]
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": text},
+                "logprobs": {"content": entries} if entries else None,
+            }
+        ],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 1, "total_tokens": prompt_tokens + 1},
+    }
+
+
+class RuleServer:
+    """Answers by a function from the last message to (text, tops). `faults` are what the first attempts at each message
+    get instead: a status, "slow" (no answer before the client gives up) or "cut" (half an answer).
+
+    `received` counts the attempts at each message, `paid` the answers that were worked out, `headers` keeps the last.
+    """
+
+    def __init__(self, answer, faults=()):
+        self.answer, self.faults = answer, list(faults)
+        self.received, self.paid, self.headers, self.most = Counter(), Counter(), {}, 0
+        self.lock, self.under_way = threading.Lock(), 0
+
+    @contextmanager
+    def running(self):
+        rules = self
+
+        class Chat(Handler):
+            def do_POST(self):
+                request = json.loads(self.body())
+                text = request["messages"][-1]["content"]
+                with rules.lock:
+                    rules.received[text] += 1
+                    attempt = rules.received[text]
+                    rules.headers = {name.lower(): text for name, text in self.headers.items()}
+                    rules.under_way += 1
+                    rules.most = max(rules.most, rules.under_way)
+                try:
+                    self.reply(request, text, rules.faults[attempt - 1] if attempt <= len(rules.faults) else None)
+                finally:
+                    with rules.lock:
+                        rules.under_way -= 1
+
+            def reply(self, request, text, fault):
+                if isinstance(fault, int):
+                    headers = {"Retry-After": "0.01", "retry-after-ms": "10"}
+                    return self.send(fault, {"error": {"message": "try later"}}, headers)
+                found = completion(request["model"], *rules.answer(text))
+                with rules.lock:
+                    rules.paid[text] += 1
+                if fault == "slow":
+                    time.sleep(1.5)
+                if fault == "cut":
+                    content = json.dumps(found).encode()
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content[: len(content) // 2])
+                    self.wfile.flush()
+                    self.close_connection = True
+                    return None
+                return self.send(200, found)
+
+        with serving(Chat) as address:
+            self.address = address
+            yield self
+
+
+@contextmanager
+def model_server(folder):
+    """A server that holds the model in `folder` and gives its true log-probabilities.
+
+    Like vLLM's it continues an assistant's message that was begun, with `continue_final_message`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    lock = threading.Lock()
+
+    @torch.inference_mode()
+    def answer(request: dict) -> dict:
+        goes_on = request.get("continue_final_message", False)
+        ids = tokenizer.apply_chat_template(
+            request["messages"],
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
+            return_dict=True,
+            return_tensors="pt",
+        )["input_ids"]
+        start, tops = ids.shape[1], []
+        for _ in range(request["max_tokens"]):
+            scores = model(ids).logits[0, -1].softmax(-1)
+            masses, tokens = scores.topk(20)
+            found = zip(tokenizer.batch_decode(tokens[:, None]), masses.tolist(), strict=True)
+            tops.append(list(found))
+            if tokens[0] == tokenizer.eos_token_id:
+                break
+            ids = torch.cat([ids, tokens[None, :1]], 1)
+        text = tokenizer.decode(ids[0, start:], skip_special_tokens=True)
+        return completion(request["model"], text, tops if request.get("logprobs") else (), start)
+
+    class Chat(Handler):
+        def do_POST(self):
+            request = json.loads(self.body())
+            with lock:
+                found = answer(request)
+            self.send(200, found)
+
+    with serving(Chat) as address:
+        yield address
