@@ -10,6 +10,7 @@ from emergent_misalignment.figures import COLOURS, in_percent
 from emergent_misalignment.parting import band
 
 RANDOM = "#777777"
+MOST_WITH_RUNS = 4  # conditions of which single runs are drawn too
 MARKERS = "osD^vP*X<>hp"
 PLAIN = "#888888"  # conditions that have no colour of their own
 
@@ -38,18 +39,19 @@ def draw_direction(places: pd.DataFrame, rates: pd.DataFrame, depth: int, width:
     ):  # nothing moves before the layers
         runs = rows.pivot(index="seed", columns="depth", values="cosine")
         colour = looks[condition]["color"]
-        cosine.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.5, alpha=0.3)
+        if len(looks) <= MOST_WITH_RUNS:
+            cosine.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.5, alpha=0.3)
         cosine.plot(runs.columns, runs.mean(), markersize=4, linewidth=1.6, label=condition, **looks[condition])
-    for bound in (-2, 2):
+    for bound in (-2, 2):  # most random directions lie between them
         cosine.axhline(bound / np.sqrt(width), color=PLAIN, linewidth=1, linestyle=":")
     cosine.axhline(0, color="black", linewidth=0.8)
-    cosine.set(title="Did fine-tuning move along it?", ylabel="cosine")
+    cosine.set(title="Did training move along it?", ylabel="cosine")
 
     for condition, rows in tuned[tuned["depth"] == depth].merge(rates).groupby("condition", sort=False):
         who.plot(rows["along"], rows["rate"], linestyle="none", markersize=4.5, alpha=0.8, **looks[condition])
     who.axvline(0, color="black", linewidth=0.8)
     in_percent(who)
-    who.set(title="Who moved, and who is bad?", xlabel="moved along it (lengths)", ylabel="misaligned answers")
+    who.set(title="And who is misaligned?", xlabel="moved along it (lengths)", ylabel="misaligned answers")
     for axes in (separate, cosine):
         _depths(axes, instruct["depth"].max(), depth)
     figure.legend(*cosine.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(looks)), fontsize=8)
@@ -132,7 +134,7 @@ def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, name: str, 
     removed = usable[usable["change"] == "remove"].pivot(index="seed", columns="strength", values=column).dropna()
     if len(removed) > 1:
         low, high = _bounds(removed, column)
-        place = _out(rows)
+        place = _out(rows) * (1.02 if colour == RANDOM else 0.98)
         axes.plot([place, place], [low[0], high[0]], color=colour, linewidth=1.2)
         axes.plot(place, removed.mean(), color=colour, marker="D", markersize=4.5, linestyle="none")
 
