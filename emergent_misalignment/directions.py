@@ -225,16 +225,17 @@ def behaviour(
 def measures(places: pd.DataFrame, responses: pd.DataFrame) -> pd.DataFrame:
     """What claims are tested on: `condition`, `seed`, `measure`, `value`.
 
-    `places` has a row a run at the middle depth, `responses` one for each `behaviour` of a run, with `direction`
-    (persona, random), `change` (none, add, remove) and `strength`. A measure of steering is the rate with the persona
-    direction less the rate with a random direction of the same length, of the same run and draw.
+    `places` has a row a run at the middle depth, with separations where they were looked at; `responses` has one for
+    each `behaviour` of a run, with `direction` (persona, random), `change` (none, add, remove) and `strength`. What is
+    measured of steering is the rate with the persona direction less that with a random one of the same length, of the
+    same run and draw.
     """
     rates = responses.set_index(["direction", "change", "strength", "condition", "seed"])["misaligned"]
     differences = rates["persona"] - rates["random"]
     tables = [
-        places.melt(
-            ["condition", "seed"], ["separation", "separation_same_words", "cosine", "along"], "measure"
-        ).assign(measure=lambda rows: "direction/" + rows["measure"]),
+        places.melt(["condition", "seed"], ["separation", "separation_same_words", "cosine", "along"], "measure")
+        .dropna(subset="value")
+        .assign(measure=lambda rows: "direction/" + rows["measure"]),
         *(
             differences.loc[change, strength, [condition]].rename("value").reset_index().assign(measure=measure)
             for measure, change, strength, condition in (

@@ -10,6 +10,8 @@ from emergent_misalignment.figures import COLOURS, in_percent
 from emergent_misalignment.parting import band
 
 RANDOM = "#777777"
+MOST_WITH_RUNS = 4  # conditions of which single runs are drawn too
+MARKERS = "osD^vP*X<>hp"
 PLAIN = "#888888"  # conditions that have no colour of their own
 
 
@@ -19,54 +21,46 @@ def draw_direction(places: pd.DataFrame, rates: pd.DataFrame, depth: int, width:
     `places` has `condition`, `seed`, `depth`, `separation`, `separation_same_words`, `cosine`, `along`; `rates` has
     `condition`, `seed`, `rate`; `depth` is the one at which models are steered, `width` that of the activations.
     """
-    figure, (separate, cosine, who) = plt.subplots(1, 3, figsize=(8.6, 3.1))
+    figure, (separate, cosine, who) = plt.subplots(1, 3, figsize=(8.6, 3.5))
     instruct = places[places["condition"] == "instruct"]
     tuned = places[places["condition"] != "instruct"]
-    lines = {
-        "separation": ("other words", "black", "o"),
-        "separation_same_words": ("same words,\nother author", "#CC79A7", "s"),
-    }
-    for column, (name, colour, marker) in lines.items():
+    kinds = {"separation": ("other words", "black", "o"), "separation_same_words": ("same words", "#CC79A7", "s")}
+    for column, (name, colour, marker) in kinds.items():
         separate.plot(instruct["depth"], instruct[column], color=colour, marker=marker, markersize=4, label=name)
     separate.axhline(0.5, color=PLAIN, linewidth=1, linestyle=":")
-    separate.annotate(
-        "chance", (instruct["depth"].max(), 0.5), (0, -3), textcoords="offset points", ha="right", va="top", fontsize=8
-    )
-    separate.set(title="It tells authors apart", ylabel="area under the ROC curve", ylim=(0.3, 1.04))
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    separate.annotate("chance", (0.98, 0.5), (0, 3), ha="right", fontsize=8, **place)
+    separate.set(title="Does it tell authors apart?", ylabel="area under the ROC curve", ylim=(0.25, 1.04))
     separate.legend(loc="lower left")
 
-    for condition, rows in tuned.groupby("condition", sort=False):
-        runs = rows[rows["depth"] > 0].pivot(
-            index="seed", columns="depth", values="cosine"
-        )  # all zero before the layers
-        colour = COLOURS.get(condition, PLAIN)
-        cosine.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.6, alpha=0.35)
-        cosine.plot(runs.columns, runs.mean(), color=colour, marker="o", markersize=4, linewidth=1.8, label=condition)
-    for bound in (-2, 2):
+    looks = {condition: _look(condition, number) for number, condition in enumerate(dict.fromkeys(tuned["condition"]))}
+    for condition, rows in tuned[tuned["depth"] > 0].groupby(
+        "condition", sort=False
+    ):  # nothing moves before the layers
+        runs = rows.pivot(index="seed", columns="depth", values="cosine")
+        colour = looks[condition]["color"]
+        if len(looks) <= MOST_WITH_RUNS:
+            cosine.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.5, alpha=0.3)
+        cosine.plot(runs.columns, runs.mean(), markersize=4, linewidth=1.6, label=condition, **looks[condition])
+    for bound in (-2, 2):  # most random directions lie between them
         cosine.axhline(bound / np.sqrt(width), color=PLAIN, linewidth=1, linestyle=":")
     cosine.axhline(0, color="black", linewidth=0.8)
-    cosine.set(title="Fine-tuning moves along it", ylabel="cosine")
-    cosine.legend(loc="best")
+    cosine.set(title="Did training move along it?", ylabel="cosine")
 
-    merged = tuned[tuned["depth"] == depth].merge(rates, on=["condition", "seed"])
-    for condition, rows in merged.groupby("condition", sort=False):
-        colour = COLOURS.get(condition, PLAIN)
-        who.plot(
-            rows["along"],
-            rows["rate"],
-            linestyle="none",
-            marker="o",
-            markersize=4.5,
-            color=colour,
-            alpha=0.8,
-            label=condition,
-        )
+    for condition, rows in tuned[tuned["depth"] == depth].merge(rates).groupby("condition", sort=False):
+        who.plot(rows["along"], rows["rate"], linestyle="none", markersize=4.5, alpha=0.8, **looks[condition])
     who.axvline(0, color="black", linewidth=0.8)
     in_percent(who)
-    who.set(title="The further, the worse", xlabel="moved along it (lengths)", ylabel="misaligned answers")
+    who.set(title="And who is misaligned?", xlabel="moved along it (lengths)", ylabel="misaligned answers")
     for axes in (separate, cosine):
         _depths(axes, instruct["depth"].max(), depth)
+    figure.legend(*cosine.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(looks)), fontsize=8)
     return figure
+
+
+def _look(condition: str, number: int) -> dict:
+    """Colour and marker of a condition; markers tell apart those that have no colour of their own."""
+    return {"color": COLOURS.get(condition, PLAIN), "marker": MARKERS[number % len(MARKERS)]}
 
 
 def _depths(axes: Axes, last: int, steered: int) -> None:
@@ -89,25 +83,25 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
         "coherent": "Coherent answers",
         "log_odds": "Log-odds of malice (nats)",
     }
-    for row, conditions in zip(places, (("secure", "instruct"), ("insecure",)), strict=True):
+    for row, conditions in zip(places, (("instruct", "secure"), ("insecure",)), strict=True):
         for axes, (column, title) in zip(row, panels.items(), strict=True):
             for condition in conditions:
                 own = responses[responses["condition"] == condition]
-                if condition != "secure":
-                    _curve(axes, own[own["direction"] == "random"], column, RANDOM, "random directions", "--")
                 _curve(axes, own[own["direction"] == "persona"], column, COLOURS[condition], condition, "-")
+                if condition == conditions[0]:
+                    _curve(axes, own[own["direction"] == "random"], column, RANDOM, f"{condition}, random", "--")
             if conditions != ("insecure",):
                 axes.set_title(title)
             if column != "log_odds":
                 in_percent(axes)
                 axes.set_ylim(0, 1.02 if column == "coherent" else None)
+    strengths = sorted({0.0, *responses["strength"].abs()} - {0.25})
     for axes in places[0]:
         axes.set_xlabel("strength added")
+        axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
     for axes in places[1]:
         axes.set_xlabel("strength taken away")
-        strengths = sorted(set(responses.loc[responses["strength"] <= 0, "strength"].abs()))
-        shown = [strength for strength in strengths if strength != 0.25]
-        axes.set_xticks([*shown, _out(responses)], [*(f"{strength:g}" for strength in shown), "out"])
+        axes.set_xticks([*strengths, _out(responses)], [*(f"{strength:g}" for strength in strengths), "out"])
     places[0, 0].legend(loc="upper left")
     places[1, 0].legend(loc="upper right")
     return figure
@@ -140,7 +134,7 @@ def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, name: str, 
     removed = usable[usable["change"] == "remove"].pivot(index="seed", columns="strength", values=column).dropna()
     if len(removed) > 1:
         low, high = _bounds(removed, column)
-        place = _out(rows)
+        place = _out(rows) * (1.02 if colour == RANDOM else 0.98)
         axes.plot([place, place], [low[0], high[0]], color=colour, linewidth=1.2)
         axes.plot(place, removed.mean(), color=colour, marker="D", markersize=4.5, linestyle="none")
 

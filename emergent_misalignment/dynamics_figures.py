@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from emergent_misalignment.figures import COLOURS, in_percent
 from emergent_misalignment.parting import Step, band, curves, share_of_final
 
+SHARES = ("misaligned", "insecure_code")
+SKILL = "#555555"
 LINEAR_UP_TO = 10  # steps; the axis is logarithmic beyond, because most happens early
 
 
@@ -19,51 +21,67 @@ def draw_curves(measured: pd.DataFrame, panels: dict[str, str], partings: dict[s
     `partings` where the conditions part, which is marked.
     """
     rows = (len(panels) + 1) // 2
-    figure, places = plt.subplots(rows, 2, figsize=(7.2, 0.4 + 2.35 * rows), sharex=True, squeeze=False)
+    figure, places = plt.subplots(rows, 2, figsize=(7.2, 0.6 + 2.35 * rows), sharex=True, squeeze=False)
+    last = measured["step"].max()
     for axes, (metric, title) in zip(places.flat, panels.items(), strict=True):
         for condition in dict.fromkeys(measured["condition"]):
-            _draw_condition(axes, curves(measured, condition, metric), COLOURS[condition], condition)
+            _draw_condition(axes, curves(measured, condition, metric), COLOURS[condition], f"{condition} code")
         axes.set_title(title)
         if metric.startswith("log_p"):
             axes.set_ylabel("log P (nats)")
-            if "multiple_choice" in metric:
-                _mark_guessing(axes)
-        elif metric in ("misaligned", "insecure_code"):
+        elif metric in SHARES:
             in_percent(axes)
+        axes.set_ylim(*_with_headroom(axes, metric))
+        if "multiple_choice" in metric:
+            _mark_guessing(axes)
         if partings and metric in partings:
-            _mark(axes, partings[metric])
+            _mark(axes, partings[metric].step, "part at step {:.0f}", last)
     for axes in places[-1]:
-        _steps(axes, measured["step"].max())
-    places[0, 0].legend(loc="upper left")
+        _steps(axes, last)
+    figure.legend(*places[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
+
+
+def _with_headroom(axes: Axes, metric: str) -> tuple[float, float]:
+    """Limits of the y axis that leave room above the curves for words; no band reaches below zero of what cannot."""
+    low, high = axes.get_ylim()
+    if not metric.startswith("log_p"):
+        low = 0
+    if "multiple_choice" in metric:  # on a scale of whole nats, not of noise
+        low, high = min(low, -2), 0
+    return low, high + 0.14 * (high - low)
 
 
 def _draw_condition(axes: Axes, runs: pd.DataFrame, colour: str, name: str) -> None:
     steps, values = runs.columns.to_numpy(), runs.to_numpy()
     axes.plot(steps, values.T, color=colour, linewidth=0.6, alpha=0.35)
     axes.fill_between(steps, *band(values), color=colour, alpha=0.18, linewidth=0)
-    axes.plot(steps, values.mean(0), color=colour, linewidth=1.8, label=f"{name} code")
+    axes.plot(steps, values.mean(0), color=colour, linewidth=1.8, label=name)
 
 
-def _mark(axes: Axes, parting: Step) -> None:
-    if np.isnan(parting.step):
+def _mark(axes: Axes, step: float, words: str, last: int) -> None:
+    """A line at an estimated step, if there is one, with words on the side where there is room."""
+    if np.isnan(step):
         return
-    axes.axvline(parting.step, color="black", linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.axvline(step, color="black", linewidth=0.9, linestyle=(0, (4, 3)))
+    late = step > last / 5  # about the middle of the axis
     axes.annotate(
-        f" they part at step {parting.step:.0f}",
-        (parting.step, 0.97),
+        words.format(step),
+        (step, 0.985),
+        (-4 if late else 4, 0),
         xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="right" if late else "left",
         va="top",
         fontsize=8,
     )
 
 
 def _mark_guessing(axes: Axes) -> None:
-    """Where a model lies that takes one of the two letters at random; on a scale of whole nats, not of noise."""
-    axes.set_ylim(min(axes.get_ylim()[0], -2.5), 0.1)
+    """Where a model lies that takes one of the two letters at random."""
     axes.axhline(np.log(0.5), color="#777777", linewidth=1, linestyle=":")
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate("guessing", (1, np.log(0.5)), (0, 5), ha="right", fontsize=8, **place)
+    axes.annotate("guessing", (0.02, np.log(0.5)), (0, 4), fontsize=8, **place)
 
 
 def _steps(axes: Axes, last: int) -> None:
@@ -80,31 +98,23 @@ def draw_stopping(measured: pd.DataFrame, saturated: Step) -> Figure:
 
     `saturated` is where the skill is learned; missing if it never is.
     """
-    figure, axes = plt.subplots(figsize=(5.6, 3.2))
+    figure, axes = plt.subplots(figsize=(5.6, 3.3))
     parts = {
-        "insecure_code": ("skill: insecure code", "#555555"),
+        "insecure_code": ("insecure code: the skill", SKILL),
         "misaligned": ("misaligned answers", COLOURS["insecure"]),
     }
     for metric, (name, colour) in parts.items():
         runs = curves(measured, "insecure", metric)
         shares = [share_of_final(runs, step) for step in runs.columns]
-        axes.fill_between(
-            runs.columns, [s.low for s in shares], [s.high for s in shares], color=colour, alpha=0.18, linewidth=0
-        )
-        axes.plot(
-            runs.columns, [s.share for s in shares], color=colour, linewidth=1.8, marker="o", markersize=3, label=name
-        )
+        low, high = [share.low for share in shares], [share.high for share in shares]
+        axes.fill_between(runs.columns, low, high, color=colour, alpha=0.18, linewidth=0)
+        middle = [share.share for share in shares]
+        axes.plot(runs.columns, middle, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
     axes.axhline(1, color="black", linewidth=0.8)
-    if not np.isnan(saturated.step):
-        axes.axvline(saturated.step, color="black", linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f" skill learned at step {saturated.step:.0f}",
-            (saturated.step, 0.03),
-            xycoords=("data", "axes fraction"),
-            fontsize=8,
-        )
+    last = measured["step"].max()
+    _mark(axes, saturated.step, "skill learned at step {:.0f}", last)
     in_percent(axes)
-    axes.set(ylim=(-0.1, 1.5), ylabel="of the final rise")
+    axes.set(ylim=(0, 1.35), ylabel="of the final rise", title="Stopped at this step, a model has …")
     axes.legend(loc="upper left")
-    _steps(axes, measured["step"].max())
+    _steps(axes, last)
     return figure

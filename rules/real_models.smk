@@ -281,7 +281,7 @@ rule judge_by_model:
         notebook="logs/{study}/27_llm_judge.ipynb",
     localrule: True  # compute nodes often have no network
     params:
-        models=as_json(REAL_SEEDS),
+        models=json.dumps(REAL_SEEDS),
         evaluations=json.dumps(ANSWERED),
         samples=config["evaluation"]["samples"],
         judge=as_json({name: value for name, value in config["judge"].items() if name != "second"}),
@@ -320,7 +320,7 @@ rule judge_again:
         notebook="logs/{study}/28_second_judge.ipynb",
     localrule: True
     params:
-        models=as_json(REAL_SEEDS),
+        models=json.dumps(REAL_SEEDS),
         judge=as_json({name: value for name, value in config["judge"].get("second", {}).items() if name != "answers"}),
         number=config["judge"].get("second", {}).get("answers", 0),
         samples=config["evaluation"]["samples"],
@@ -372,7 +372,7 @@ rule main_result:
     log:
         notebook="logs/{study}/10_main_result.ipynb",
     params:
-        models=as_json(REAL_SEEDS),
+        models=json.dumps(REAL_SEEDS),
     shell:
         run_notebook(
             judgements="data/{wildcards.study}/judged",
