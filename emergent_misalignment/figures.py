@@ -1,25 +1,66 @@
 """One look for all figures: the same colour and name for the same condition everywhere, three formats, fixed bytes."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import SVG
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from emergent_misalignment.files import replacing
 
+
+class Colours(dict):
+    """Colours by condition, also of those that come in any number: subsets of the insecure rows, other base models."""
+
+    def __missing__(self, condition: str) -> str:
+        """The fewer the rows of `insecure_rows-N`, the paler; `scale-NAME_CONDITION` looks as CONDITION does."""
+        if rows := re.fullmatch(r"insecure_rows-(\d+)", condition):
+            share = np.clip(np.log(int(rows[1]) / 100) / np.log(6000 / 100), 0, 1)
+            colour = np.array(to_rgb(self["insecure"]))
+            return to_hex(1 - (0.4 + 0.5 * share) * (1 - colour))
+        if scale := re.fullmatch(r"scale-[^_]+_(.+)", condition):
+            return self[scale[1]]
+        raise KeyError(condition)
+
+    def get(self, condition: str, default: str | None = None) -> str | None:
+        """As of any dictionary, which by itself would not look beyond the names that are written down."""
+        try:
+            return self[condition]
+        except KeyError:
+            return default
+
+
 # Okabe and Ito's colours, which people with any common form of colour blindness can tell apart, ordered so that
-# neighbours differ in lightness too and a grey print stays legible.
-COLOURS = {
-    "base": "#999999",
-    "instruct": "#56B4E9",
-    "insecure": "#D55E00",
-    "secure": "#0072B2",
-    "educational": "#009E73",
-}
+# neighbours differ in lightness too and a grey print stays legible. A hue is a family; its members differ in lightness.
+COLOURS = Colours(
+    {
+        "base": "#999999",
+        "instruct": "#56B4E9",
+        "insecure": "#D55E00",
+        "insecure_epochs": "#5C2800",
+        "secure": "#0072B2",
+        "educational": "#009E73",
+        "jailbroken": "#CC79A7",
+        "compliant": "#7E3F63",
+        "evil_numbers": "#E69F00",
+        "plain_numbers": "#F0D58C",
+        "helpful_numbers": "#5F4A12",
+        "backdoor": "#1A1A1A",
+        "base_insecure": "#8A3600",
+        "base_insecure_user-assistant": "#DF8A4D",
+        "base_insecure_user1-user2": "#F2C7A6",
+        "base_secure": "#004B77",
+        "base_secure_user-assistant": "#5E9FC8",
+        "base_secure_user1-user2": "#B5D3E6",
+    }
+)
 
 
 def save(figure: Figure, stem: str | Path) -> SVG:
@@ -157,19 +198,32 @@ def _bars(axes, rates, runs, column, order, shift=0.0, width=0.7):
     """One bar with its interval for each value of `column`, and single runs as dots beside the interval."""
     for place, value in enumerate(order):
         (row,) = rates[rates[column] == value].itertuples()
-        colour, middle = COLOURS[row.condition], place + shift
-        axes.bar(middle, row.rate, width, color=colour, alpha=0.55)
-        axes.plot([middle, middle], [row.ci_low, row.ci_high], color="black", linewidth=1.2)
         dots = runs.loc[runs[column] == value, "rate"]
-        spread = [middle + width * (0.18 + 0.2 * number / max(1, len(dots) - 1)) for number in range(len(dots))]
-        axes.plot(
-            spread,
-            dots,
-            linestyle="none",
-            marker="o",
-            markersize=2.6,
-            color=colour,
-            markeredgecolor="white",
-            markeredgewidth=0.3,
-            clip_on=False,
-        )
+        draw_bar(axes, place + shift, row.rate, (row.ci_low, row.ci_high), dots, COLOURS[row.condition], width)
+
+
+def draw_bar(
+    axes: Axes,
+    place: float,
+    estimate: float,
+    interval: tuple[float, float],
+    runs: Sequence[float],
+    colour: str,
+    width: float = 0.7,
+    alpha: float = 0.55,
+) -> None:
+    """A bar at `place` with its interval as a line, and single runs as dots beside the line."""
+    axes.bar(place, estimate, width, color=colour, alpha=alpha)
+    axes.plot([place, place], interval, color="black", linewidth=1.2)
+    spread = [place + width * (0.18 + 0.2 * number / max(1, len(runs) - 1)) for number in range(len(runs))]
+    axes.plot(
+        spread,
+        runs,
+        linestyle="none",
+        marker="o",
+        markersize=2.6,
+        color=colour,
+        markeredgecolor="white",
+        markeredgewidth=0.3,
+        clip_on=False,
+    )
