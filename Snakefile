@@ -39,6 +39,7 @@ else:
     include: "rules/finetuning.smk"
     include: "rules/evaluation.smk"
     include: "rules/results.smk"
+    include: "rules/experiments.smk"
     include: "rules/scale.smk"
     include: "rules/dynamics.smk"
     include: "rules/directions.smk"
