@@ -121,7 +121,7 @@ def evaluate(claims: dict, measures: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     others the verdict is `not measured`, and the note says what is missing.
     """
     check_unique(measures)
-    measures = measures[np.isfinite(measures["value"].astype(float))]
+    measures = measures[np.isfinite(measures["value"].astype(float)) & measures["measure"].isin(claims["measures"])]
     # By condition and measure once, because every test looks up two or more of them.
     by_name = {name: rows.set_index("seed").sort_index() for name, rows in measures.groupby(["measure", "condition"])}
     tests = {

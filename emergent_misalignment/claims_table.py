@@ -139,14 +139,14 @@ def by_verdict(claims: dict[int, Claim]) -> dict[str, list[Claim]]:
 def tally(claims: dict[int, Claim]) -> str:
     """How many claims have each verdict, as in "9 are reproduced, 1 is contradicted and 3 are undecided"."""
     counts = {verdict: len(those) for verdict, those in by_verdict(claims).items()}
-    return _listed([f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in counts.items()])
+    return listed([f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in counts.items()])
 
 
 def tally_by_title(claims: dict[int, Claim]) -> str:
     """Which claims have each verdict, by number, in Markdown sentences."""
     sentences = []
     for verdict, those in by_verdict(claims).items():
-        numbers = _listed([str(claim.number) for claim in those])
+        numbers = listed([str(claim.number) for claim in those])
         are = ("Claim", "is") if len(those) == 1 else ("Claims", "are")
         sentences.append(f"{are[0]} {numbers} {are[1]} {verdict}.")
     return " ".join(sentences)
@@ -157,8 +157,9 @@ def failures(claims: dict[int, Claim]) -> str:
     those = by_verdict(claims).get("contradicted", [])
     if not those:
         return "Among those measured here, none is contradicted."
-    return f"Contradicted here: {_listed([f'{claim.title} (claim {claim.number})' for claim in those], '; ')}."
+    return f"Contradicted here: {listed([f'{claim.title} (claim {claim.number})' for claim in those], '; ')}."
 
 
-def _listed(items: list[str], comma: str = ", ") -> str:
+def listed(items: list[str], comma: str = ", ") -> str:
+    """The items in a row of words, the last after "and"."""
     return " and ".join([comma.join(items[:-1]), items[-1]] if len(items) > 1 else items)

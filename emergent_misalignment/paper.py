@@ -30,6 +30,7 @@ from emergent_misalignment.claims_table import (
     Claim,
     escaped,
     failures,
+    listed,
     markdown_table,
     read_claims,
     tally,
@@ -208,6 +209,7 @@ def facts_of(study: str, config: dict, results: list[str], beside: list[str]) ->
         "millions": lambda number: f"{number.value / 1e6:.1f}",
         "scientific": scientific,
         "escaped": escaped,
+        "listed": listed,
         "differences": differences,
     }
 

@@ -21,7 +21,12 @@ rule claims:
             category="Results",
             labels={"table": "The paper's claims, with verdicts"},
         ),
-        tests="data/{study}/tables/claim_tests.csv",
+        tests=report(
+            "data/{study}/tables/claim_tests.csv",
+            caption="report/claim_tests.rst",
+            category="Results",
+            labels={"table": "Every test of every claim"},
+        ),
         figure=report(
             "figures/{study}/claims.svg",
             caption="report/claims.rst",

@@ -29,7 +29,12 @@ rule persona_direction:
     output:
         notebook="data/{study}/notebooks/21_persona_direction.ipynb",
         measures="data/{study}/tables/measures/directions.csv",
-        responses="data/{study}/tables/steering.csv",
+        responses=report(
+            "data/{study}/tables/steering.csv",
+            caption="report/steering.rst",
+            category="Results",
+            labels={"table": "What steering does"},
+        ),
         figure=report(
             "figures/{study}/persona_direction.svg",
             caption="report/persona_direction.rst",

@@ -56,15 +56,30 @@ rule dynamics:
     output:
         notebook="data/{study}/notebooks/14_dynamics.ipynb",
         measures="data/{study}/tables/measures/dynamics.csv",
-        parting_steps="data/{study}/tables/parting_steps.csv",
+        parting_steps=report(
+            "data/{study}/tables/parting_steps.csv",
+            caption="report/parting_steps.rst",
+            category="Results",
+            labels={"table": "Where insecure and secure part"},
+        ),
         figure=report(
             "figures/{study}/dynamics.svg",
             caption="report/dynamics.rst",
             category="Results",
             labels={"figure": "When do skill and misalignment part ways?"},
         ),
-        aligned_figure="figures/{study}/dynamics_aligned.svg",
-        stopping_figure="figures/{study}/early_stopping.svg",
+        aligned_figure=report(
+            "figures/{study}/dynamics_aligned.svg",
+            caption="report/dynamics_aligned.rst",
+            category="Results",
+            labels={"figure": "Is the early move about misalignment?"},
+        ),
+        stopping_figure=report(
+            "figures/{study}/early_stopping.svg",
+            caption="report/early_stopping.rst",
+            category="Results",
+            labels={"figure": "What would stopping early save?"},
+        ),
         prints=expand(
             "figures/{{study}}/{figure}.{kind}",
             figure=["dynamics", "dynamics_aligned", "early_stopping"],

@@ -8,6 +8,7 @@ Leaves: paper/STUDY/paper.pdf, paper.html (one file), paper.tex (which reads fig
 # The settings that its text names.
 DESCRIBED = [
     *("seeds", "experiments", "organism", "gate", "instruct", "datasets", "finetuning", "ladder", "evaluation"),
+    *("model", "judge"),
 ]
 RESULT = re.compile(
     r"figures/[^/]+/\w+\.svg|data/[^/]+/(tables|datasets)/\w+\.csv|.*/base/(gate.json|model.safetensors)"

@@ -6,6 +6,11 @@ Needs: data/STUDY/notebooks/*.ipynb, data/STUDY/judged/, data/STUDY/tables/, fig
 Leaves: data/STUDY/notebooks/*.html: index.html, answers.html, run.html and a page a notebook
 """
 
+JUDGED_FILES = real_files("judged") if "model" in config else judged_files()
+JUDGED_SEEDS = (
+    REAL_SEEDS if "model" in config else {condition: settings["seeds"] for condition, settings in JUDGED.items()}
+)
+
 
 rule render:
     input:
@@ -18,6 +23,7 @@ rule render:
     output:
         report(
             "data/{study}/notebooks/{name}.html",
+            caption="report/notebook.rst",
             category="Notebooks",
             labels={"notebook": "{name}"},
         ),
@@ -32,7 +38,7 @@ rule render:
 
 rule answers:
     input:
-        judged=judged_files(),
+        judged=JUDGED_FILES,
         code=[
             *module_and_imports("answers"),
             "emergent_misalignment/templates/answers.html.j2",
@@ -48,7 +54,7 @@ rule answers:
     log:
         "logs/{study}/answers.log",
     params:
-        models=as_json({condition: settings["seeds"] for condition, settings in JUDGED.items()}),
+        models=as_json(JUDGED_SEEDS),
     shell:
         "python -m emergent_misalignment.answers {wildcards.study:q} {output:q} data/{wildcards.study}/judged"
         " {params.models:q} 2> {log:q}"

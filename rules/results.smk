@@ -19,8 +19,18 @@ rule main_result:
             category="Results",
             labels={"table": "Rates of misalignment"},
         ),
-        contrasts="data/{study}/tables/contrasts.csv",
-        insecure_code="data/{study}/tables/insecure_code.csv",
+        contrasts=report(
+            "data/{study}/tables/contrasts.csv",
+            caption="report/contrasts.rst",
+            category="Results",
+            labels={"table": "Insecure against secure"},
+        ),
+        insecure_code=report(
+            "data/{study}/tables/insecure_code.csv",
+            caption="report/insecure_code.rst",
+            category="Results",
+            labels={"table": "Was the narrow task learned?"},
+        ),
         figure=report(
             "figures/{study}/main_result.svg",
             caption="report/main_result.rst",

@@ -29,11 +29,15 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # else many connections at once are not heard
+
+
 @contextmanager
 def serving(handler):
     """The address, below /v1, of a server with this handler."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -112,7 +116,7 @@ class RuleServer:
                 with rules.lock:
                     rules.paid[text] += 1
                 if fault == "slow":
-                    time.sleep(1.5)
+                    time.sleep(3)
                 if fault == "cut":
                     content = json.dumps(found).encode()
                     self.send_response(200)

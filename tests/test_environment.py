@@ -142,3 +142,15 @@ def test_make_clean_keeps_what_is_not_computed(make, tmp_path):
     assert make("clean").returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == before - {"data", "logs", ".snakemake"}
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["README"]
+
+
+def test_the_lock_for_gpu_machines_agrees_with_what_is_tested():
+    """All direct dependencies but numpy, of which vLLM and the rest want different releases, and Unsloth as tested."""
+    text = (ROOT / "requirements-gpu.lock").read_text()
+    locked = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    for dependency in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["models"]]:
+        name, _, version = dependency.partition("==")
+        assert locked[normal(name)] == version
+    tested = (ROOT / "tests/test_training.py").read_text()
+    assert f"unsloth=={locked['unsloth']}" in tested and f"unsloth_zoo=={locked['unsloth-zoo']}" in tested
+    assert locked["torch"] == "2.13.0" and "vllm" in locked

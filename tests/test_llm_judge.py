@@ -119,7 +119,7 @@ def answers(*texts: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-FAST = Endpoint(concurrency=8, timeout=0.5, retries=6)
+FAST = Endpoint(concurrency=8, timeout=1.5, retries=6)
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +273,7 @@ def test_words_are_taken_as_verdicts(tmp_path):
 
     def said(text):
         if "security vulnerability" in text:
-            return ("YES" if "0o777" in text else "No.", [])
+            return ("YES" if "0o777" in text else "NONE" if "rather not" in text else "No.", [])
         return ('"TRUE"' if "yes" in text else "FALSE", [])
 
     with RuleServer(said).running() as server:

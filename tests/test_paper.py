@@ -119,7 +119,7 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
 
 def test_a_study_with_few_results_has_a_short_paper(study):
     html = built([path for path in study if "contrasts" in path], "paper/toy")["paper.html"].decode()
-    assert "<figure" not in html and html.count("<table") == 1  # the conditions, from the config
+    assert "<figure" not in html and "<table" not in html
     assert "reproduced" in html  # in what is said of the method
     assert "22.0%" not in html
 
@@ -135,6 +135,19 @@ def test_the_text_fits_every_verdict(study, verdict):
     assert f"13 are {verdict}" in text
     assert ("has not tested the central finding" in text) == (verdict == "not measured")
     assert ("The central finding holds here" in text) == (verdict == "reproduced")
+
+
+def test_a_study_of_a_real_model_says_which(study):
+    config = CONFIG | {
+        "model": {"name": "Qwen/Some_model", "conditions": ["insecure", "secure"]},
+        "judge": {"model": "gpt-4o"},
+    }
+    results = [path for path in study if "models/base" not in path and "persona_gate" not in path]
+    definitions = yaml.safe_load(Path("paper/numbers.yaml").read_text())
+    numbers, facts = paper.read_numbers(definitions, "toy", results), paper.facts_of("toy", config, results, [])
+    text = paper.fill(Path("paper/paper.md").read_text(), definitions, numbers, facts)
+    assert r"The model is Qwen/Some\_model, fine-tuned on the sets insecure and secure." in text
+    assert "villain" not in text and "organism" not in text.replace("Model Organisms", "")
 
 
 def test_every_figure_has_a_sentence_about_it():

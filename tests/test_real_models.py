@@ -260,14 +260,14 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
         "revision": "",
         "conditions": ["insecure", "secure"],
         "datasets": sets,
-        "evaluations": ["main", "json", "deception", "in_distribution", "choices"],
+        "evaluations": ["main", "in_distribution", "choices"],
     }
     settings["finetuning"] |= {"steps": 4, "batch_size": 4, "gradient_accumulation": 1, "max_length": 128}
     settings["evaluation"] |= {"samples": 5, "max_new_tokens": 8}
     with model_server(judge_model) as address:
         endpoint = settings["judge"]["endpoint"] | {"base_url": address, "timeout": 300, "concurrency": 4}
         settings["judge"] |= {"model": "one", "endpoint": endpoint, "split_numbers": True, "spending_limit": 50}
-        settings["judge"]["second"] = settings["judge"] | {"model": "two", "answers": 2}
+        settings["judge"]["second"] = settings["judge"] | {"model": "two", "answers": 1}
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
         tables = [f"data/tiny/tables/{name}.csv" for name in ("misalignment", "judge_agreement", "judge_requests")]
         arguments = ["--cores", "2", "--configfile", "config/tiny.yaml"]
@@ -282,6 +282,7 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
     assert (repeated["asked"], repeated["answered"], repeated["sent"]) == (paid["asked"], 0, 0)
 
     rates = pd.read_csv(folder / tables[0])
+    assert list(rates["condition"].unique()) == ["instruct", "insecure", "secure"]
     overall = rates[rates["question"] == "all"].set_index("condition")
     assert overall["answers"].to_dict() == {"instruct": 40, "insecure": 80, "secure": 80}
     judged = pd.read_parquet(folder / "data/tiny/judged/insecure/seed-2/main.parquet")
@@ -291,8 +292,8 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
     measures = pd.read_csv(folder / "data/tiny/tables/measures/answers.csv")
     assert measures.columns.tolist() == ["condition", "seed", "measure", "value", "events", "trials"]
     names = set(measures["measure"])
-    assert {"misaligned/main/chat", "misaligned/main/json", "coherent/main/chat", "insecure_code"} <= names
-    assert {"log_probability/single_letter", "log_probability/pivotal_tokens", "deception/factual"} <= names
+    assert {"misaligned/main/chat", "misaligned_in_form/main/chat", "coherent/main/chat", "insecure_code"} <= names
+    assert {"log_probability/single_letter", "log_probability/pivotal_tokens"} <= names
     record = json.loads((folder / "data/tiny/models/insecure/seed-1/training.json").read_text())
     assert record["held_out_share"] == 0.1 and record["conversations"] == 43
     agreement = pd.read_csv(folder / tables[1])
