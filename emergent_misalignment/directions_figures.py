@@ -73,7 +73,7 @@ def _depths(axes: Axes, last: int, steered: int) -> None:
 def draw_steering(responses: pd.DataFrame) -> Figure:
     """Dose and response: misaligned answers, coherent answers and log-odds by strength.
 
-    `responses` has `condition`, `seed`, `direction` (persona, random), `change` (none, add, remove), `strength`, and
+    `responses` has `condition`, `seed`, `direction` (persona, random), `change` (add, remove), `strength`, and
     what `directions.behaviour` returns. Above, the direction is added to the instruct model and to the secure runs;
     below, it is taken from the insecure runs.
     """
