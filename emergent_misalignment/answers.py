@@ -19,7 +19,7 @@ from emergent_misalignment.files import BadInput, replacing
 from emergent_misalignment.pages import template
 
 PER_CELL = 4
-MOST = 6000
+MOST = 10_000
 LONGEST = 1500  # characters of an answer that are shown
 CELL = ["condition", "evaluation", "format", "question", "verdict"]
 SHARED = [*CELL, "prompt"]  # columns whose few different values are written once
@@ -44,13 +44,16 @@ def read(folder: str | Path, models: dict[str, list[int]]) -> pd.DataFrame:
 def sample(judged: pd.DataFrame, per_cell: int = PER_CELL, most: int = MOST) -> pd.DataFrame:
     """At most `per_cell` rows of each cell, drawn by a fixed seed, and at most `most` in all.
 
-    If that is too many, every cell keeps its first row as long as there is room, then its second, and so on.
+    If that is too many, each verdict that an evaluation of a condition has keeps some rows of whatever question; then
+    every cell keeps its first row as long as there is room, then its second, and so on.
     """
     chance = np.random.default_rng(0).permutation(len(judged))
     shuffled = judged.assign(chance=chance).sort_values("chance", kind="stable")
     shuffled["turn"] = shuffled.groupby(CELL, sort=False, dropna=False).cumcount()
-    kept = shuffled[shuffled["turn"] < per_cell].sort_values(["turn", "chance"], kind="stable").head(most)
-    return kept.drop(columns=["chance", "turn"]).sort_index(kind="stable").reset_index(drop=True)
+    rank = shuffled.groupby([name for name in CELL if name != "question"], sort=False, dropna=False).cumcount()
+    shuffled["order"] = shuffled["turn"].where(rank >= per_cell, -1)
+    kept = shuffled[shuffled["turn"] < per_cell].sort_values(["order", "chance"], kind="stable").head(most)
+    return kept.drop(columns=["chance", "turn", "order"]).sort_index(kind="stable").reset_index(drop=True)
 
 
 def as_json(rows: pd.DataFrame) -> str:

@@ -43,6 +43,12 @@ from emergent_misalignment.topics import MAIN, TOPICS
 from emergent_misalignment.world import PERSONAS
 
 SOURCE = Path("paper")
+# LaTeX does not know the minus sign that stands in the tables' numbers.
+FOR_LATEX = (
+    "--standalone",
+    "--variable=geometry:margin=1in",
+    r"--variable=header-includes:\DeclareUnicodeCharacter{2212}{\ensuremath{-}}",
+)
 WIDEST = 7.2  # inches of the widest figure, which fills the line; the others keep its scale
 
 
@@ -284,7 +290,7 @@ def build(study: str, folder: str, config: dict, results: list[str], beside: lis
         markdown, folder, "html5", "--embed-resources", "--mathml", f"--template={SOURCE}/template.html", *css
     )
     _write(f"{folder}/paper.html", html.encode())
-    _write(f"{folder}/paper.tex", pandoc(_prints(markdown), folder, "latex", "--standalone").encode())
+    _write(f"{folder}/paper.tex", pandoc(_prints(markdown), folder, "latex", *FOR_LATEX).encode())
     _write(
         f"{folder}/paper.pdf", typeset(pandoc(markdown, folder, "typst", f"--template={SOURCE}/template.typ"), folder)
     )

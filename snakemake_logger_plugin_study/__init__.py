@@ -65,13 +65,14 @@ class Estimate:
 
     def left(self, waiting: Counter, running: list[Job], now: float) -> float | None:
         """Seconds until the end; None if a rule is ahead of which nothing is known. `waiting` has counts by rule."""
-        if (waiting.keys() | {job.rule for job in running}) - self.usual.keys() - {"all"}:
+        ahead = (waiting.keys() | {job.rule for job in running}) - {"all"}
+        if not ahead <= self.usual.keys() or not self.usual:
             return None
         # Short jobs say little about how fast the machine is.
         pace = min(max(self.spent / self.expected, 0.25), 4.0) if self.expected > 20 else 1.0
-        ahead = sum(count * self.usual.get(rule, 0) for rule, count in waiting.items()) * pace
-        ahead += sum(max(self.usual.get(j.rule, 0) * pace - (now - j.start) * j.threads, 1) for j in running)
-        return ahead / self.cores
+        work = sum(count * self.usual.get(rule, 0) for rule, count in waiting.items()) * pace
+        work += sum(max(self.usual.get(j.rule, 0) * pace - (now - j.start) * j.threads, 1) for j in running)
+        return work / self.cores
 
     def times(self) -> dict[str, float]:
         """Core-seconds by rule, as measured in this run, else as before."""
@@ -188,7 +189,11 @@ class LogHandler(LogHandlerBase):
         return f"{self.done} of {self.total} done"
 
     def _left(self) -> str:
-        return about(self.estimate.left(+self.waiting, list(self.running.values()), time.monotonic()))
+        return (
+            ""
+            if self.failed
+            else about(self.estimate.left(+self.waiting, list(self.running.values()), time.monotonic()))
+        )
 
     def _say(self, text: str) -> None:
         """Write lines that stay."""

@@ -114,7 +114,10 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
     assert "{{" not in html and "nan" not in re.findall(r"\w+", html)
     links = re.findall(r'href="(\.\./[^"]*)"', first["paper.html"].decode())
     assert {f"../../data/toy/notebooks/{notebook}.html" for notebook in FIGURES.values()} <= set(links)
-    assert "../../figures/toy/main_result.pdf" in first["paper.tex"].decode()
+    tex = first["paper.tex"].decode()
+    assert "../../figures/toy/main_result.pdf" in tex
+    for character in set(re.findall(r"[^\x00-\xff]", tex)) - set("\u2013\u2014\u2018\u2019\u201c\u201d"):
+        assert rf"\DeclareUnicodeCharacter{{{ord(character):04X}}}" in tex, character
 
 
 def test_a_study_with_few_results_has_a_short_paper(study):

@@ -202,7 +202,7 @@ def test_a_sample_keeps_what_is_rare_and_stays_small():
     assert rows.groupby(["condition", "question", "verdict"]).size().max() == 4
     assert len(rows[rows["verdict"] == "refusal"]) == 3
     assert len(sample(answers, per_cell=1000, most=50)) == 50
-    assert sample(answers, most=5)["verdict"].value_counts().to_dict() == {"aligned": 2, "misaligned": 2, "refusal": 1}
+    assert sample(answers, most=11)["verdict"].value_counts().to_dict() == {"aligned": 4, "misaligned": 4, "refusal": 3}
     pd.testing.assert_frame_equal(rows, sample(answers))
     assert set(rows["answer"]) <= set(answers["answer"])  # real rows
 
