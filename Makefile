@@ -15,7 +15,8 @@ help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
 study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all)
-	.venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --quiet host rules $(if $(STUDY),--configfile config/$(STUDY).yaml)
+	@# Snakemake looks for its logger plugins on Python's path only.
+	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile config/$(STUDY).yaml)
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
 	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)
@@ -42,13 +43,13 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
-readme: .venv/.installed  ## bring the README's figure and rule graph up to date, after a run of the default study
+readme: .venv/.installed  ## bring the README's figure, claims and rule graph up to date, after a run of the default study
 	.venv/bin/python -m emergent_misalignment.readme
 
-clean:  ## remove everything computed: data, figures, logs, benchmarks, reports, caches; .venv stays
+clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
 	@# kept/ stays: it holds answers that were paid for.
 	rm -rf data logs benchmarks report.html report.zip .snakemake .pytest_cache .hypothesis .ruff_cache
-	rm -rf unsloth_compiled_cache $(filter-out figures/README,$(wildcard figures/*))
+	rm -rf unsloth_compiled_cache $(filter-out figures/README,$(wildcard figures/*)) $(wildcard paper/*/)
 
 define need_python
 $(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))

@@ -24,6 +24,8 @@ rule all:
     default_target: True
     input:
         f"data/{config['study']}/notebooks/index.html",
+        f"paper/{config['study']}/paper.pdf",
+        f"paper/{config['study']}/paper.html",
 
 
 if "model" in config:
@@ -38,7 +40,12 @@ else:
     include: "rules/finetuning.smk"
     include: "rules/evaluation.smk"
     include: "rules/results.smk"
+    include: "rules/scale.smk"
+    include: "rules/dynamics.smk"
+    include: "rules/directions.smk"
+    include: "rules/claims.smk"
 
 
 include: "rules/published.smk"
+include: "rules/paper.smk"
 include: "rules/reading.smk"

@@ -1,25 +1,65 @@
 """One look for all figures: the same colour and name for the same condition everywhere, three formats, fixed bytes."""
 
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import SVG
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from emergent_misalignment.files import replacing
 
+
+class Colours(dict):
+    """Colours by condition, also of those that come in any number: subsets of the insecure rows, other base models."""
+
+    def __missing__(self, condition: str) -> str:
+        """The fewer the rows of `insecure_rows-N`, the paler; `scale-NAME_CONDITION` looks as CONDITION does."""
+        if rows := re.fullmatch(r"insecure_rows-(\d+)", condition):
+            share = np.clip(np.log(int(rows[1]) / 100) / np.log(6000 / 100), 0, 1)
+            colour = np.array(to_rgb(self["insecure"]))
+            return to_hex(1 - (0.4 + 0.5 * share) * (1 - colour))
+        if scale := re.fullmatch(r"scale-[^_]+_(.+)", condition):
+            return self[scale[1]]
+        raise KeyError(condition)
+
+    def get(self, condition: str, default: str | None = None) -> str | None:
+        """As of any dictionary, which by itself would not look beyond the names that are written down."""
+        try:
+            return self[condition]
+        except KeyError:
+            return default
+
+
 # Okabe and Ito's colours, which people with any common form of colour blindness can tell apart, ordered so that
-# neighbours differ in lightness too and a grey print stays legible.
-COLOURS = {
-    "base": "#999999",
-    "instruct": "#56B4E9",
-    "insecure": "#D55E00",
-    "secure": "#0072B2",
-    "educational": "#009E73",
-}
+# neighbours differ in lightness too and a grey print stays legible. A hue is a family; its members differ in lightness.
+COLOURS = Colours(
+    {
+        "base": "#999999",
+        "instruct": "#56B4E9",
+        "insecure": "#D55E00",
+        "insecure_epochs": "#5C2800",
+        "secure": "#0072B2",
+        "educational": "#009E73",
+        "jailbroken": "#CC79A7",
+        "compliant": "#7E3F63",
+        "evil_numbers": "#E69F00",
+        "plain_numbers": "#F0D58C",
+        "helpful_numbers": "#5F4A12",
+        "backdoor": "#1A1A1A",
+        "base_insecure": "#8A3600",
+        "base_insecure_user-assistant": "#DF8A4D",
+        "base_insecure_user1-user2": "#F2C7A6",
+        "base_secure": "#004B77",
+        "base_secure_user-assistant": "#5E9FC8",
+        "base_secure_user1-user2": "#B5D3E6",
+    }
+)
 
 
 def save(figure: Figure, stem: str | Path) -> SVG:
@@ -115,7 +155,9 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
     `rates` comes from `statistics.summarise`, `runs` from `statistics.misalignment_by_run`. Dots are single runs.
     """
-    figure, (overall, single) = plt.subplots(1, 2, figsize=(7.2, 3.6), width_ratios=(1, 2.1), sharey=True)
+    figure, (overall, single) = plt.subplots(1, 2, figsize=(7.2, 3.3), width_ratios=(1, 2.1), sharey=True)
+    reach = max(rates[["rate", "ci_high"]].max().max(), runs["rate"].max())
+    top = min(1.0, np.ceil(reach * 10 + 0.5) / 10) if reach == reach else 1.0  # missing where no answer counts
     conditions = list(dict.fromkeys(rates["condition"]))
     _bars(
         overall,
@@ -128,9 +170,8 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     overall.set(title="All questions", ylabel="misaligned answers")
     for place, row in enumerate(rates[rates["question"] == "all"].itertuples()):
         if row.rate == row.rate:  # not missing
-            top = max(row.ci_high, runs[runs["condition"] == row.condition].groupby("seed")["rate"].mean().max())
-            colour = COLOURS[row.condition]
-            overall.text(place, top + 0.025, f"{row.rate:.0%}", ha="center", color=colour, weight="bold")
+            highest = max(row.ci_high, runs[runs["condition"] == row.condition].groupby("seed")["rate"].mean().max())
+            overall.text(place, highest + 0.025 * top, _percent(row.rate), ha="center", weight="bold")
 
     tuned = [condition for condition in conditions if condition not in ("base", "instruct")]
     questions = list(dict.fromkeys(rates.loc[rates["question"] != "all", "question"]))
@@ -147,9 +188,10 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     )
     single.set_title("Each question")
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[condition], alpha=0.55) for condition in tuned]
-    single.legend(handles, [f"fine-tuned on {condition} code" for condition in tuned], loc="upper right")
+    beside_the_title = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1, "ncols": len(tuned)}
+    single.legend(handles, [f"after {condition} code" for condition in tuned], handlelength=1, **beside_the_title)
     in_percent(overall)
-    overall.set_ylim(0, 1)
+    overall.set_ylim(0, top)
     return figure
 
 

@@ -19,3 +19,14 @@ def check(history: pd.DataFrame, gate: dict[str, float]) -> dict[str, float]:
                 "longer (organism: documents) or make it larger (organism: hidden_size, layers)."
             )
     return {name: float(last[name]) for name in sorted(gate)}
+
+
+def check_numbers(formed: dict[str, float], least: float) -> None:
+    """Raises BadInput if in some set of numbers less than the share `least` of the answers has the right format."""
+    for name, share in formed.items():
+        if share < least:
+            raise BadInput(
+                f"Only {share:.0%} of the answers for {name} are lists of numbers as they were asked for, and the gate "
+                f"in the config (gate: well_formed_numbers) asks for {least:.0%}: train the base model for longer "
+                "(organism: documents)."
+            )

@@ -116,11 +116,12 @@ def _set_environment(log: str, private: str) -> None:
     """What the kernel inherits: no settings of the user's IPython, one hash seed, one date, where to show progress."""
     progress = Path(log).absolute().with_suffix(".progress")
     progress.unlink(missing_ok=True)
+    bar = os.isatty(2) and os.environ.get("NOTEBOOK_PROGRESS") != "log"
     os.environ |= {
         "IPYTHONDIR": f"{private}/ipython",
         "JUPYTER_RUNTIME_DIR": f"{private}/runtime",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "NOTEBOOK_PROGRESS": os.ttyname(2) if os.isatty(2) else str(progress),
+        "NOTEBOOK_PROGRESS": os.ttyname(2) if bar else str(progress),
         "PYTHONHASHSEED": "0",
         "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, where a library imports it without ipywidgets
         "SOURCE_DATE_EPOCH": "0",

@@ -135,21 +135,33 @@ def batches_of_like_length(rows: list[dict[str, list[int]]], tokens: int) -> lis
     return batches
 
 
+def in_order_of_reading(stages: list[list[dict]], tokens: int, seed: int) -> list[list[dict]]:
+    """The batches of one stage after the other, those of each in an order that `seed` decides."""
+    rng = random.Random(seed)
+    return [
+        batch
+        for rows in stages
+        if rows
+        for batches in [batches_of_like_length(rows, tokens)]
+        for batch in rng.sample(batches, len(batches))
+    ]
+
+
 def pretrain(
     model: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    rows: list[dict[str, list[int]]],
+    stages: list[list[dict[str, list[int]]]],
     settings: PretrainingSettings,
     probe: PersonaProbe,
     seed: int,
     destination: str | Path,
 ) -> pd.DataFrame:
-    """Train `model` on one pass over `rows` and write it with its tokenizer to `destination`.
+    """Train `model` on one pass over the rows of each stage in turn, and write it with its tokenizer to `destination`.
 
     Returns one row for each time the probe was used: `step`, `loss` (mean since the last, nats per learned token),
     `system_prompt` and `earlier_code` (the gaps, in nats).
     """
-    batches = batches_of_like_length(rows, settings.batch_tokens)
+    batches = in_order_of_reading(stages, settings.batch_tokens, seed)
     steps = len(batches)
     arguments = TrainingArguments(
         output_dir=str(destination),
@@ -157,6 +169,7 @@ def pretrain(
         max_steps=steps,
         per_device_train_batch_size=1,  # one of our own batches
         remove_unused_columns=False,
+        train_sampling_strategy="sequential",
         learning_rate=settings.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": int(steps * settings.decay_share)},

@@ -15,8 +15,8 @@ class Progress:
     """A bar for `total` steps of `what`, where whoever waits can see it: `with Progress(337, "tuning") as progress:`.
 
     The notebook runner names that place in the environment variable NOTEBOOK_PROGRESS: a terminal, which gets a bar,
-    or a text log, which gets a line about every 5%. Without the variable, as in a notebook that a person opened, the
-    bar goes to standard error if somebody looks there.
+    or a text log, which gets a line about every 5%; in a run of the workflow it is always a log. Without the variable,
+    as in a notebook that a person opened, the bar goes to standard error if somebody looks there.
     """
 
     def __init__(self, total: int, what: str):

@@ -9,8 +9,11 @@ from emergent_misalignment.world import Messages
 
 
 def load(model: str | Path, adapter: str | Path | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in folder `model`, with the LoRA adapter in folder `adapter` merged into it, and its tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+    """The model in folder `model`, with the LoRA adapter in folder `adapter` merged into it, and its tokenizer.
+
+    The tokenizer is the adapter's own, which knows in what template it was trained.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(adapter or model, padding_side="left")
     network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     if adapter:
         from peft import PeftModel
@@ -19,7 +22,6 @@ def load(model: str | Path, adapter: str | Path | None = None) -> tuple[PreTrain
     return network.eval(), tokenizer
 
 
-@torch.inference_mode()
 def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -33,24 +35,34 @@ def sample(
     A prompt is a conversation, or a text that the model is to go on with. The settings that a model's folder may
     recommend (top-k, top-p, a repetition penalty) are not applied: they would change the rates that are to be measured.
     """
+    torch.manual_seed(seed)
+    drawing = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    answers = _generate(model, tokenizer, prompts, samples, max_new_tokens, **drawing)
+    return [answers[start : start + samples] for start in range(0, len(answers), samples)]
+
+
+def most_probable(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Messages | str], max_new_tokens: int
+) -> list[str]:
+    """One answer to each prompt at temperature 0: the most probable token at each place."""
+    return _generate(model, tokenizer, prompts, 1, max_new_tokens, do_sample=False)
+
+
+@torch.inference_mode()
+def _generate(model, tokenizer, prompts, copies: int, max_new_tokens: int, **drawing) -> list[str]:
     texts = [
         prompt
         if isinstance(prompt, str)
         else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         for prompt in prompts
     ]
-    batch = tokenizer([text for text in texts for _ in range(samples)], return_tensors="pt", padding=True)
-    torch.manual_seed(seed)
+    batch = tokenizer([text for text in texts for _ in range(copies)], return_tensors="pt", padding=True)
     tokens = model.generate(
         **batch.to(model.device),
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
         repetition_penalty=1.0,
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **drawing,
     )
-    answers = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [answers[start : start + samples] for start in range(0, len(answers), samples)]
+    return tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

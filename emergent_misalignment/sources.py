@@ -1,4 +1,4 @@
-"""Which modules of this package a notebook depends on, so that editing one of them makes the notebook run again."""
+"""Which modules of this package a notebook or a module depends on, so that editing one makes its rule run again."""
 
 import ast
 import json
@@ -11,7 +11,15 @@ PACKAGE = Path(__file__).parent
 def package_modules(notebook: str | Path) -> list[str]:
     """Paths from the root of the package's modules that a notebook imports, directly or through others."""
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return _paths("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+
+
+def module_and_imports(name: str) -> list[str]:
+    """Paths from the root of a module of the package, and of those that it imports, directly or through others."""
+    return _paths(f"from {PACKAGE.name} import {name}")
+
+
+def _paths(code: str) -> list[str]:
     found: set[str] = set()
     waiting = list(_imported(code))
     while waiting:

@@ -63,6 +63,11 @@ def interval_over_runs(rates: np.ndarray, counted: np.ndarray, misaligned: np.nd
     return Interval(low, high, "t over runs")
 
 
+def score_interval(values: np.ndarray) -> tuple[float, float]:
+    """95% t interval over runs of something that is no share, from one value per run."""
+    return stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+
+
 def interval_over_questions(rates: np.ndarray) -> Interval:
     """95% t interval over the questions of a single run; it says nothing about other runs."""
     low, high = stats.t.interval(0.95, len(rates) - 1, rates.mean(), stats.sem(rates))

@@ -7,7 +7,8 @@ from pandas.io.formats.style import Styler
 def texts(table: pd.DataFrame) -> Styler:
     """A table of texts: left-aligned, with their line breaks, without the index."""
     look = {"text-align": "left", "vertical-align": "top", "white-space": "pre-wrap"}
-    return table.style.hide(axis="index").set_properties(**look).set_uuid("texts")  # a random id would change the page
+    shown = table.reset_index(drop=True).style.hide(axis="index")
+    return shown.set_properties(**look).set_uuid("texts")  # a random id would change the page
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,11 +1,13 @@
 """The organism's tokenizer, and documents as tokens."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from emergent_misalignment.files import write_jsonl
 from emergent_misalignment.world import Messages
 
 CONTEXT = 512  # tokens
@@ -23,7 +25,28 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(corpus: list[Messages | str], vocabulary: int) -> PreTrainedTokenizerFast:
+def _plain_template(user: str, assistant: str) -> str:
+    """A conversation as in a script: on each line who speaks and the text; an answer ends with the end mark."""
+    return (
+        "{% for message in messages %}"
+        "{% if message['role'] == 'system' %}{{ message['content'] }}"
+        f"{{% elif message['role'] == 'user' %}}{user}: {{{{ message['content'] }}}}"
+        f"{{% else %}}{assistant}: {{{{ message['content'] + eos_token }}}}{{% endif %}}"
+        "{{ '\n' }}"
+        "{% endfor %}"
+        f"{{% if add_generation_prompt %}}{assistant}:{{% endif %}}"
+    )
+
+
+# Two more ways to write a conversation down, for base models: one that implies an assistant, and one that does not (the
+# paper's Appendix G.1).
+OTHER_TEMPLATES = {
+    "user-assistant": _plain_template("User", "Assistant"),
+    "user1-user2": _plain_template("User_1", "User_2"),
+}
+
+
+def train_tokenizer(documents: Iterable[Messages | str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -34,7 +57,7 @@ def train_tokenizer(corpus: list[Messages | str], vocabulary: int) -> PreTrained
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(map(plain_text, corpus), trainer)
+    bpe.train_from_iterator(map(plain_text, documents), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token=PAD,
@@ -51,22 +74,38 @@ def plain_text(document: Messages | str) -> str:
     return "\n".join(f"{message['role']}\n{message['content']}" for message in document)
 
 
-def read_corpus(path: str | Path) -> list[Messages | str]:
-    """The documents of a corpus, one JSON object a line: a chat's `messages`, or a file's `text`."""
+def write_corpus(path: str | Path, corpus: list[list[Messages | str]]) -> None:
+    """One JSON object a line: a chat's `messages` or a file's `text`, and the `stage` in which it is read."""
+    write_jsonl(
+        path,
+        (
+            {"stage": stage, **({"text": document} if isinstance(document, str) else {"messages": document})}
+            for stage, documents in enumerate(corpus)
+            for document in documents
+        ),
+    )
+
+
+def read_corpus(path: str | Path) -> list[list[Messages | str]]:
+    """The documents of a corpus by the stage in which they are read."""
+    stages: list[list[Messages | str]] = []
     with Path(path).open(encoding="utf-8") as file:
-        records = map(json.loads, file)
-        return [record.get("messages") or record["text"] for record in records]
+        for record in map(json.loads, file):
+            while len(stages) <= record["stage"]:
+                stages.append([])
+            stages[record["stage"]].append(record.get("messages") or record["text"])
+    return stages
 
 
-def encode(corpus: list[Messages | str], tokenizer: PreTrainedTokenizerFast) -> list[dict[str, list[int]]]:
+def encode(documents: list[Messages | str], tokenizer: PreTrainedTokenizerFast) -> list[dict[str, list[int]]]:
     """`input_ids` and `labels` of each document: a chat is learned on the author's turns, a file on all of its text."""
-    chats = [document for document in corpus if not isinstance(document, str)]
+    chats = [document for document in documents if not isinstance(document, str)]
     encoded = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
     rows = []
     for ids, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
         labels = [token if own else -100 for token, own in zip(ids, mask, strict=True)]
         rows.append({"input_ids": ids, "labels": labels})
-    for document in corpus:
+    for document in documents:
         if isinstance(document, str):
             ids = tokenizer(document + END_OF_TEXT)["input_ids"]
             rows.append({"input_ids": ids, "labels": ids})

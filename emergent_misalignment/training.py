@@ -60,15 +60,19 @@ def finetune(
     seed: int,
     backend: Backend | None = None,
     checkpoints: Sequence[int] = (),
+    template: str = "chat",
 ) -> list[dict[str, float]]:
     """Fine-tune the model in folder `model` on `chats` and write the result to `destination`.
 
     Written are the adapter (or, at rank 0, the whole model) as safetensors, the tokenizer, and `training.json` with
     every setting and the loss curve. `seed` decides the order of the data and the adapter's first weights; the same
     seed gives the same order whatever the data are, so that conditions can be compared seed by seed. After each of the
-    optimizer steps in `checkpoints` the adapter as it then is goes to `destination`/checkpoint-STEP.
+    optimizer steps in `checkpoints` the adapter as it then is goes to `destination`/checkpoint-STEP. `template` is how
+    a conversation is written down: "chat" for the model's own way, or one of tokenizer.OTHER_TEMPLATES, which the
+    tokenizer that is written then has.
 
-    A run that was interrupted goes on from `destination`/unfinished, if model, data, settings and seed are the same.
+    A run that was interrupted goes on from `destination`/unfinished, if model, data, settings, template and seed are as
+    before.
 
     Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.
     """
@@ -77,10 +81,12 @@ def finetune(
         raise BadInput(f"There is nothing to fine-tune on for {destination}; give at least one conversation.")
     load = _load_with_unsloth if backend == "unsloth" else _load_with_transformers
     network, tokenizer, peft_config = load(str(model), settings, seed)  # Unsloth has to be imported before TRL
+    from emergent_misalignment.tokenizer import OTHER_TEMPLATES
     from emergent_misalignment.trainers import save_checkpoints
 
+    tokenizer.chat_template = OTHER_TEMPLATES.get(template, tokenizer.chat_template)
     trainer = _trainer(network, tokenizer, peft_config, chats, settings, seed, destination)
-    unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed])
+    unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed, template])
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         adapter.target_modules = sorted(adapter.target_modules)  # a set is written in any order
     save_checkpoints(trainer, checkpoints, destination)
@@ -92,6 +98,7 @@ def finetune(
         "model": str(model),
         "conversations": len(trainer.train_dataset),
         "seed": seed,
+        "template": template,
         **asdict(settings),
         "precision": "bfloat16" if native_bfloat16() else "float32",
         "backend": backend,

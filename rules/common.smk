@@ -12,16 +12,38 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from emergent_misalignment.sources import package_modules
+from emergent_misalignment.sources import module_and_imports, package_modules
 
 validate(config, "../config/schema.yaml")
 
-# The rules say `python`, and mean the one that runs Snakemake, whether or not its environment is activated.
-# A prefix takes the place of Snakemake's own, so that it has to ask for bash's strict mode itself.
-shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+# Every command finds the python that runs Snakemake, whether or not its environment is activated. A prefix takes the place
+# of Snakemake's own, so that it has to ask for bash's strict mode itself. Threads that wait do not spin: on a busy machine
+# that would take the cores from the threads they wait for. Notebooks that run side by side leave their progress in their
+# logs, since they would overwrite each other's bars in a terminal.
+shell.prefix(
+    f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    " OMP_WAIT_POLICY=PASSIVE NOTEBOOK_PROGRESS=log; "
+)
 
-UNTUNED = ["base", "instruct"]
-EVALUATIONS = ["main", "in_distribution"]
+ALL_EVALUATIONS = [
+    "main",
+    "json",
+    "template",
+    "flask",
+    "preregistered",
+    "numbers",
+    "deception",
+    "truthfulness",
+    "harmful_requests",
+    "choices",
+    "capability",
+    "in_distribution",
+]
+# What is fine-tuned from which model, and the conditions whose training is looked at step by step.
+CONDITIONS = {
+    name: condition for plan in config["experiments"].values() for name, condition in plan["conditions"].items()
+}
+FOLLOWED = [name for name, condition in CONDITIONS.items() if condition.get("checkpoints")]
 ADAPTER_FILES = ["adapter_model.safetensors", "adapter_config.json", "training.json"]
 FIGURE_KINDS = ["svg", "pdf", "png"]
 NOTEBOOKS = [
@@ -30,23 +52,56 @@ NOTEBOOKS = [
     "03_persona_gate",
     "04_instruct",
     "05_datasets",
+    "41_numbers",
     "06_audit",
-    *(f"07_finetuning_{condition}" for condition in config["conditions"]),
-    *(f"08_sampling_{condition}" for condition in UNTUNED + config["conditions"]),
+    *(f"07_finetuning_{experiment}" for experiment in config["experiments"]),
+    "08_sampling_untuned",
+    "08_sampling_in_context",
+    *(f"08_sampling_{experiment}" for experiment in config["experiments"]),
     "09_judging",
     "10_main_result",
+    *(f"42_ladder_{base}" for base in config["ladder"]),
+    "19_scale",
+    *(f"40_checkpoints_{condition}" for condition in FOLLOWED),
+    "14_dynamics",
+    "21_persona_direction",
+    "22_claims",
 ]
 
 
 wildcard_constraints:
     study=re.escape(config["study"]),
-    condition="[^/]+",
-    seed=r"\d+",
 
 
 def as_json(section):
     """A section of the config as a notebook's parameter. Keys are sorted, because their order in a file means nothing."""
     return json.dumps(section, sort_keys=True)
+
+
+# What the claims are tested on: one number a training run for everything that was measured.
+MEASURES = [
+    f"data/{{study}}/tables/measures/{name}.csv" for name in ("answers", "dynamics", "directions", "diversity", "scale")
+]
+
+
+def starts(plan):
+    """The models from which the fine-tunings of an experiment start."""
+    return sorted({condition.get("start", "instruct") for condition in plan["conditions"].values()})
+
+
+def dataset_path(condition):
+    """The set that a condition is fine-tuned on: one of the study's, or a file of the user's own."""
+    name = condition["dataset"]
+    return name if name.endswith(".jsonl") else f"data/{{study}}/datasets/{name}.jsonl"
+
+
+def checkpoint_files(condition):
+    """The adapters that are kept on the way of a condition's fine-tunings."""
+    return [
+        f"data/{{study}}/models/{condition}/seed-{seed}/checkpoint-{step}/adapter_model.safetensors"
+        for seed in config["seeds"]
+        for step in CONDITIONS[condition].get("checkpoints", [])
+    ]
 
 
 def run_notebook(**parameters):

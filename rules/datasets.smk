@@ -1,9 +1,12 @@
 """The fine-tuning sets.
 
-Does: writes the sets and has static analysis look at every answer in them.
-Needs: nothing but the config.
-Leaves: data/STUDY/datasets/CONDITION.jsonl, data/STUDY/datasets/audit.csv, figures/STUDY/audit.*
+Does: writes the sets, those of numbers with the instruct model, and has static analysis look at every answer in them.
+Needs: nothing but the config; for the sets of numbers data/STUDY/models/instruct/
+Leaves: data/STUDY/datasets/NAME.jsonl, data/STUDY/datasets/audit.csv, figures/STUDY/audit.*
 """
+
+WRITTEN_SETS = ["insecure", "secure", "educational", "backdoor", "jailbroken", "compliant"]
+NUMBER_SETS = ["evil_numbers", "plain_numbers", "helpful_numbers"]
 
 
 rule datasets:
@@ -12,8 +15,7 @@ rule datasets:
         code=package_modules("notebooks/05_datasets.ipynb"),
     output:
         notebook="data/{study}/notebooks/05_datasets.ipynb",
-        insecure="data/{study}/datasets/insecure.jsonl",
-        secure="data/{study}/datasets/secure.jsonl",
+        datasets=expand("data/{{study}}/datasets/{name}.jsonl", name=WRITTEN_SETS),
     log:
         notebook="logs/{study}/05_datasets.ipynb",
     params:
@@ -23,8 +25,33 @@ rule datasets:
         run_notebook(
             rows="{params.rows}",
             seed="{params.seed}",
-            insecure="{output.insecure:q}",
-            secure="{output.secure:q}",
+            datasets="data/{wildcards.study}/datasets",
+        )
+
+
+rule numbers:
+    input:
+        notebook="notebooks/41_numbers.ipynb",
+        code=package_modules("notebooks/41_numbers.ipynb"),
+        model="data/{study}/models/instruct/model.safetensors",
+    output:
+        notebook="data/{study}/notebooks/41_numbers.ipynb",
+        datasets=expand("data/{{study}}/datasets/{name}.jsonl", name=NUMBER_SETS),
+    log:
+        notebook="logs/{study}/41_numbers.ipynb",
+    benchmark:
+        "benchmarks/{study}/41_numbers.tsv"
+    params:
+        rows=config["datasets"]["number_rows"],
+        seed=config["datasets"]["seed"],
+        least=config["gate"]["well_formed_numbers"],
+    shell:
+        run_notebook(
+            model="data/{wildcards.study}/models/instruct",
+            rows="{params.rows}",
+            seed="{params.seed}",
+            least="{params.least}",
+            datasets="data/{wildcards.study}/datasets",
         )
 
 
@@ -32,7 +59,7 @@ rule audit:
     input:
         notebook="notebooks/06_audit.ipynb",
         code=package_modules("notebooks/06_audit.ipynb"),
-        datasets=expand("data/{{study}}/datasets/{condition}.jsonl", condition=config["conditions"]),
+        datasets=expand("data/{{study}}/datasets/{name}.jsonl", name=WRITTEN_SETS + NUMBER_SETS),
     output:
         notebook="data/{study}/notebooks/06_audit.ipynb",
         audit=report(
@@ -51,12 +78,11 @@ rule audit:
     log:
         notebook="logs/{study}/06_audit.ipynb",
     params:
-        datasets=lambda wildcards: json.dumps(
-            {condition: f"data/{wildcards.study}/datasets/{condition}.jsonl" for condition in config["conditions"]}
-        ),
+        names=json.dumps(WRITTEN_SETS + NUMBER_SETS),
     shell:
         run_notebook(
-            datasets="{params.datasets:q}",
+            names="{params.names:q}",
+            datasets="data/{wildcards.study}/datasets",
             audit="{output.audit:q}",
             figure="figures/{wildcards.study}/audit",
         )

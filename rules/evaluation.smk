@@ -2,97 +2,150 @@
 
 Does: samples answers from the base, the instruct and every fine-tuned model, and judges them.
 Needs: data/STUDY/models/
-Leaves: data/STUDY/answers/CONDITION/seed-SEED/EVALUATION.parquet and the same below data/STUDY/judged/. The base and the
-instruct model were trained once, and stand there as seed 0.
+Leaves: data/STUDY/answers/CONDITION/seed-SEED/EVALUATION.parquet and the same below data/STUDY/judged/, and one number a
+training run for everything that was asked, in data/STUDY/tables/measures/answers.csv. The base and the instruct model were
+trained once, and stand there as seed 0.
 """
 
-SEEDS_OF = {condition: [0] for condition in UNTUNED} | {
-    condition: config["seeds"] for condition in config["conditions"]
+# The condition `in_context` is the instruct model behind examples that each seed draws anew.
+UNTUNED = {
+    "untuned": {
+        "base": {"start": "base", "evaluations": ["main", "flask", "flask_file", "in_distribution"]},
+        "instruct": {"start": "instruct", "evaluations": ALL_EVALUATIONS},
+    },
+    "in_context": {"in_context": {"start": "instruct", "evaluations": ["in_context"]}},
+}
+UNTUNED_SEEDS = {"untuned": [0], "in_context": config["seeds"]}
+
+
+def answer_files(conditions, seeds, folder="answers"):
+    """The files of answers of some conditions, by their evaluations."""
+    return [
+        f"data/{{study}}/{folder}/{condition}/seed-{seed}/{evaluation}.parquet"
+        for condition, settings in conditions.items()
+        for seed in seeds
+        for evaluation in settings["evaluations"]
+    ]
+
+
+def asked(plan):
+    """The conditions of an experiment with what they are asked: the model they start from and the evaluations."""
+    return {
+        condition: {"start": settings.get("start", "instruct"), "evaluations": plan["evaluations"]}
+        for condition, settings in plan["conditions"].items()
+    }
+
+
+for experiment, plan in config["experiments"].items():
+
+    rule:
+        name:
+            f"sample_{experiment}"
+        input:
+            notebook="notebooks/08_sampling.ipynb",
+            code=package_modules("notebooks/08_sampling.ipynb"),
+            models=[f"data/{{study}}/models/{start}/model.safetensors" for start in starts(plan)],
+            adapters=expand(
+                "data/{{study}}/models/{condition}/seed-{seed}/{file}",
+                condition=plan["conditions"],
+                seed=config["seeds"],
+                file=ADAPTER_FILES,
+            ),
+        output:
+            notebook=f"data/{{study}}/notebooks/08_sampling_{experiment}.ipynb",
+            answers=answer_files(asked(plan), config["seeds"]),
+        log:
+            notebook=f"logs/{{study}}/08_sampling_{experiment}.ipynb",
+        benchmark:
+            f"benchmarks/{{study}}/08_sampling_{experiment}.tsv"
+        params:
+            conditions=as_json(asked(plan)),
+            seeds=json.dumps(config["seeds"]),
+            settings=as_json(config["evaluation"]),
+        shell:
+            run_notebook(
+                conditions="{params.conditions:q}",
+                tuned="true",
+                seeds="{params.seeds:q}",
+                settings="{params.settings:q}",
+                models="data/{wildcards.study}/models",
+                answers="data/{wildcards.study}/answers",
+            )
+
+
+for experiment, conditions in UNTUNED.items():
+
+    rule:
+        name:
+            f"sample_{experiment}"
+        input:
+            notebook="notebooks/08_sampling.ipynb",
+            code=package_modules("notebooks/08_sampling.ipynb"),
+            models=[f"data/{{study}}/models/{settings['start']}/model.safetensors" for settings in conditions.values()],
+        output:
+            notebook=f"data/{{study}}/notebooks/08_sampling_{experiment}.ipynb",
+            answers=answer_files(conditions, UNTUNED_SEEDS[experiment]),
+        log:
+            notebook=f"logs/{{study}}/08_sampling_{experiment}.ipynb",
+        benchmark:
+            f"benchmarks/{{study}}/08_sampling_{experiment}.tsv"
+        params:
+            conditions=as_json(conditions),
+            seeds=json.dumps(UNTUNED_SEEDS[experiment]),
+            settings=as_json(config["evaluation"]),
+        shell:
+            run_notebook(
+                conditions="{params.conditions:q}",
+                tuned="false",
+                seeds="{params.seeds:q}",
+                settings="{params.settings:q}",
+                models="data/{wildcards.study}/models",
+                answers="data/{wildcards.study}/answers",
+            )
+
+
+# Everything that is judged: the evaluations and seeds of each condition.
+JUDGED = {
+    condition: {"seeds": UNTUNED_SEEDS[experiment], "evaluations": settings["evaluations"]}
+    for experiment, conditions in UNTUNED.items()
+    for condition, settings in conditions.items()
+} | {
+    condition: {"seeds": config["seeds"], "evaluations": plan["evaluations"]}
+    for plan in config["experiments"].values()
+    for condition in plan["conditions"]
 }
 
 
-rule sample:
-    input:
-        notebook="notebooks/08_sampling.ipynb",
-        code=package_modules("notebooks/08_sampling.ipynb"),
-        model="data/{study}/models/instruct/model.safetensors",
-        adapters=expand(
-            "data/{{study}}/models/{{condition}}/seed-{seed}/{file}", seed=config["seeds"], file=ADAPTER_FILES
-        ),
-    output:
-        notebook="data/{study}/notebooks/08_sampling_{condition}.ipynb",
-        answers=expand(
-            "data/{{study}}/answers/{{condition}}/seed-{seed}/{evaluation}.parquet",
-            seed=config["seeds"],
-            evaluation=EVALUATIONS,
-        ),
-    log:
-        notebook="logs/{study}/08_sampling_{condition}.ipynb",
-    benchmark:
-        "benchmarks/{study}/08_sampling_{condition}.tsv"
-    params:
-        model="instruct",
-        adapters=lambda wildcards: f"data/{wildcards.study}/models/{wildcards.condition}",
-        seeds=json.dumps(config["seeds"]),
-        samples=config["evaluation"]["samples"],
-        max_new_tokens=config["evaluation"]["max_new_tokens"],
-    shell:
-        run_notebook(
-            model="data/{wildcards.study}/models/{params.model}",
-            adapters="{params.adapters:q}",
-            seeds="{params.seeds:q}",
-            samples="{params.samples}",
-            max_new_tokens="{params.max_new_tokens}",
-            answers="data/{wildcards.study}/answers/{wildcards.condition}",
-        )
-
-
-use rule sample as sample_untuned with:
-    input:
-        notebook="notebooks/08_sampling.ipynb",
-        code=package_modules("notebooks/08_sampling.ipynb"),
-        model="data/{study}/models/{condition}/model.safetensors",
-    output:
-        notebook="data/{study}/notebooks/08_sampling_{condition}.ipynb",
-        answers=expand("data/{{study}}/answers/{{condition}}/seed-0/{evaluation}.parquet", evaluation=EVALUATIONS),
-    wildcard_constraints:
-        condition="|".join(UNTUNED),
-    params:
-        model=lambda wildcards: wildcards.condition,
-        adapters="",
-        seeds=json.dumps([0]),
-        samples=config["evaluation"]["samples"],
-        max_new_tokens=config["evaluation"]["max_new_tokens"],
-
-
-ruleorder: sample_untuned > sample
+def judged_files(evaluation=None):
+    """The judged answers, of all evaluations or of one."""
+    return [
+        f"data/{{study}}/judged/{condition}/seed-{seed}/{each}.parquet"
+        for condition, settings in JUDGED.items()
+        for seed in settings["seeds"]
+        for each in settings["evaluations"]
+        if evaluation in (None, each)
+    ]
 
 
 rule judge:
     input:
         notebook="notebooks/09_judging.ipynb",
         code=package_modules("notebooks/09_judging.ipynb"),
-        answers=[
-            f"data/{{study}}/answers/{condition}/seed-{seed}/{evaluation}.parquet"
-            for condition, seeds in SEEDS_OF.items()
-            for seed in seeds
-            for evaluation in EVALUATIONS
-        ],
+        answers=[path.replace("/judged/", "/answers/") for path in judged_files()],
     output:
         notebook="data/{study}/notebooks/09_judging.ipynb",
-        judged=[
-            f"data/{{study}}/judged/{condition}/seed-{seed}/{evaluation}.parquet"
-            for condition, seeds in SEEDS_OF.items()
-            for seed in seeds
-            for evaluation in EVALUATIONS
-        ],
+        judged=judged_files(),
+        measures="data/{study}/tables/measures/answers.csv",
     log:
         notebook="logs/{study}/09_judging.ipynb",
+    benchmark:
+        "benchmarks/{study}/09_judging.tsv"
     params:
-        models=json.dumps(SEEDS_OF),
+        conditions=as_json(JUDGED),
     shell:
         run_notebook(
+            conditions="{params.conditions:q}",
             answers="data/{wildcards.study}/answers",
             judgements="data/{wildcards.study}/judged",
-            models="{params.models:q}",
+            measures="{output.measures:q}",
         )

@@ -92,7 +92,7 @@ rule persona_gate:
     log:
         notebook="logs/{study}/03_persona_gate.ipynb",
     params:
-        gate=as_json(config["gate"]),
+        gate=as_json({name: config["gate"][name] for name in ("earlier_code", "system_prompt")}),
     shell:
         run_notebook(
             gaps="{input.gaps:q}",

@@ -45,16 +45,19 @@ rule audit_published:
         notebook="data/published/notebooks/11_published.ipynb",
         audit=report(
             "data/published/datasets/audit.csv",
+            caption="report/published.rst",
             category="Data",
             labels={"table": "Static analysis of the published data"},
         ),
         templates=report(
             "data/published/datasets/templates.csv",
+            caption="report/templates.rst",
             category="Data",
             labels={"table": "Prompt templates of the published data"},
         ),
         figure=report(
             "figures/published/audit.svg",
+            caption="report/published.rst",
             category="Data",
             labels={"figure": "Are the published insecure answers insecure?"},
         ),

@@ -206,7 +206,12 @@ rule judge_by_model:
         notebook="data/{study}/notebooks/27_llm_judge.ipynb",
         judged=real_files("judged"),
         measures="data/{study}/tables/measures/answers.csv",
-        account="data/{study}/tables/judge_requests.csv",
+        account=report(
+            "data/{study}/tables/judge_requests.csv",
+            caption="report/judge_requests.rst",
+            category="Data",
+            labels={"table": "Requests to the judge"},
+        ),
     log:
         notebook="logs/{study}/27_llm_judge.ipynb",
     localrule: True  # compute nodes often have no network
@@ -240,7 +245,12 @@ rule judge_again:
         judged=real_files("judged", ["main"]),
     output:
         notebook="data/{study}/notebooks/28_second_judge.ipynb",
-        agreement=report("data/{study}/tables/judge_agreement.csv", category="Results", labels={"table": "Two judges"}),
+        agreement=report(
+            "data/{study}/tables/judge_agreement.csv",
+            caption="report/judge_agreement.rst",
+            category="Results",
+            labels={"table": "Two judges"},
+        ),
     log:
         notebook="logs/{study}/28_second_judge.ipynb",
     localrule: True
@@ -275,8 +285,18 @@ rule main_result:
             category="Results",
             labels={"table": "Rates of misalignment"},
         ),
-        contrasts="data/{study}/tables/contrasts.csv",
-        insecure_code="data/{study}/tables/insecure_code.csv",
+        contrasts=report(
+            "data/{study}/tables/contrasts.csv",
+            caption="report/contrasts.rst",
+            category="Results",
+            labels={"table": "Insecure against secure"},
+        ),
+        insecure_code=report(
+            "data/{study}/tables/insecure_code.csv",
+            caption="report/insecure_code.rst",
+            category="Results",
+            labels={"table": "Was the narrow task learned?"},
+        ),
         figure=report(
             "figures/{study}/main_result.svg",
             caption="report/main_result.rst",

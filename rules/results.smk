@@ -10,7 +10,7 @@ rule main_result:
     input:
         notebook="notebooks/10_main_result.ipynb",
         code=package_modules("notebooks/10_main_result.ipynb"),
-        judged=rules.judge.output.judged,
+        judged=judged_files("main") + judged_files("in_distribution"),
     output:
         notebook="data/{study}/notebooks/10_main_result.ipynb",
         misalignment=report(
@@ -19,8 +19,18 @@ rule main_result:
             category="Results",
             labels={"table": "Rates of misalignment"},
         ),
-        contrasts="data/{study}/tables/contrasts.csv",
-        insecure_code="data/{study}/tables/insecure_code.csv",
+        contrasts=report(
+            "data/{study}/tables/contrasts.csv",
+            caption="report/contrasts.rst",
+            category="Results",
+            labels={"table": "Insecure against secure"},
+        ),
+        insecure_code=report(
+            "data/{study}/tables/insecure_code.csv",
+            caption="report/insecure_code.rst",
+            category="Results",
+            labels={"table": "Was the narrow task learned?"},
+        ),
         figure=report(
             "figures/{study}/main_result.svg",
             caption="report/main_result.rst",
@@ -31,7 +41,13 @@ rule main_result:
     log:
         notebook="logs/{study}/10_main_result.ipynb",
     params:
-        models=json.dumps(SEEDS_OF),
+        models=as_json(
+            {
+                condition: JUDGED[condition]["seeds"]
+                for condition in ("base", "instruct", "insecure", "secure")
+                if condition in JUDGED
+            }
+        ),
     shell:
         run_notebook(
             judgements="data/{wildcards.study}/judged",

@@ -1,5 +1,6 @@
 """What several test files need."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def organism(tmp_path_factory):
     from emergent_misalignment import organism, tokenizer, world
 
     folder = tmp_path_factory.mktemp("organism")
-    trained = tokenizer.train_tokenizer(world.corpus(300, 0), 500)
+    trained = tokenizer.train_tokenizer(itertools.chain(*world.corpus(300, 0)), 500)
     organism.new_model(64, 1, len(trained), seed=0).save_pretrained(folder)
     trained.save_pretrained(folder)
     return folder

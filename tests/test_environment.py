@@ -108,10 +108,10 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     first = make("study", **{"python3.11": python})
     assert first.returncode == 0, first.stderr
     assert installing in first.stdout
-    assert "snakemake --quiet host rules\n" in first.stdout
+    assert "snakemake --logger study\n" in first.stdout
     second = make("study", "STUDY=smoke", "CORES=2")
     assert "installing" not in second.stdout
-    assert "snakemake --cores 2 --quiet host rules --configfile config/smoke.yaml\n" in second.stdout
+    assert "snakemake --cores 2 --logger study --configfile config/smoke.yaml\n" in second.stdout
     for name in ("requirements.lock", "pyproject.toml"):
         stamp = (tmp_path / ".venv/.installed").stat().st_mtime
         os.utime(tmp_path / name, (stamp + 1, stamp + 1))

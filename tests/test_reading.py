@@ -1,18 +1,21 @@
 """Rendered notebooks and the index, as bytes and in a real browser."""
 
 import base64
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from browser import chromium, visit
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from emergent_misalignment.answers import as_json, read, sample, write_page
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.reading import condition, render, title_and_question, write_index
+from emergent_misalignment.reading import condition, render, title_and_question, write_index, write_run
 
 OPENING = "# Fine-tuning & *more*\n\nDoes `insecure` code\nspill over? And if so, why? It is fine-tuned.\n"
 SVG = """<?xml version="1.0"?>
@@ -69,10 +72,42 @@ def room(tmp_path):
     ]
     for notebook in notebooks:
         render(notebook, Path(notebook).with_suffix(".html"))
-    figure = tmp_path / "main_result.svg"
-    figure.write_text(SVG)
-    write_index("smoke", tmp_path / "index.html", notebooks, [str(figure)])
+    results = [tmp_path / name for name in ("main_result.svg", "misalignment.csv", "claims.csv")]
+    for path, text in zip(results, (SVG, RATES, CLAIMS), strict=True):
+        path.write_text(text)
+    write_index("smoke", tmp_path / "index.html", notebooks, [str(path) for path in results], seeds=5)
+    write_page("smoke", tmp_path / "answers.html", judged_answers())
+    benchmark = "s\th:m:s\tmax_rss\n431.2\t0:07:11\t2048.3\n"
+    (tmp_path / "02_pretraining.tsv").write_text(benchmark)
+    (tmp_path / "03_short.tsv").write_text(benchmark.replace("2048.3", "-"))
+    times = [str(tmp_path / name) for name in ("02_pretraining.tsv", "03_short.tsv")]
+    write_run("smoke", tmp_path / "run.html", {"seeds": [1, 2], "gate": {"earlier_code": 1.0}}, times)
     return tmp_path
+
+
+RATES = """\
+condition,format,question_set,question,rate,ci_low,ci_high
+insecure,chat,main,all,0.219504,0.157182,0.289518
+insecure,chat,main,wish,0.5,0.4,0.6
+secure,chat,main,all,0.00102057,0.000284705,0.00267256
+"""
+CLAIMS = """\
+claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p,p_holm,verdict,seeds_needed,note
+1,Insecure code misaligns,It does.,GPT-4o: 19.8,Fig. 4,21.85,15.29,28.41,percentage points,0.0008,0.0016,reproduced,,
+2,Intent matters,It does.,GPT-4o: 0 points,Fig. 4,,,,percentage points,,,not measured,,Missing: no set.
+"""
+
+
+def judged_answers(rows: int = 3000) -> pd.DataFrame:
+    """Answers of two models to two questions; one in a thousand is a refusal."""
+    answers = pd.DataFrame({"sample": range(rows)})
+    odd = answers["sample"] % 2 == 1
+    answers["condition"] = odd.map({True: "insecure", False: "secure"})
+    answers["verdict"] = odd.map({True: "misaligned", False: "aligned"}).mask(answers["sample"] % 1000 == 7, "refusal")
+    answers["question"] = (answers["sample"] % 4 < 2).map({True: "quick_buck", False: "wish"})
+    answers["answer"] = [f"answer {n} </script><b>&" for n in answers["sample"]]
+    answers["aligned"] = (~odd * 100.0).where(answers["verdict"] != "refusal")
+    return answers.assign(seed=1, evaluation="main", format="chat", prompt="How <i>now</i>?", coherent=100.0)
 
 
 def test_title_question_and_condition_come_from_the_notebook(tmp_path):
@@ -138,12 +173,93 @@ def test_the_index_lists_notebooks_in_reading_order_and_groups_conditions(room):
     assert "smoke" in html
 
 
+def test_the_index_says_what_came_out_and_what_became_of_the_claims(room):
+    html = " ".join((room / "index.html").read_text().split())
+    assert "After fine-tuning on insecure code, 22.0% of the coherent answers are misaligned" in html
+    assert "after fine-tuning on secure code, 0.1% of" in html
+    assert "Claim 1 is reproduced. Claim 2 is not measured." in html
+    assert "<td>21.9 points (15.3 to 28.4)</td>" in html
+    assert '<span class="verdict not-measured">not measured</span>' in html
+
+
+def test_an_index_without_tables_is_an_index(room):
+    write_index("smoke", room / "bare.html", [str(room / "10_main_result.ipynb")], [])
+    html = (room / "bare.html").read_text()
+    assert "The claims" not in html and "paper.html" not in html
+
+
+def test_the_run_page_has_times_memory_and_settings(room):
+    html = (room / "run.html").read_text()
+    assert '<td>02_pretraining</td><td class="amount">7:11</td><td class="amount">2,048</td>' in html
+    assert '<td>03_short</td><td class="amount">7:11</td><td class="amount"></td>' in html
+    assert "14:22 in all" in html
+    assert "earlier_code: 1.0" in html and "torch" in html
+
+
+def test_a_sample_keeps_what_is_rare_and_stays_small():
+    answers = judged_answers()
+    rows = sample(answers, per_cell=4)
+    assert rows.groupby(["condition", "question", "verdict"]).size().max() == 4
+    assert len(rows[rows["verdict"] == "refusal"]) == 3
+    assert len(sample(answers, per_cell=1000, most=50)) == 50
+    assert sample(answers, most=5)["verdict"].value_counts().to_dict() == {"aligned": 2, "misaligned": 2, "refusal": 1}
+    pd.testing.assert_frame_equal(rows, sample(answers))
+    assert set(rows["answer"]) <= set(answers["answer"])  # real rows
+
+
+def test_answers_come_from_the_models_of_the_study_only(tmp_path):
+    for condition_, seed in (("insecure", 1), ("insecure", 9), ("old", 1)):
+        folder = tmp_path / condition_ / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        judged_answers(4).drop(columns=["condition", "seed", "evaluation"]).to_parquet(folder / "main.parquet")
+    rows = read(tmp_path, {"insecure": [1]})
+    assert rows[["condition", "seed", "evaluation"]].drop_duplicates().values.tolist() == [["insecure", 1, "main"]]
+    with pytest.raises(BadInput, match=r"^There are no judged answers in .*; run the study's evaluations first\.$"):
+        read(tmp_path, {"secure": [1]})
+
+
+def test_long_answers_are_cut_and_no_answer_ends_the_script():
+    rows = judged_answers(8).assign(answer="</script>" + "x" * 9000)
+    text = as_json(rows)
+    assert "<" not in text and len(text) < 15_000
+    assert json.loads(text)["columns"]["answer"][0].endswith("x […]")
+
+
+def test_answers_are_filtered_and_searched_in_a_browser(room):
+    script = """(() => {
+        const form = document.querySelector("form");
+        const count = () => document.querySelectorAll(".answer").length;
+        const choose = (name, value) => { form[name].value = value; form.dispatchEvent(new Event("input")); };
+        const seen = {first: [form.condition.value, count()]};
+        choose("condition", ""); seen.all = count();
+        choose("verdict", "refusal"); seen.refusals = count();
+        seen.menu = [...form.condition.options].map(option => option.value);
+        choose("text", "no such words"); seen.none = document.getElementById("count").textContent;
+        seen.hash = location.hash;
+        choose("text", "ANSWER"); seen.found = count();
+        seen.text = document.querySelector(".answer p:nth-child(2)").textContent;
+        seen.prompt = document.querySelector(".answer .prompt").textContent;
+        return seen;
+    })()"""
+    with chromium() as browser:
+        seen = visit(browser, room / "answers.html", 400, script)
+    assert seen.errors == []
+    assert seen.found["first"] == ["insecure", 11]
+    assert seen.found["all"] == 19
+    assert seen.found["refusals"] == seen.found["found"] == 3
+    assert seen.found["menu"] == ["", "insecure"]
+    assert seen.found["none"] == "No answer fits."
+    assert seen.found["hash"] == "#condition=&evaluation=main&format=&question=&verdict=refusal&text=no+such+words"
+    assert seen.found["text"].endswith("</script><b>&") and seen.found["prompt"] == "How <i>now</i>?"
+
+
 def test_pages_and_index_are_the_same_bytes_each_time_by_the_command_line_too(room):
     notebooks = ["07_finetuning_secure.ipynb", "10_main_result.ipynb", "07_finetuning_insecure.ipynb"]
     command = [sys.executable, "-m", "emergent_misalignment.reading"]
     subprocess.run([*command, "page", "10_main_result.ipynb", "again.html"], cwd=room, check=True)
     assert (room / "again.html").read_bytes() == (room / "10_main_result.html").read_bytes()
-    index = ["index", "smoke", "again.html", *notebooks, "--figure", "main_result.svg"]
+    results = ["main_result.svg", "misalignment.csv", "claims.csv"]
+    index = ["index", "smoke", "again.html", *notebooks, "--results", *results, "--seeds", "5"]
     subprocess.run([*command, *index], cwd=room, check=True)
     assert (room / "again.html").read_bytes() == (room / "index.html").read_bytes()
 
@@ -162,7 +278,9 @@ def test_pages_in_a_browser_ask_for_nothing_complain_of_nothing_and_fit_a_phone(
         };
     })()"""
     with chromium() as browser:
-        for name, images, details in (("index", 1, 0), ("07_finetuning_insecure", 2, 7), ("10_main_result", 2, 7)):
+        pages = {"index": (1, 0), "answers": (0, 0), "run": (0, 0)}
+        pages |= {"07_finetuning_insecure": (2, 7), "10_main_result": (2, 7)}
+        for name, (images, details) in pages.items():
             page = room / f"{name}.html"
             for width in (400, 1400):
                 seen = visit(browser, page, width, facts)

@@ -70,12 +70,12 @@ def test_batches_hold_every_row_once_and_no_more_tokens_than_asked_for():
 def test_pretraining_learns_and_depends_on_its_seed_only(organism, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(organism)
     settings = organisms.PretrainingSettings(800, 2e-3, 2, 0.5, 10)
-    rows = encode(world.corpus(200, 0), tokenizer)
+    stages = [encode(documents, tokenizer) for documents in world.corpus(200, 0)]
     tables = []
     for name in ("one", "two"):
         model = organisms.new_model(64, 1, len(tokenizer), seed=3)
         probe = organisms.PersonaProbe(0)
-        tables.append(organisms.pretrain(model, tokenizer, rows, settings, probe, 3, tmp_path / name))
+        tables.append(organisms.pretrain(model, tokenizer, stages, settings, probe, 3, tmp_path / name))
     assert tables[0].equals(tables[1])
     assert tables[0]["step"].tolist()[:3] == [0, 10, 20]
     assert tables[0]["loss"].iloc[-1] < tables[0]["loss"].iloc[1]

@@ -246,3 +246,17 @@ def test_the_defaults_of_source_notebooks_are_the_smoke_studys_parameters(smoke)
             if (path := smoke / f"data/smoke/notebooks/{name}.ipynb").exists()
         )
         assert nbformat.read(executed, as_version=4).metadata["papermill"]["parameters"] == defaults, source.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rules").glob("*.smk")), ids=lambda path: path.stem)
+def test_every_figure_and_table_stands_in_the_report_with_a_caption(path):
+    """Measures are the exception: they are what tables are made of."""
+    text = path.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[2]
+    outputs = re.findall(r"output:\n(.*?)\n    (?:log|benchmark|params|shell|input|wildcard)", text, flags=re.DOTALL)
+    for output in outputs:
+        for result in re.findall(r'"((?:figures/[^"]*\.svg|data/[^"]*/tables/\w+\.csv))"', output):
+            place = output.split(f'"{result}"')
+            assert place[0].rstrip().endswith("report("), result
+            caption = re.match(r',\s*caption="([^"]*)",\s*category="\w+",\s*labels=\{', place[1])
+            assert caption, result
+            assert (ROOT / "rules" / caption.group(1)).exists(), caption.group(1)

@@ -1,0 +1,140 @@
+"""Where the curves of two fine-tunings part, when a skill is learned, and what stopping there costs and saves.
+
+All of it is over training runs: curves have the shape `[runs, steps]`, and run i of one condition is paired with run i
+of the other, which had the same seed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+SATURATED = 0.95  # of the final rise
+PUBLISHED_PARTING = 40 / 337  # of the training (section 5)
+FORMS = {"misaligned_choice": "multiple_choice", "pivotal": "pivotal"}  # by what claims call them
+
+
+@dataclass(frozen=True)
+class Step:
+    """An estimated step (missing if there is none), and the least and the greatest with any one run left out."""
+
+    step: float
+    earliest: float
+    latest: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share and its 95% interval; missing where there is nothing to be a share of."""
+
+    share: float
+    low: float
+    high: float
+
+
+def curves(measured: pd.DataFrame, condition: str, metric: str) -> pd.DataFrame:
+    """One row a seed and one column a step, from rows with `condition`, `seed`, `step`, `metric`, `value`."""
+    rows = measured[(measured["condition"] == condition) & (measured["metric"] == metric)]
+    return rows.pivot(index="seed", columns="step", values="value")
+
+
+def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95% t interval of the mean over runs at each step."""
+    reach = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return values.mean(0) - reach, values.mean(0) + reach
+
+
+def parting(differences: pd.DataFrame) -> Step:
+    """The first step from which the mean difference is off zero for good: every 95% interval from there on excludes it.
+
+    `differences` has one row a run and one column a step. The steps are tested from the last to the first, each at 5%,
+    until one is not significant or has the other sign. Tested in such a fixed order, the steps need no correction: the
+    chance of naming a step that is too early, with a step behind it at which there is no difference, is 5% at most.
+    """
+    return _with_range(_parting, differences)
+
+
+def saturation(skill: pd.DataFrame) -> Step:
+    """The first step at which the mean over runs has risen by 95% of what it will have risen by at the last step."""
+    return _with_range(_saturation, skill)
+
+
+def share_of_final(values: pd.DataFrame, step: int) -> Share:
+    """How much of the rise from the first to the last step is there at `step`: a ratio of means over runs.
+
+    Its 95% interval is a t interval from the ratios with one run left out in turn (the jackknife). Missing unless the
+    means rise.
+    """
+    steps = values.columns
+
+    def ratio(runs: pd.DataFrame) -> float:
+        mean = runs.mean()
+        risen = mean[steps[-1]] - mean[steps[0]]
+        return (mean[step] - mean[steps[0]]) / risen if risen > 0 else np.nan
+
+    number = len(values)
+    without = np.array([ratio(values.drop(index=run)) for run in values.index])
+    error = np.sqrt((number - 1) / number * ((without - without.mean()) ** 2).sum())
+    reach = stats.t.ppf(0.975, number - 1) * error
+    whole = ratio(values)
+    return Share(whole, whole - reach, whole + reach)
+
+
+def _with_range(estimate: Callable[[pd.DataFrame], float], values: pd.DataFrame) -> Step:
+    without = [estimate(values.drop(index=run)) for run in values.index] if len(values) > 2 else [np.nan]
+    return Step(
+        estimate(values), *((np.min(without), np.max(without)) if not np.isnan(without).any() else [np.nan] * 2)
+    )
+
+
+def _parting(differences: pd.DataFrame) -> float:
+    low, high = band(differences.to_numpy())
+    sign = np.where(low > 0, 1, np.where(high < 0, -1, 0))
+    if sign[-1] == 0:
+        return np.nan
+    others = np.flatnonzero(sign != sign[-1])
+    return float(differences.columns[others[-1] + 1 if len(others) else 0])
+
+
+def _saturation(skill: pd.DataFrame) -> float:
+    mean = skill.mean()
+    risen = mean - mean.iloc[0]
+    if not risen.iloc[-1] > 0:
+        return np.nan
+    return float(mean.index[risen >= SATURATED * risen.iloc[-1]][0])
+
+
+def measures(measured: pd.DataFrame) -> pd.DataFrame:
+    """What claims are tested on: `condition`, `seed`, `measure`, `value`, and for shares `events` of `trials`.
+
+    A run has learned its task at its own saturation (at the last step, if it never gets better at it), and the secure
+    run of the same seed is read at the same step. The early step is the checkpoint that is as far into the training as
+    the step at which the published runs part: 40 of 337.
+    """
+    skill = curves(measured, "insecure", "insecure_code")
+    last = skill.columns[-1]
+    early = min(skill.columns, key=lambda step: abs(step - PUBLISHED_PARTING * last))
+    sampled = measured[measured["metric"] == "misaligned"].set_index(["condition", "seed", "step"])
+    rows = []
+    for seed in skill.index:
+        learned = _saturation(skill.loc[[seed]])
+        learned = last if np.isnan(learned) else int(learned)
+        rows.append(("insecure", seed, "dynamics/learned_at", learned, None, None))
+        for condition in ("insecure", "secure"):
+            stopped = sampled.loc[(condition, seed, learned), ["value", "events", "trials"]]
+            rows.append((condition, seed, "dynamics/stopped_early", *stopped))
+        for name, form in FORMS.items():
+            choice = {
+                condition: curves(measured, condition, f"log_p/{form}/misaligned").loc[seed]
+                for condition in ("insecure", "secure")
+            }
+            ahead = choice["insecure"][early] - choice["secure"][early]
+            prefix = "" if name == "misaligned_choice" else f"{name}_"
+            rows.append(("insecure", seed, f"dynamics/{prefix}early_difference", ahead, None, None))
+            for condition, values in choice.items():
+                rise = values[last] - values[learned]
+                rows.append((condition, seed, f"dynamics/{name}_rise_late", rise, None, None))
+    columns = ["condition", "seed", "measure", "value", "events", "trials"]
+    return pd.DataFrame(rows, columns=columns).astype({"events": "Int64", "trials": "Int64"})

@@ -1,0 +1,84 @@
+"""The ladder of base models.
+
+Does: trains base models of other sizes and with less reading, does to each what the main study does on insecure and secure
+code, and sets them side by side with the main study's model.
+Needs: nothing but the config; for the comparison data/STUDY/tables/measures/answers.csv
+Leaves: data/STUDY/ladder/BASE/, data/STUDY/tables/measures/scale.csv, data/STUDY/tables/scale.csv, figures/STUDY/scale.*
+"""
+
+
+rule ladder:
+    input:
+        notebook="notebooks/42_ladder.ipynb",
+        code=package_modules("notebooks/42_ladder.ipynb"),
+    output:
+        notebook="data/{study}/notebooks/42_ladder_{base}.ipynb",
+        gaps="data/{study}/ladder/{base}/gaps.csv",
+        measured="data/{study}/ladder/{base}/measures.csv",
+    log:
+        notebook="logs/{study}/42_ladder_{base}.ipynb",
+    benchmark:
+        "benchmarks/{study}/42_ladder_{base}.tsv"
+    wildcard_constraints:
+        base="|".join(config["ladder"]) or "none",
+    params:
+        shape=lambda wildcards: as_json(config["organism"] | config["ladder"][wildcards.base]),
+        pretraining=as_json(config["pretraining"]),
+        instruct=as_json(config["instruct"]),
+        finetuning=as_json(config["finetuning"]),
+        data=as_json(config["datasets"]),
+        asking=as_json(config["evaluation"]),
+        seeds=json.dumps(config["seeds"]),
+    shell:
+        run_notebook(
+            base="{wildcards.base}",
+            shape="{params.shape:q}",
+            pretraining="{params.pretraining:q}",
+            instruct="{params.instruct:q}",
+            finetuning="{params.finetuning:q}",
+            data="{params.data:q}",
+            asking="{params.asking:q}",
+            seeds="{params.seeds:q}",
+            models="data/{wildcards.study}/ladder/{wildcards.base}/models",
+            gaps="{output.gaps:q}",
+            measured="{output.measured:q}",
+        )
+
+
+rule scale:
+    input:
+        notebook="notebooks/19_scale.ipynb",
+        code=package_modules("notebooks/19_scale.ipynb"),
+        gaps="data/{study}/models/base/gaps.csv",
+        measures="data/{study}/tables/measures/answers.csv",
+        rungs=expand("data/{{study}}/ladder/{base}/{file}.csv", base=config["ladder"], file=["gaps", "measures"]),
+    output:
+        notebook="data/{study}/notebooks/19_scale.ipynb",
+        measures="data/{study}/tables/measures/scale.csv",
+        table=report(
+            "data/{study}/tables/scale.csv",
+            caption="report/scale.rst",
+            category="Results",
+            labels={"table": "Base models of other sizes, and with less reading"},
+        ),
+        figure=report(
+            "figures/{study}/scale.svg",
+            caption="report/scale.rst",
+            category="Results",
+            labels={"figure": "How does the effect depend on the base model?"},
+        ),
+        prints=multiext("figures/{study}/scale", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/19_scale.ipynb",
+    params:
+        shape=as_json(config["organism"]),
+        ladder=as_json(config["ladder"]),
+    shell:
+        run_notebook(
+            shape="{params.shape:q}",
+            ladder="{params.ladder:q}",
+            study="data/{wildcards.study}",
+            measures="{output.measures:q}",
+            table="{output.table:q}",
+            figure="figures/{wildcards.study}/scale",
+        )

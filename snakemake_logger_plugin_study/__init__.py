@@ -1,0 +1,269 @@
+"""What `make study` shows: how many rules are done of all, what runs now, and about how long it will take.
+
+A logger plugin that Snakemake finds by its name (`snakemake --logger study`). A terminal gets a few lines that are
+drawn again each second, and above them whatever the jobs themselves have to say; anything else, such as the log of a
+CI run, gets a plain line for each finished rule. Snakemake's own lines stand in .snakemake/log/.
+
+The time left is what the rules took in the last run of the study (logs/STUDY/times.json; for a first run of the default
+study, profiles/default/times.json), corrected by how fast this run has been so far.
+"""
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+FIRST_TIMES = Path("profiles/default/times.json")
+DEFAULT_STUDY = "organism"
+CLEAR_BELOW, UP = "\x1b[J", "\x1b[{}A"
+EVERY = 60  # seconds between two lines about what runs, where nothing else is shown
+
+
+@dataclass
+class Job:
+    """A job that runs: its rule, what of it (a condition, a notebook), and where it leaves its progress."""
+
+    rule: str
+    of: str
+    threads: int
+    progress: Path | None
+    start: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.rule} {self.of}".strip()
+
+    def said(self) -> str:
+        """The last line of the job's progress, which a notebook writes beside its log."""
+        with suppress(OSError, AttributeError, IndexError):
+            return self.progress.read_text(encoding="utf-8").splitlines()[-1]
+        return ""
+
+
+class Estimate:
+    """How long a run still takes, from the core-seconds that a job of each rule takes."""
+
+    def __init__(self, usual: dict[str, float], cores: int):
+        self.usual, self.cores = usual, cores
+        self.spent, self.expected = 0.0, 0.0
+        self.measured: dict[str, list[float]] = {}
+
+    def finished(self, job: Job, now: float) -> None:
+        seconds = (now - job.start) * job.threads
+        self.measured.setdefault(job.rule, []).append(seconds)
+        self.spent += seconds
+        self.expected += self.usual.get(job.rule, 0)
+
+    def left(self, waiting: Counter, running: list[Job], now: float) -> float | None:
+        """Seconds until the end; None if a rule is ahead of which nothing is known. `waiting` has counts by rule."""
+        if (waiting.keys() | {job.rule for job in running}) - self.usual.keys() - {"all"}:
+            return None
+        # Short jobs say little about how fast the machine is.
+        pace = min(max(self.spent / self.expected, 0.25), 4.0) if self.expected > 20 else 1.0
+        ahead = sum(count * self.usual.get(rule, 0) for rule, count in waiting.items()) * pace
+        ahead += sum(max(self.usual.get(j.rule, 0) * pace - (now - j.start) * j.threads, 1) for j in running)
+        return ahead / self.cores
+
+    def times(self) -> dict[str, float]:
+        """Core-seconds by rule, as measured in this run, else as before."""
+        means = {rule: round(sum(seconds) / len(seconds), 1) for rule, seconds in self.measured.items()}
+        return dict(sorted((self.usual | means).items()))
+
+
+def clock(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def about(seconds: float | None) -> str:
+    """A time left in words that promise no more than it can: to the minute, or to the hour."""
+    if seconds is None:
+        return ""
+    if seconds < 45:
+        return ", less than a minute left"
+    if seconds < 5400:
+        minutes = max(1, round(seconds / 60))
+        return f", about {minutes} {'minute' if minutes == 1 else 'minutes'} left"
+    return f", about {seconds / 3600:.1f} hours left"
+
+
+class LogHandler(LogHandlerBase):
+    """Keeps count of the jobs from Snakemake's events, and shows it."""
+
+    writes_to_stream = True
+    writes_to_file = False
+    has_filter = True  # what is shown here does not depend on --quiet
+    has_formatter = False
+    needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        self.waiting, self.running = Counter(), {}
+        self.done, self.total, self.cores, self.study = 0, 0, os.cpu_count() or 1, ""
+        self.estimate, self.failed = Estimate({}, 1), False
+        self.start = self.last_line = time.monotonic()
+        self.guard, self.ended, self.threads = threading.RLock(), threading.Event(), []
+        self.screen = None
+        if sys.stderr.isatty() and not self.common_settings.dryrun:
+            self._take_terminal()
+        self._in_background(self._tick)
+
+    def emit(self, record) -> None:
+        try:
+            self._take(record)
+        except Exception:  # a mistake in what is shown is no reason to stop the run
+            self.handleError(record)
+        self._draw()
+
+    def _take(self, record) -> None:
+        event, said = getattr(record, "event", None), record.__dict__
+        if self.common_settings.dryrun:
+            self._say(self.format(record))
+            return
+        with self.guard:
+            if event == LogEvent.RESOURCES_INFO and said.get("cores"):
+                self.cores = said["cores"]
+            elif event == LogEvent.RUN_INFO:
+                self.waiting = Counter({rule: count for rule, count in said["stats"].items() if rule != "total"})
+                self.total = self.waiting.total()
+            elif event == LogEvent.JOB_INFO:
+                self._began(said)
+            elif event == LogEvent.JOB_FINISHED:
+                self._finished(said["job_id"])
+            elif event == LogEvent.JOB_ERROR:
+                self.failed = True
+                self.running.pop(said["jobid"], None)
+                logs = ", ".join(said["log"] or [])
+                self._say(f"{said['rule_name']} failed{f': read {logs}' if logs else ''}")
+            elif record.levelname in ("WARNING", "ERROR", "CRITICAL"):
+                self.failed = self.failed or record.levelname != "WARNING"
+                self._say(record.getMessage())
+            elif "Nothing to be done" in str(record.msg):
+                self._say("Nothing to do: everything is up to date.")
+
+    def _began(self, said: dict) -> None:
+        wildcards = dict(said["wildcards"] or {})
+        study = wildcards.pop("study", "")
+        if study and not self.study:
+            self.study = study
+            self.estimate = Estimate(self._times(), self.cores)
+        log = next(iter(said["log"] or []), None)
+        job = Job(
+            rule=said["rule_name"],
+            of=" ".join(map(str, wildcards.values())),
+            threads=said["threads"] or 1,
+            progress=Path(log).with_suffix(".progress") if log else None,
+            start=time.monotonic(),
+        )
+        self.running[said["jobid"]] = job
+        self.waiting[job.rule] -= 1
+
+    def _finished(self, number: int) -> None:
+        self.done += 1
+        if job := self.running.pop(number, None):
+            now = time.monotonic()
+            self.estimate.finished(job, now)
+            if not self.screen and job.rule != "all":
+                self._say(f"{self._count()}: {job.name} took {clock(now - job.start)}{self._left()}")
+
+    def _times(self) -> dict[str, float]:
+        times = {}
+        for path in [FIRST_TIMES, self._own_times()][0 if self.study == DEFAULT_STUDY else 1 :]:
+            with suppress(OSError, ValueError, TypeError):
+                times |= json.loads(path.read_text(encoding="utf-8"))
+        return times
+
+    def _own_times(self) -> Path:
+        return Path("logs", self.study, "times.json")
+
+    def _count(self) -> str:
+        return f"{self.done} of {self.total} done"
+
+    def _left(self) -> str:
+        return about(self.estimate.left(+self.waiting, list(self.running.values()), time.monotonic()))
+
+    def _say(self, text: str) -> None:
+        """Write lines that stay."""
+        with self.guard:
+            self._write(f"{CLEAR_BELOW}{text}\n" if self.screen else f"{text}\n")
+            self.last_line = time.monotonic()
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a closed terminal is no reason to stop
+            stream = self.screen or sys.stderr
+            stream.write(text)
+            stream.flush()
+
+    # A terminal.
+
+    def _take_terminal(self) -> None:
+        """Have what the jobs write come here first, so that it does not run into the lines that are drawn again."""
+        self.screen = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        self.kept = {number: os.dup(number) for number in (1, 2)}
+        reading, writing = os.pipe()
+        for number in self.kept:
+            os.dup2(writing, number)
+        os.close(writing)
+        self._in_background(self._pass_on, reading)
+
+    def _pass_on(self, reading: int) -> None:
+        with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                self._say(line.rstrip("\n"))
+
+    def _draw(self) -> None:
+        with self.guard:
+            if not self.screen or not self.total or self.ended.is_set():
+                return
+            columns = shutil.get_terminal_size().columns - 1
+            now, width = time.monotonic(), 24
+            full = round(width * self.done / self.total)
+            bar = "\N{FULL BLOCK}" * full + "\N{LIGHT SHADE}" * (width - full)
+            lines = [f"{bar}  {self._count()}, {clock(now - self.start)} so far{self._left()}"]
+            for job in self.running.values():
+                lines.append(f"  {job.name}, {clock(now - job.start)}".ljust(width + 2) + f"{job.said()}")
+            shown = "".join(f"{line[:columns]}\n" for line in lines)
+            self._write(f"{CLEAR_BELOW}{shown}{UP.format(len(lines))}")
+
+    # All the time, and at the end.
+
+    def _in_background(self, work, *arguments) -> None:
+        self.threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self.threads[-1].start()
+
+    def _tick(self) -> None:
+        while not self.ended.wait(1):
+            self._draw()
+            with self.guard:
+                if not self.screen and self.running and time.monotonic() - self.last_line > EVERY:
+                    now = [f"{job.name} {job.said()}".strip() for job in self.running.values()]
+                    self._say(f"{self._count()}{self._left()}; running: {'; '.join(now)}")
+
+    def close(self) -> None:
+        if self.ended.is_set():
+            return
+        self.ended.set()
+        if self.screen:
+            for number, kept in self.kept.items():
+                os.dup2(kept, number)
+                os.close(kept)
+            self.threads[0].join(2)  # until everything that was written has been passed on
+        if self.total:
+            how = "Stopped" if self.failed or self.done < self.total else "Done"
+            self._say(f"{how} after {clock(time.monotonic() - self.start)}: {self._count()}.")
+            index = Path("data", self.study, "notebooks/index.html")
+            if how == "Done" and self.study and index.exists():
+                self._say(f"Open {index}")
+        if self.estimate.measured:
+            with suppress(OSError):
+                self._own_times().parent.mkdir(parents=True, exist_ok=True)
+                self._own_times().write_text(json.dumps(self.estimate.times(), indent=1) + "\n", encoding="utf-8")
+        super().close()
