@@ -30,6 +30,7 @@ rule all:
 
 if "model" in config:
 
+    include: "rules/real_common.smk"
     include: "rules/real_models.smk"
 
 else:
