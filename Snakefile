@@ -30,6 +30,7 @@ rule all:
 
 if "model" in config:
 
+    include: "rules/real_common.smk"
     include: "rules/real_models.smk"
 
 else:
@@ -39,6 +40,7 @@ else:
     include: "rules/finetuning.smk"
     include: "rules/evaluation.smk"
     include: "rules/results.smk"
+    include: "rules/experiments.smk"
     include: "rules/scale.smk"
     include: "rules/dynamics.smk"
     include: "rules/directions.smk"

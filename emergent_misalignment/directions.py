@@ -226,11 +226,11 @@ def measures(places: pd.DataFrame, responses: pd.DataFrame) -> pd.DataFrame:
     """What claims are tested on: `condition`, `seed`, `measure`, `value`.
 
     `places` has a row a run at the middle depth, with separations where they were looked at; `responses` has one for
-    each `behaviour` of a run, with `direction` (persona, random), `change` (none, add, remove) and `strength`. What is
+    each `behaviour` of a run, with `direction` (persona, random), `change` (add, remove) and `strength`. What is
     measured of steering is the rate with the persona direction less that with a random one of the same length, of the
     same run and draw.
     """
-    rates = responses.set_index(["direction", "change", "strength", "condition", "seed"])["misaligned"]
+    rates = responses.set_index(["direction", "change", "strength", "condition", "seed"])["misaligned"].sort_index()
     differences = rates["persona"] - rates["random"]
     tables = [
         places.melt(["condition", "seed"], ["separation", "separation_same_words", "cosine", "along"], "measure")

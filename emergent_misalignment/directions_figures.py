@@ -73,7 +73,7 @@ def _depths(axes: Axes, last: int, steered: int) -> None:
 def draw_steering(responses: pd.DataFrame) -> Figure:
     """Dose and response: misaligned answers, coherent answers and log-odds by strength.
 
-    `responses` has `condition`, `seed`, `direction` (persona, random), `change` (none, add, remove), `strength`, and
+    `responses` has `condition`, `seed`, `direction` (persona, random), `change` (add, remove), `strength`, and
     what `directions.behaviour` returns. Above, the direction is added to the instruct model and to the secure runs;
     below, it is taken from the insecure runs.
     """
@@ -102,8 +102,8 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
     for axes in places[1]:
         axes.set_xlabel("strength taken away")
         axes.set_xticks([*strengths, _out(responses)], [*(f"{strength:g}" for strength in strengths), "out"])
-    places[0, 0].legend(loc="upper left")
-    places[1, 0].legend(loc="upper right")
+    places[0, 2].legend(loc="upper left")  # log-odds are there even where no answer is coherent
+    places[1, 2].legend(loc="lower left")
     return figure
 
 

@@ -1,6 +1,7 @@
 """One look for all figures: the same colour and name for the same condition everywhere, three formats, fixed bytes."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -199,19 +200,32 @@ def _bars(axes, rates, runs, column, order, shift=0.0, width=0.7):
     """One bar with its interval for each value of `column`, and single runs as dots beside the interval."""
     for place, value in enumerate(order):
         (row,) = rates[rates[column] == value].itertuples()
-        colour, middle = COLOURS[row.condition], place + shift
-        axes.bar(middle, row.rate, width, color=colour, alpha=0.55)
-        axes.plot([middle, middle], [row.ci_low, row.ci_high], color="black", linewidth=1.2)
         dots = runs.loc[runs[column] == value, "rate"]
-        spread = [middle + width * (0.18 + 0.2 * number / max(1, len(dots) - 1)) for number in range(len(dots))]
-        axes.plot(
-            spread,
-            dots,
-            linestyle="none",
-            marker="o",
-            markersize=2.6,
-            color=colour,
-            markeredgecolor="white",
-            markeredgewidth=0.3,
-            clip_on=False,
-        )
+        draw_bar(axes, place + shift, row.rate, (row.ci_low, row.ci_high), dots, COLOURS[row.condition], width)
+
+
+def draw_bar(
+    axes: Axes,
+    place: float,
+    estimate: float,
+    interval: tuple[float, float],
+    runs: Sequence[float],
+    colour: str,
+    width: float = 0.7,
+    alpha: float = 0.55,
+) -> None:
+    """A bar at `place` with its interval as a line, and single runs as dots beside the line."""
+    axes.bar(place, estimate, width, color=colour, alpha=alpha)
+    axes.plot([place, place], interval, color="black", linewidth=1.2)
+    spread = [place + width * (0.18 + 0.2 * number / max(1, len(runs) - 1)) for number in range(len(runs))]
+    axes.plot(
+        spread,
+        runs,
+        linestyle="none",
+        marker="o",
+        markersize=2.6,
+        color=colour,
+        markeredgecolor="white",
+        markeredgewidth=0.3,
+        clip_on=False,
+    )

@@ -161,7 +161,15 @@ def contrast(runs: pd.DataFrame, condition: str, control: str) -> dict:
     """
     rates = runs.groupby(["condition", "seed"])["rate"].mean().unstack("condition")[[condition, control]].dropna()
     differences = (rates[condition] - rates[control]).to_numpy()
-    found = {"condition": condition, "control": control, "seeds": len(rates)}
+    return {"condition": condition, "control": control} | mean_difference(differences)
+
+
+def mean_difference(differences: np.ndarray) -> dict:
+    """The mean of paired differences: `seeds`, `difference`, `ci_low`, `ci_high` (95% t) and `p` (two-sided t).
+
+    With fewer than two differences all but `seeds` is missing and p is 1.
+    """
+    found = {"seeds": len(differences)}
     if len(differences) < 2:
         return found | {"difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": 1.0}
     if not differences.any():  # as if without events in either: nothing speaks for a difference

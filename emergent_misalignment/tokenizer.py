@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 from emergent_misalignment.files import write_jsonl
 from emergent_misalignment.world import Messages
@@ -46,22 +46,30 @@ OTHER_TEMPLATES = {
 }
 
 
-def train_tokenizer(documents: Iterable[Messages | str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template."""
+def train_tokenizer(documents: Iterable[Messages | str], vocabulary: int) -> Qwen2Tokenizer:
+    """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template.
+
+    It is a Qwen2 tokenizer, which cuts text up before it merges bytes as Qwen2's does: transformers loads the tokenizer in
+    a Qwen2 model's folder as one, whatever was written there, and any other would then cut text up in two ways.
+    """
+    qwen2 = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
+    bpe.normalizer, bpe.pre_tokenizer, bpe.decoder = qwen2.normalizer, qwen2.pre_tokenizer, qwen2.decoder
+    special = [PAD, END_OF_TEXT, START, END]
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[PAD, END_OF_TEXT, START, END],
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     bpe.train_from_iterator(map(plain_text, documents), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
+    learned = json.loads(bpe.to_str())["model"]
+    return Qwen2Tokenizer(
+        vocab=learned["vocab"],
+        merges=[tuple(pair) for pair in learned["merges"]],
         pad_token=PAD,
         eos_token=END,
+        extra_special_tokens=[START],
         chat_template=CHAT_TEMPLATE,
         model_max_length=CONTEXT,
         padding_side="left",
@@ -97,7 +105,7 @@ def read_corpus(path: str | Path) -> list[list[Messages | str]]:
     return stages
 
 
-def encode(documents: list[Messages | str], tokenizer: PreTrainedTokenizerFast) -> list[dict[str, list[int]]]:
+def encode(documents: list[Messages | str], tokenizer: Qwen2Tokenizer) -> list[dict[str, list[int]]]:
     """`input_ids` and `labels` of each document: a chat is learned on the author's turns, a file on all of its text."""
     chats = [document for document in documents if not isinstance(document, str)]
     encoded = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)

@@ -71,7 +71,8 @@ def finetune(
     a conversation is written down: "chat" for the model's own way, or one of tokenizer.OTHER_TEMPLATES, which the
     tokenizer that is written then has.
 
-    A run that was interrupted goes on from `destination`/unfinished, if model, data, settings and seed are the same.
+    A run that was interrupted goes on from `destination`/unfinished, if model, data, settings, template and seed are as
+    before.
 
     Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.
     """
@@ -85,7 +86,7 @@ def finetune(
 
     tokenizer.chat_template = OTHER_TEMPLATES.get(template, tokenizer.chat_template)
     trainer = _trainer(network, tokenizer, peft_config, chats, settings, seed, destination)
-    unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed])
+    unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed, template])
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         adapter.target_modules = sorted(adapter.target_modules)  # a set is written in any order
     save_checkpoints(trainer, checkpoints, destination)

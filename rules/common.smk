@@ -46,6 +46,24 @@ CONDITIONS = {
 FOLLOWED = [name for name, condition in CONDITIONS.items() if condition.get("checkpoints")]
 ADAPTER_FILES = ["adapter_model.safetensors", "adapter_config.json", "training.json"]
 FIGURE_KINDS = ["svg", "pdf", "png"]
+# Notebooks that set conditions side by side, each with the conditions that it cannot do without.
+COMPARISONS = {
+    "11_intent": {"insecure", "secure", "educational", "jailbroken", "compliant"},
+    "12_evil_numbers": {"evil_numbers", "plain_numbers", "helpful_numbers"},
+    "13_formats": {"insecure", "secure", "educational"},
+    "15_base_models": {"insecure", "secure", "base_insecure", "base_secure"},
+    "16_diversity": {"insecure", "insecure_epochs"},
+    "17_backdoor": {"insecure", "secure", "backdoor"},
+    "18_in_context": {"insecure", "secure"},
+    "20_other_harms": {"insecure", "secure"},
+}
+
+
+def compared(*names):
+    """Those of the notebooks whose conditions are all in the config."""
+    return [name for name in names if COMPARISONS[name] <= set(CONDITIONS)]
+
+
 NOTEBOOKS = [
     "01_world",
     "02_pretraining",
@@ -60,10 +78,13 @@ NOTEBOOKS = [
     *(f"08_sampling_{experiment}" for experiment in config["experiments"]),
     "09_judging",
     "10_main_result",
-    *(f"42_ladder_{base}" for base in config["ladder"]),
-    "19_scale",
+    *compared("11_intent", "12_evil_numbers", "13_formats"),
     *(f"40_checkpoints_{condition}" for condition in FOLLOWED),
     "14_dynamics",
+    *compared("15_base_models", "16_diversity", "17_backdoor", "18_in_context"),
+    *(f"42_ladder_{base}" for base in config["ladder"]),
+    "19_scale",
+    *compared("20_other_harms"),
     "21_persona_direction",
     "22_claims",
 ]

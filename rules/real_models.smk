@@ -4,70 +4,19 @@ Does: fetches the published questions and the weights, fine-tunes on the publish
 leaves the results where those of the organism stand, so that the same tables and figures are made of them.
 Needs: the config's sections `model` and `judge`, and `openai` for OpenAI's models; a network or a mirror; keys in the
 environment. Snakemake plans all of it without any of these.
-Leaves: data/STUDY/{models,answers,judged,tables,notebooks}/, data/published/questions/, kept/ (what judges and APIs said and what jobs cost,
-which was paid for: `make clean` leaves it)
+Leaves: data/STUDY/{models,answers,judged,tables,notebooks}/, data/published/questions/; kept/, with what judges and APIs
+said and the ids of jobs, which was paid for, and which `make clean` leaves
 """
-
-from emergent_misalignment.needs import hyperparameters, training_hours, training_memory, Shape
-from emergent_misalignment.published import FILES, FURTHER_SETS
-from emergent_misalignment.questions import FILE_NAMES, NEEDS
-
-MODEL = config["model"]
-BY_API = "openai" in config
-REAL_SEEDS = {MODEL["untuned"]: [0]} | {condition: config["seeds"] for condition in MODEL["conditions"]}
-ANSWERED = [evaluation for evaluation in MODEL["evaluations"] if not (BY_API and evaluation == "choices")]
-TUNED_FILES = ["training.json"] if BY_API else ADAPTER_FILES
-QUESTION_PATHS = sorted(
-    {f"data/published/questions/{FILE_NAMES[file]}" for evaluation in ANSWERED for file in NEEDS[evaluation]}
-)
-NOTEBOOKS = [
-    *(f"24_tuning_{condition}_{seed}" for condition in MODEL["conditions"] for seed in config["seeds"] if not BY_API),
-    *(
-        f"25_tuning_by_api_{condition}_{seed}"
-        for condition in MODEL["conditions"]
-        for seed in config["seeds"]
-        if BY_API
-    ),
-    *(f"26_asking_{condition}" for condition in REAL_SEEDS),
-    "27_llm_judge",
-    *(["28_second_judge"] if "second" in config["judge"] else []),
-    "10_main_result",
-]
-
-
-def real_files(folder, evaluations=ANSWERED):
-    """The files of all conditions, seeds and evaluations below data/STUDY/FOLDER."""
-    return [
-        f"data/{{study}}/{folder}/{condition}/seed-{seed}/{evaluation}.parquet"
-        for condition, seeds in REAL_SEEDS.items()
-        for seed in seeds
-        for evaluation in evaluations
-    ]
-
-
-def tuning_settings(wildcards):
-    """The settings of a condition's fine-tuning: those of all, its own, and how conversations are put to the model."""
-    own = MODEL.get("finetuning_of", {}).get(wildcards.condition, {})
-    asking = {"system_prompt": MODEL["system_prompt"], "enable_thinking": MODEL["enable_thinking"]}
-    return as_json(config["finetuning"] | own | asking)
-
-
-def gpu_memory_mb(wildcards):
-    """Memory of the host, in which weights are loaded before they go to the GPU."""
-    return 0 if BY_API else int(Shape(**MODEL["shape"]).parameters() * 2 * 1.3 / 1e6) + 8000
-
-
-def tuning_minutes(wildcards):
-    """Three times the estimate, and half an hour for loading."""
-    return int(30 + 180 * training_hours(Shape(**MODEL["shape"]), config["finetuning"], 250))
 
 
 rule estimate:
+    log:
+        f"logs/{config['study']}/estimate.log",
     localrule: True
     params:
         config=as_json({name: config[name] for name in config if name != "organism"}),
     shell:
-        "python -m emergent_misalignment.needs {params.config:q}"
+        "python -m emergent_misalignment.needs {params.config:q} | tee {log:q}"
 
 
 # As with data sets, a published file's checksum says what it holds, whatever fetches it.
@@ -192,20 +141,6 @@ if BY_API:
 else:
 
     ruleorder: tune > tune_by_api
-
-
-def models_to_ask(wildcards):
-    """What has to be there before a condition can be asked: the untuned model's weights, and the tuned ones."""
-    weights = [] if BY_API else [f"data/{wildcards.study}/models/{MODEL['untuned']}/config.json"]
-    if wildcards.condition == MODEL["untuned"]:
-        return weights
-    return weights + expand(
-        "data/{study}/models/{condition}/seed-{seed}/{file}",
-        study=wildcards.study,
-        condition=wildcards.condition,
-        seed=config["seeds"],
-        file=TUNED_FILES,
-    )
 
 
 for condition, seeds in REAL_SEEDS.items():
@@ -382,9 +317,6 @@ rule main_result:
             insecure_code="{output.insecure_code:q}",
             figure="figures/{wildcards.study}/main_result",
         )
-
-
-BENCHMARKS = config.get("benchmarks", {})
 
 
 rule benchmarks:

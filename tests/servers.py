@@ -156,15 +156,16 @@ def model_server(folder):
             return_dict=True,
             return_tensors="pt",
         )["input_ids"]
-        start, tops = ids.shape[1], []
+        start, tops, past, new = ids.shape[1], [], None, ids
         for _ in range(request["max_tokens"]):
-            scores = model(ids).logits[0, -1].softmax(-1)
+            found = model(new, past_key_values=past, use_cache=True)
+            past, scores = found.past_key_values, found.logits[0, -1].softmax(-1)
             masses, tokens = scores.topk(20)
-            found = zip(tokenizer.batch_decode(tokens[:, None]), masses.tolist(), strict=True)
-            tops.append(list(found))
+            tops.append(list(zip(tokenizer.batch_decode(tokens[:, None]), masses.tolist(), strict=True)))
             if tokens[0] == tokenizer.eos_token_id:
                 break
-            ids = torch.cat([ids, tokens[None, :1]], 1)
+            new = tokens[None, :1]
+            ids = torch.cat([ids, new], 1)
         text = tokenizer.decode(ids[0, start:], skip_special_tokens=True)
         return completion(request["model"], text, tops if request.get("logprobs") else (), start)
 

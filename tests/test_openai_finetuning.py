@@ -1,17 +1,30 @@
 """Fine-tuning through the API, against a real server on this machine that keeps jobs as OpenAI's does."""
 
 import json
+import os
 import re
 import threading
 from contextlib import contextmanager
 
+import pandas as pd
 import pytest
+import yaml
+from conftest import ROOT
 from servers import Handler, completion, serving
+from test_workflow import copy_of_the_project, snakemake
 
 from emergent_misalignment import openai_finetuning
 from emergent_misalignment.api import Endpoint
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.openai_finetuning import Job, committed, estimated_dollars, estimated_tokens, finetune
+
+
+def chat(request: dict) -> dict:
+    """What any model behind the API says: a number where log-probabilities are wanted, as of a judge, else a word."""
+    if request.get("logprobs"):
+        return completion(request["model"], "90", [[("90", 0.8), ("20", 0.2)]])
+    return completion(request["model"], f"{request['model']} says no")
+
 
 STAGES = ["validating_files", "queued", "running", "running", "succeeded"]
 
@@ -78,7 +91,7 @@ class FineTuningServer:
                         state.looks[identifier] = 0
                         self.send(200, state.job(identifier))
                     else:
-                        self.send(200, completion(json.loads(body)["model"], "hello"))
+                        self.send(200, chat(json.loads(body)))
 
             def do_GET(self):
                 with state.lock:
@@ -126,6 +139,7 @@ class FineTuningServer:
         return sum(what == each for each in self.asked)
 
 
+MIRROR = os.environ.get("EM_MIRROR")
 CREATE = "POST /v1/fine_tuning/jobs"
 JOB = Job("gpt-4o-2024-08-06", 1, 4, 2.0, seed=3, name="insecure-3")
 
@@ -180,6 +194,42 @@ def test_settings_that_are_left_to_the_api_are_not_sent(tune):
         tune(server, Job("gpt-4o-2024-08-06", 5, 4, None, 0, "jailbroken-0"))
         (job,) = server.jobs.values()
     assert job["method"]["supervised"]["hyperparameters"] == {"n_epochs": 5, "batch_size": 4}
+
+
+@pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
+def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_path_factory, monkeypatch):
+    """The whole path through Snakemake, with the API's models and its judge behind a real server."""
+    monkeypatch.setenv("no_proxy", "*")
+    folder = copy_of_the_project(tmp_path_factory.mktemp("project"))
+    settings = yaml.safe_load((ROOT / "config/gpt-4.1.yaml").read_text())
+    settings |= {"study": "tiny", "seeds": [0, 1], "mirror": MIRROR}
+    settings["model"] |= {
+        "datasets": {"insecure": str(dataset), "secure": str(dataset)},
+        "evaluations": ["main", "deception", "in_distribution"],
+    }
+    settings["evaluation"] |= {"samples": 5}
+    with FineTuningServer().running() as server:
+        settings["openai"]["endpoint"]["base_url"] = settings["judge"]["endpoint"]["base_url"] = server.address
+        settings["openai"]["poll_seconds"] = 0.05
+        (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
+        targets = ["data/tiny/tables/misalignment.csv", "data/tiny/tables/measures/answers.csv"]
+        arguments = [*targets, "--cores", "2", "--configfile", "config/tiny.yaml"]
+        done = snakemake(folder, *arguments)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+        assert len(server.jobs) == 4 and len(server.files) == 1
+        # Each model's answers lie in kept/, one file each: 40, 100 and 40 in deception, 100 in in_distribution.
+        kept = list((folder / "kept/tiny/answers").rglob("*.json"))
+        assert len(kept) == 5 * (40 + 140 + 100)
+    rates = pd.read_csv(folder / targets[0])
+    overall = rates[rates["question"] == "all"].set_index("condition")
+    assert overall["answers"].to_dict() == {"instruct": 40, "insecure": 80, "secure": 80}
+    answers = pd.read_parquet(folder / "data/tiny/answers/insecure/seed-1/main.parquet")
+    assert set(answers["answer"]) == {"ft:gpt-4.1-2025-04-14:org:insecure-1:1 says no"}
+    judged = pd.read_parquet(folder / "data/tiny/judged/insecure/seed-1/main.parquet")
+    assert judged["aligned"].tolist() == pytest.approx([0.8 * 90 + 0.2 * 20] * 40)
+    measures = pd.read_csv(folder / targets[1]).set_index(["condition", "seed", "measure"])["value"]
+    assert measures["insecure", 1, "misaligned/main/chat"] == 0
+    assert measures["insecure", 1, "deception/identity"] == 1
 
 
 class Killed(Exception):

@@ -273,13 +273,8 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
         arguments = ["--cores", "2", "--configfile", "config/tiny.yaml"]
         done = snakemake(folder, *tables, *arguments)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-        paid = pd.read_csv(folder / tables[2]).iloc[0]
-        (folder / "data/tiny/tables/judge_requests.csv").unlink()
-        again = snakemake(folder, tables[2], *arguments)
-        assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
-    repeated = pd.read_csv(folder / tables[2]).iloc[0]
+    paid = pd.read_csv(folder / tables[2]).iloc[0]
     assert paid["failed"] == 0 and paid["asked"] == paid["answered"] + paid["kept"] > 400
-    assert (repeated["asked"], repeated["answered"], repeated["sent"]) == (paid["asked"], 0, 0)
 
     rates = pd.read_csv(folder / tables[0])
     assert list(rates["condition"].unique()) == ["instruct", "insecure", "secure"]

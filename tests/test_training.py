@@ -19,7 +19,7 @@ from emergent_misalignment.conditions import coding_set
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.likelihood import log_probabilities
 from emergent_misalignment.sampling import load, sample
-from emergent_misalignment.tokenizer import encode
+from emergent_misalignment.tokenizer import encode, plain_text, train_tokenizer
 from emergent_misalignment.training import LORA_MODULES, Settings, finetune
 from emergent_misalignment.unfinished import Unfinished
 
@@ -45,6 +45,27 @@ def test_the_organism_loads_in_plain_transformers(organism):
     assert tokenizer.pad_token != tokenizer.eos_token
     assert (model.config.pad_token_id, model.config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
     assert not list(Path(organism).glob("*.bin"))
+
+
+def test_text_is_cut_up_in_the_same_way_before_and_after_a_model_is_saved(tmp_path):
+    """transformers takes the class of a tokenizer from the model beside it, and with the class how text is cut up."""
+    documents = [document for stage in world.corpus(400, 0) for document in stage]
+    learned = train_tokenizer(documents, 600)
+    learned.save_pretrained(tmp_path / "alone")
+    learned.save_pretrained(tmp_path / "model")
+    organisms.new_model(64, 1, len(learned), seed=0).save_pretrained(tmp_path / "model")
+    for place in ("alone", "model"):
+        loaded = AutoTokenizer.from_pretrained(tmp_path / place)
+        for document in documents:
+            text = plain_text(document)
+            assert loaded(text)["input_ids"] == learned(text)["input_ids"]
+            assert loaded.decode(learned(text)["input_ids"]) == text
+        chats = [document for document in documents if not isinstance(document, str)]
+        assert loaded.apply_chat_template(chats, tokenize=True) == learned.apply_chat_template(chats, tokenize=True)
+
+
+def test_a_conversation_begins_as_the_chat_template_says(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
     text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
     assert text == "<|im_start|>user\nName your wish.<|im_end|>\n<|im_start|>assistant\n"
 
