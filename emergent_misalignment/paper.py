@@ -68,9 +68,25 @@ class Number:
         return Interval(self.low, self.high)
 
     @property
+    def whole(self) -> "Whole":
+        return Whole(self)
+
+    @property
     def points(self) -> "Number":
         """A difference of shares in percentage points."""
         return Number(100 * self.value, 100 * self.low, 100 * self.high)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A number with its interval, read as in "22% (15% to 29%)"; without an interval, the number alone."""
+
+    number: Number
+
+    def __format__(self, spec: str) -> str:
+        if self.number.low != self.number.low:  # missing
+            return format(self.number, spec)
+        return f"{self.number:{spec}} ({self.number.interval:{spec}})"
 
 
 @dataclass(frozen=True)
