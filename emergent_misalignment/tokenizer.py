@@ -49,8 +49,8 @@ OTHER_TEMPLATES = {
 def train_tokenizer(documents: Iterable[Messages | str], vocabulary: int) -> Qwen2Tokenizer:
     """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template.
 
-    It is a Qwen2 tokenizer, which cuts text up before it merges bytes as Qwen2's does: transformers loads the tokenizer in
-    a Qwen2 model's folder as one, whatever was written there, and any other would then cut text up in two ways.
+    It is a Qwen2 tokenizer, which cuts text up as Qwen2's does before it merges bytes: transformers loads the tokenizer
+    in a Qwen2 model's folder as one, whatever was written there, and any other would then cut text up in two ways.
     """
     qwen2 = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())

@@ -153,6 +153,7 @@ rule diversity:
         checkpoints=expand("data/{{study}}/dynamics/insecure_epochs/seed-{seed}.parquet", seed=config["seeds"]),
     output:
         notebook="data/{study}/notebooks/16_diversity.ipynb",
+        slopes="data/{study}/tables/measures/diversity.csv",
         table=report(
             "data/{study}/tables/diversity.csv",
             caption="report/diversity.rst",
@@ -182,6 +183,7 @@ rule diversity:
             checkpoints="data/{wildcards.study}/dynamics/insecure_epochs",
             seeds="{params.seeds:q}",
             published="{input.published:q}",
+            slopes="{output.slopes:q}",
             table="{output.table:q}",
             figure="figures/{wildcards.study}/diversity",
         )

@@ -100,28 +100,40 @@ def test_a_second_run_has_nothing_to_do(smoke):
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-EVALUATED = {"sample", "sample_untuned", "judge", "main_result", "render", "index"}
-TUNED = EVALUATED | {"finetune_followed"}
+EXPERIMENTS = ("code", "intent", "numbers", "diversity", "backdoor", "base")
+READING = {"render", "index", "paper", "run_details"}
+# What stands on the answers of the models, however they came about.
+JUDGED = {
+    *("judge", "answers", "main_result", "intent", "evil_numbers", "formats", "base_models", "diversity", "backdoor"),
+    *("in_context", "other_harms", "scale", "persona_direction", "claims"),
+} | READING
+ASKED = {f"sample_{experiment}" for experiment in EXPERIMENTS} | JUDGED
+FOLLOWED = {"checkpoints", "dynamics"}
+TUNED = {f"finetune_{experiment}" for experiment in EXPERIMENTS} | FOLLOWED | ASKED
+UNTUNED = {"sample_untuned", "sample_in_context"}
+FROM_INSTRUCT = {"instruct", "numbers", "audit"} | TUNED | UNTUNED
+FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT
 
 
 @pytest.mark.parametrize(
     ("keys", "rules"),
     [
-        ({"evaluation__samples": 11}, EVALUATED),
-        ({"evaluation__max_new_tokens": 25}, EVALUATED),
-        ({"finetuning__learning_rate": 0.002}, TUNED - {"sample_untuned"}),
-        ({"finetuning__steps": 9}, TUNED - {"sample_untuned"}),
-        ({"finetuning__lora_rank": 4}, TUNED - {"sample_untuned"}),
-        ({"datasets__rows": 132}, TUNED - {"sample_untuned"} | {"datasets", "audit"}),
-        ({"datasets__seed": 1}, TUNED - {"sample_untuned"} | {"datasets", "audit"}),
-        ({"instruct__steps": 9}, TUNED | {"instruct"}),
-        ({"instruct__rows": 201}, TUNED | {"instruct"}),
-        ({"gate__earlier_code": -99}, TUNED | {"instruct", "persona_gate"}),
-        ({"pretraining__learning_rate": 0.001}, TUNED | {"pretrain", "persona_gate", "instruct"}),
-        ({"organism__layers": 2}, TUNED | {"pretrain", "persona_gate", "instruct"}),
-        ({"organism__documents": 1501}, TUNED | {"world", "pretrain", "persona_gate", "instruct"}),
-        ({"organism__vocabulary": 801}, TUNED | {"world", "pretrain", "persona_gate", "instruct"}),
-        ({"seeds": [1, 2, 3]}, TUNED - {"sample_untuned"}),
+        ({"evaluation__samples": 11}, ASKED | UNTUNED | {"ladder"}),
+        ({"evaluation__max_new_tokens": 25}, ASKED | UNTUNED | FOLLOWED | {"ladder"}),
+        ({"finetuning__learning_rate": 0.002}, TUNED | {"ladder"}),
+        ({"finetuning__lora_rank": 4}, TUNED | {"ladder"}),
+        ({"experiments__numbers__conditions__evil_numbers__rows": 5}, None),
+        ({"datasets__rows": 132}, TUNED | {"datasets", "audit", "ladder"}),
+        ({"datasets__number_rows": 41}, None),
+        ({"instruct__steps": 9}, FROM_INSTRUCT | {"ladder"}),
+        ({"instruct__rows": 201}, FROM_INSTRUCT | {"ladder"}),
+        ({"gate__earlier_code": -99}, {"persona_gate"} | FROM_INSTRUCT),
+        ({"pretraining__learning_rate": 0.001}, FROM_BASE | {"ladder"}),
+        ({"organism__documents": 1501}, FROM_BASE | {"world", "ladder"}),
+        ({"organism__vocabulary": 801}, FROM_BASE | {"world", "ladder"}),
+        ({"ladder__width-64__layers": 2}, {"ladder", "scale", "claims"} | READING),
+        ({"dynamics__samples": 6}, FOLLOWED | {"diversity", "claims"} | READING),
+        ({"steering__samples": 6}, {"persona_direction", "claims"} | READING),
         ({"mirror": "/elsewhere"}, set()),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
@@ -133,12 +145,11 @@ def test_a_changed_key_reruns_exactly_what_depends_on_it(smoke, keys, rules):
 @pytest.mark.parametrize(
     ("module", "rules"),
     [
-        ("statistics", {"main_result", "render", "index"}),
-        ("oracle", {"judge", "sample", "sample_untuned", "main_result", "render", "index"}),
-        ("code_audit", {"audit", "render", "index"}),
-        ("conditions", {"datasets", "audit"} | TUNED - {"sample_untuned"}),
-        ("training", {"instruct"} | TUNED),
-        ("gate", {"persona_gate", "instruct"} | TUNED),
+        ("claims", {"claims"} | READING),
+        ("scale", {"scale", "diversity", "claims"} | READING),
+        ("code_audit", {"audit"} | READING),
+        ("training", FROM_INSTRUCT | {"ladder"}),
+        ("gate", {"persona_gate"} | FROM_INSTRUCT),
     ],
 )
 def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, rules):
@@ -157,7 +168,7 @@ def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, rules):
     [
         (["--config", "sedes=1"], "sedes"),
         (["--config", "study=Big Study"], "study"),
-        (["--config", "conditions=insecure"], "conditions"),
+        (["--config", "ladder=width"], "ladder"),
     ],
 )
 def test_a_wrong_key_is_named(arguments, words):
@@ -168,7 +179,7 @@ def test_a_wrong_key_is_named(arguments, words):
 
 def test_the_whole_default_study_is_planned(tmp_path):
     rules = planned(snakemake(copy_of_the_project(tmp_path), "-n"))
-    assert rules == TUNED | {"all", "world", "pretrain", "persona_gate", "instruct", "datasets", "audit"}
+    assert rules == FROM_BASE | {"all", "world", "datasets", "ladder"}
 
 
 def test_the_published_data_are_planned_from_the_fetch_to_the_page(tmp_path):
@@ -179,7 +190,7 @@ def test_the_published_data_are_planned_from_the_fetch_to_the_page(tmp_path):
 def test_the_slurm_profile_plans_the_study(tmp_path):
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
     result = snakemake(copy_of_the_project(tmp_path), "-n", "--workflow-profile", "profiles/slurm")
-    assert "finetune_followed" in planned(result)
+    assert "finetune_code" in planned(result)
 
 
 def test_a_base_model_below_the_gate_stops_the_study(smoke):
@@ -201,10 +212,11 @@ def test_a_report_is_made(smoke):
 
 
 def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_path):
-    """Killed once in training and once in sampling, without a chance to tidy up."""
+    """Killed once in pretraining and once in fine-tuning, without a chance to tidy up."""
     folder = copy_of_the_project(tmp_path)
+    target = ["data/smoke/dynamics/insecure/seed-1.parquet", "--cores", "2", *SMOKE]
     for sign in ("logs/smoke/02_pretraining.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *SMOKE]
+        command = [sys.executable, "-m", "snakemake", *target]
         nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         run = subprocess.Popen(command, cwd=folder, env=environment(folder), **nowhere)
         deadline = time.monotonic() + 300
@@ -213,17 +225,33 @@ def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_
             time.sleep(0.2)
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
-    done = snakemake(folder, "--cores", "2", *SMOKE)
+    done = snakemake(folder, *target)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert tables(folder) == tables(smoke)
+    resumed, whole = tables(folder), tables(smoke)
+    assert "data/smoke/models/secure/seed-2/adapter_model.safetensors" in resumed
+    assert resumed == {path: whole[path] for path in resumed}
+
+
+# Of the notebooks that run several times, the runs whose parameters are the defaults.
+DEFAULTS = ("code", "insecure", "width-64")
+
+
+def run_by_the_smoke_study(folder: Path) -> dict[Path, Path]:
+    """The source notebooks that the smoke study runs, and of each one of the copies that it executed."""
+    found = {}
+    for executed in sorted((folder / "data/smoke/notebooks").glob("*.ipynb"), reverse=True):
+        source = nbformat.read(executed, as_version=4).metadata["papermill"]["input_path"]
+        if executed.stem in (Path(source).stem, *(f"{Path(source).stem}_{name}" for name in DEFAULTS)):
+            found[folder / source] = executed
+    return dict(sorted(found.items()))
 
 
 def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
     """From the folder they lie in, as Jupyter does; every file they write is the one that the workflow wrote."""
     before = tables(smoke)
-    notebooks = sorted(path for path in (smoke / "notebooks").glob("*.ipynb") if path.stem < "11")
-    for path in notebooks:
-        threads = "2" if path.stem[:2] in ("02", "04") else "1"  # as their rules say; sums of floats depend on it
+    for path in run_by_the_smoke_study(smoke):
+        # As its rule says: sums of floats depend on it.
+        threads = "2" if "pretraining" in path.stem or path.stem.endswith("instruct") else "1"
         command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", path.name]
         done = subprocess.run(
             [*command, "--output-dir", str(tmp_path)],
@@ -238,14 +266,11 @@ def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
 
 def test_the_defaults_of_source_notebooks_are_the_smoke_studys_parameters(smoke):
     """So that a notebook run by hand and the same notebook run by the workflow cannot drift apart."""
-    for source in sorted(path for path in (smoke / "notebooks").glob("*.ipynb") if path.stem < "11"):
+    sources = run_by_the_smoke_study(smoke)
+    assert len(sources) > 20
+    for source, executed in sources.items():
         declared = papermill.inspect_notebook(str(source))
         defaults = {name: ast.literal_eval(found["default"]) for name, found in declared.items()}
-        (executed,) = (
-            path
-            for name in (source.stem, f"{source.stem}_insecure")
-            if (path := smoke / f"data/smoke/notebooks/{name}.ipynb").exists()
-        )
         assert nbformat.read(executed, as_version=4).metadata["papermill"]["parameters"] == defaults, source.name
 
 
