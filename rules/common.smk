@@ -134,3 +134,20 @@ def run_notebook(**parameters):
 def executed_notebooks(wildcards):
     """The study's executed notebooks, in the order of reading."""
     return expand("data/{study}/notebooks/{name}.ipynb", study=wildcards.study, name=NOTEBOOKS)
+
+
+# What the paper and the reading room show of the results.
+RESULT = re.compile(
+    r"figures/[^/]+/\w+\.svg|data/[^/]+/(tables|datasets)/\w+\.csv|.*/base/(gate.json|model.safetensors)"
+)
+
+
+def study_results(wildcards):
+    """The figures and tables of the study: those of the rules that execute its notebooks."""
+    notebooks, results = set(executed_notebooks(wildcards)), []
+    for each in workflow.rules:
+        # Snakemake writes the constraint of a wildcard into the patterns, as in {study,smoke}.
+        outputs = [re.sub(r"\{study\b[^}]*\}", wildcards.study, str(path)) for path in each.output]
+        if notebooks.intersection(outputs):
+            results += [path for path in outputs if RESULT.fullmatch(path)]
+    return results

@@ -10,20 +10,6 @@ DESCRIBED = [
     *("seeds", "experiments", "organism", "gate", "instruct", "datasets", "finetuning", "ladder", "evaluation"),
     *("model", "judge"),
 ]
-RESULT = re.compile(
-    r"figures/[^/]+/\w+\.svg|data/[^/]+/(tables|datasets)/\w+\.csv|.*/base/(gate.json|model.safetensors)"
-)
-
-
-def study_results(wildcards):
-    """The figures and tables of the study: those of the rules that execute its notebooks."""
-    notebooks, results = set(executed_notebooks(wildcards)), []
-    for rule in workflow.rules:
-        # Snakemake writes the constraint of a wildcard into the patterns, as in {study,smoke}.
-        outputs = [re.sub(r"\{study\b[^}]*\}", wildcards.study, str(path)) for path in rule.output]
-        if notebooks.intersection(outputs):
-            results += [path for path in outputs if RESULT.fullmatch(path)]
-    return results
 
 
 rule paper:
