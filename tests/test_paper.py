@@ -153,6 +153,14 @@ def test_a_study_of_a_real_model_says_which(study):
     assert "villain" not in text and "organism" not in text.replace("Model Organisms", "")
 
 
+def test_numbers_are_of_conditions_that_the_default_study_has():
+    """A condition that is renamed would take its sentence out of the paper without a word."""
+    plans = CONFIG["experiments"].values()
+    conditions = {"base", "instruct", "in_context", *(name for plan in plans for name in plan["conditions"])}
+    for name, definition in yaml.safe_load((ROOT / "paper/numbers.yaml").read_text()).items():
+        assert definition.get("row", {}).get("condition", "base") in conditions, name
+
+
 def test_every_figure_has_a_sentence_about_it():
     text = (ROOT / "paper/paper.md").read_text()
     for name in re.findall(r'call figure\("(\w+)"\)', text):
