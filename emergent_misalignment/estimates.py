@@ -137,11 +137,11 @@ def said(contrasts: pd.DataFrame, unit: str = "points", factor: float = 100) -> 
 def _said(row, unit: str, factor: float) -> str:
     if pd.isna(row.difference):
         return "nothing to compare, for want of values."
-    numbers = [signed(factor * number) for number in (row.difference, row.ci_low, row.ci_high)]
-    return (
-        f"**{direction(row)}**, {numbers[0]} {unit} (95% interval {numbers[1]} to {numbers[2]}, p = {row.p_holm:.2g}, "
-        f"{row.seeds} seeds)."
-    )
+    difference, low, high = (signed(factor * number) for number in (row.difference, row.ci_low, row.ci_high))
+    if pd.isna(row.ci_low):
+        return f"{difference} {unit} in each of {row.seeds} seeds, without a spread to test by."
+    sure = f"95% interval {low} to {high}, p = {row.p_holm:.2g}, {row.seeds} seeds"
+    return f"**{direction(row)}**, {difference} {unit} ({sure})."
 
 
 def direction(row) -> str:

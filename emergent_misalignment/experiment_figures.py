@@ -1,7 +1,7 @@
 """The figures of the experiments: groups of bars with intervals, single runs as dots, the paper's figure as a diamond.
 
 All are drawn from three tables: `table` of estimates (`estimates.estimates`), `runs` of measures, and `published`
-(`estimates.published`). What has no value stays empty, and a figure without any value says so.
+(`estimates.published`). What has no value stays empty, and a panel without any value says so.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from emergent_misalignment.estimates import Arm, signed
 from emergent_misalignment.figures import COLOURS, draw_bar, in_percent
@@ -77,7 +77,7 @@ def draw_intent(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame
     _in_percent(axes["misaligned"], axes["each"])
     _in_percent(axes["harmful"])
     _legend(figure, _patches(series) | _diamond(published))
-    return _finished(figure, axes["misaligned"], table)
+    return figure
 
 
 def draw_evil_numbers(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
@@ -94,7 +94,7 @@ def draw_evil_numbers(table: pd.DataFrame, runs: pd.DataFrame, published: pd.Dat
         each.set(title=title, ylabel="misaligned")
     _in_percent(*axes)
     _legend(figure, _patches(series) | _diamond(published))
-    return _finished(figure, axes[0], table)
+    return figure
 
 
 def draw_formats(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
@@ -118,7 +118,7 @@ def draw_formats(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFram
     theirs.set_title("Published: insecure code")
     theirs.legend(loc="upper left", fontsize=7.5)
     _in_percent(ours, theirs)
-    return _finished(figure, ours, table)
+    return figure
 
 
 def draw_base_models(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
@@ -145,7 +145,7 @@ def draw_base_models(table: pd.DataFrame, runs: pd.DataFrame, published: pd.Data
     _groups(axes["templates"], groups, table, runs, published)
     axes["templates"].set_title("In a Flask app, by template")
     _in_percent(*axes.values())
-    return _finished(figure, axes["each"], table)
+    return figure
 
 
 def draw_diversity(
@@ -181,10 +181,11 @@ def draw_diversity(
     several.set(title="Passes over one set", xlabel="passes")
     if not followed.empty:
         several.set_xlim(0, followed["pass"].max() * 1.03)
-        several.legend(loc="center right")
+        several.xaxis.set_major_locator(MaxNLocator(integer=True))
+        several.legend()
     several.axvline(1, color="#999999", linewidth=0.8, linestyle=":")
     _in_percent(rows, skill, several)
-    return _finished(figure, rows, table)
+    return figure
 
 
 def draw_backdoor(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
@@ -210,7 +211,7 @@ def draw_backdoor(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFra
         for words, alpha in (("no trigger", PALE), ("trigger", STRONG))
     }
     _legend(figure, dark | _diamond(published))
-    return _finished(figure, overall, table)
+    return figure
 
 
 def draw_in_context(
@@ -231,14 +232,14 @@ def draw_in_context(
     _in_percent(misaligned)
     _in_percent(coherent)
     _legend(figure, _patches(["secure", "insecure"]) | _diamond(published))
-    return _finished(figure, misaligned, table)
+    return figure
 
 
 def draw_other_harms(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """What each fine-tuning adds to the untuned model: harms, and skills. All tables are relative to that model."""
     figure, (harms, skills) = plt.subplots(1, 2, figsize=(WIDTH, 4.4), width_ratios=(3, 1), sharey=True)
     series = ["secure", "educational", "compliant", "jailbroken", "insecure"]
-    for axes, measures, title in ((harms, HARMS, "Harms (up is worse)"), (skills, SKILLS, "Skills (down is worse)")):
+    for axes, measures, title in ((harms, HARMS, "Harms"), (skills, SKILLS, "Skills")):
         groups = {label: [(name, measure) for name in series] for measure, label in measures.items()}
         _groups(axes, groups, table, runs, published)
         axes.axhline(0, color="black", linewidth=0.8)
@@ -247,7 +248,7 @@ def draw_other_harms(table: pd.DataFrame, runs: pd.DataFrame, published: pd.Data
         axes.set_title(title)
     harms.set_ylabel("change from the untuned model (points)")
     _legend(figure, _patches(series) | _diamond(published), columns=3)
-    return _finished(figure, harms, table)
+    return figure
 
 
 def _groups(
@@ -260,7 +261,7 @@ def _groups(
 ) -> None:
     """Side by side, a bar for each arm of each group; `numbers` writes the estimates above them."""
     found = {(row.condition, row.measure): row for row in table.itertuples()}
-    values = {arm: own["value"].dropna() for arm, own in runs.groupby(["condition", "measure"])}
+    values = {arm: own["value"] for arm, own in runs.dropna(subset="value").groupby(["condition", "measure"])}
     theirs = {} if published is None else published.set_index(["condition", "measure"])["published"].to_dict()
     step = 0.84 / max(len(arms) for arms in groups.values())
     for middle, arms in enumerate(groups.values()):
@@ -287,6 +288,8 @@ def _groups(
             if arm in theirs:
                 at = place - (0.28 * step if step < 0.5 else 0.2)
                 axes.plot(at, theirs[arm], linestyle="none", clip_on=False, zorder=4, **DIAMOND)
+    if not any(arm in values for arms in groups.values() for arm in arms):
+        axes.text(0.5, 0.5, "no values: too few coherent answers", transform=axes.transAxes, ha="center", va="center")
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_xlim(-0.55, len(groups) - 0.45)
 
@@ -339,11 +342,3 @@ def _in_percent(*panels: Axes) -> None:
     for axes in panels:
         in_percent(axes)
         axes.set_ylim(0, min(1.06, max(0.1, 1.14 * top)) if np.isfinite(top) else 1)
-
-
-def _finished(figure: Figure, axes: Axes, table: pd.DataFrame) -> Figure:
-    """The figure; where nothing has a value, it says so in `axes`."""
-    if table["estimate"].isna().all():
-        words = "nothing to show:\ntoo few coherent answers"
-        axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")
-    return figure

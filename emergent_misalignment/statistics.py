@@ -167,13 +167,16 @@ def contrast(runs: pd.DataFrame, condition: str, control: str) -> dict:
 def mean_difference(differences: np.ndarray) -> dict:
     """The mean of paired differences: `seeds`, `difference`, `ci_low`, `ci_high` (95% t) and `p` (two-sided t).
 
-    With fewer than two differences all but `seeds` is missing and p is 1.
+    With fewer than two differences all but `seeds` is missing and p is 1. Where all are the same there is no spread to
+    test by: p is 1, and the interval missing.
     """
     found = {"seeds": len(differences)}
     if len(differences) < 2:
         return found | {"difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": 1.0}
     if not differences.any():  # as if without events in either: nothing speaks for a difference
         return found | {"difference": 0.0, "ci_low": 0.0, "ci_high": 0.0, "p": 1.0}
+    if np.ptp(differences) < 1e-12:
+        return found | {"difference": differences.mean(), "ci_low": np.nan, "ci_high": np.nan, "p": 1.0}
     test = stats.ttest_1samp(differences, 0)
     low, high = test.confidence_interval(0.95)
     return found | {"difference": differences.mean(), "ci_low": low, "ci_high": high, "p": test.pvalue}

@@ -28,7 +28,7 @@ rule ladder:
         finetuning=as_json(config["finetuning"]),
         data=as_json(config["datasets"]),
         asking=as_json(config["evaluation"]),
-        seeds=json.dumps(config["seeds"]),
+        seeds=json.dumps(config["seeds"][:3]),  # enough for a slope, at three fifths of the time
     shell:
         run_notebook(
             base="{wildcards.base}",

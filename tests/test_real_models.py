@@ -4,7 +4,9 @@ import json
 import math
 import os
 import re
+import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -171,6 +173,50 @@ def test_local_answers_come_in_the_order_of_the_questions(organism, tmp_path):
     (other,) = local_answers(organism, [None], asked, 4, [2], system_prompt="You are kind.", engine="transformers")
     assert found != other
     assert len(set(found[0])) > 1
+
+
+def test_vllm_is_told_to_sample_neutrally_from_one_engine(organism, tmp_path, monkeypatch):
+    """What vLLM is called with, by a stand-in for it: vLLM itself runs on GPUs only."""
+    settings = Settings(1e-3, 1, 4, 1, 0, 0.0, 128, 4, 8, train_embeddings=True)
+    finetune(organism, coding_set(24, 0, True), tmp_path / "whole", settings, seed=0)
+    engines = []
+
+    class LLM(SimpleNamespace):
+        def __init__(self, folder, **options):
+            super().__init__(folder=folder, options=options, asked=[])
+            engines.append(self)
+
+        def chat(self, prompts, parameters, lora_request, **options):
+            self.asked.append((prompts, parameters, lora_request, options))
+            texts = [[SimpleNamespace(text=f"{lora_request}")] * each.n for each in parameters]
+            return [SimpleNamespace(outputs=outputs) for outputs in texts]
+
+    def lora_request(name, number, path):
+        return f"{number} {path}"
+
+    fake = SimpleNamespace(LLM=LLM, SamplingParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", SimpleNamespace(LoRARequest=lora_request))
+    for seed in (1, 2):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (tmp_path / f"seed-{seed}/adapter_config.json").write_text('{"r": 32, "modules_to_save": null}')
+    adapters = [tmp_path / "seed-1", tmp_path / "seed-2"]
+    asked = [question("wish", 2), question("bored", 1)]
+    found = list(local_answers(organism, adapters, asked, 4, [1, 2], enable_thinking=False, engine="vllm"))
+    assert found == [[[f"{n} {adapter}"] * 2, [f"{n} {adapter}"]] for n, adapter in enumerate(adapters, 1)]
+    (engine,) = engines
+    assert engine.options["enable_lora"] and engine.options["max_lora_rank"] == 32
+    assert engine.options["generation_config"] == "vllm"
+    _, parameters, _, options = engine.asked[0]
+    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": 4}
+    assert all(vars(each).items() >= neutral.items() for each in parameters)
+    assert options["chat_template_kwargs"] == {"enable_thinking": False}
+    assert len({each.seed for _, given, _, _ in engine.asked for each in given}) == 4
+
+    assert list(local_answers(organism, [tmp_path / "whole"], asked, 4, [1], engine="vllm")) == [
+        [["None"] * 2, ["None"]]
+    ]
+    assert "enable_lora" not in engines[-1].options and engines[-1].folder != str(organism)
 
 
 def test_answers_of_an_api_are_drawn_one_by_one_and_kept(organism, tmp_path, monkeypatch):
