@@ -84,7 +84,7 @@ rule run_details:
 
 
 # What the index shows of the results.
-SHOWN = {"main_result", "misalignment", "claims"}
+SHOWN = {"main_result.svg", "misalignment.csv", "claims.csv"}
 
 
 rule index:
@@ -93,7 +93,7 @@ rule index:
         pages=lambda wildcards: [f"{path.removesuffix('.ipynb')}.html" for path in executed_notebooks(wildcards)],
         others=["data/{study}/notebooks/answers.html", "data/{study}/notebooks/run.html"],
         results=lambda wildcards: [
-            *(path for path in study_results(wildcards) if Path(path).stem in SHOWN),
+            *(path for path in study_results(wildcards) if Path(path).name in SHOWN),
             f"paper/{wildcards.study}/paper.html",
         ],
         code=[
