@@ -156,7 +156,8 @@ def failures(claims: dict[int, Claim]) -> str:
     """The claims that are contradicted, by title, in a Markdown sentence."""
     those = by_verdict(claims).get("contradicted", [])
     if not those:
-        return "Among those measured here, none is contradicted."
+        measured = any(claim.measured for claim in claims.values())
+        return "Among those measured here, none is contradicted." if measured else "None was measured here."
     return f"Contradicted here: {listed([f'{claim.title} (claim {claim.number})' for claim in those], '; ')}."
 
 
