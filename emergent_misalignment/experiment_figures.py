@@ -115,7 +115,7 @@ def draw_formats(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFram
         theirs.plot(values, marker=marker, color="#333333", markerfacecolor="white", linewidth=0.9, label=name)
     theirs.set_xticks(range(3), ["as asked", "JSON", "Python"])
     theirs.set_xlim(-0.3, 2.3)
-    theirs.set_title("Published: insecure code")
+    theirs.set_title("Published")
     theirs.legend(loc="upper left", fontsize=7.5)
     _in_percent(ours, theirs)
     return figure

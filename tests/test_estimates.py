@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -74,6 +74,7 @@ def test_what_was_not_measured_has_a_row_without_an_estimate():
     assert table["interval"].unique() == ["no value"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 200), st.floats(0, 1)), min_size=1, max_size=6))
 def test_shares_have_ordered_intervals_between_zero_and_one(runs):
     rows = [("c", seed, "m", round(n * share) / n, round(n * share), n) for seed, (n, share) in enumerate(runs)]
@@ -82,6 +83,7 @@ def test_shares_have_ordered_intervals_between_zero_and_one(runs):
     assert min(r[3] for r in rows) - 1e-9 <= row.estimate <= max(r[3] for r in rows) + 1e-9
 
 
+@settings(deadline=None)
 @given(st.permutations(range(6)))
 def test_the_order_of_the_runs_does_not_matter(order):
     table = pd.concat([shares("insecure", "m", 20, 30, 25), shares("secure", "m", 1, 2, 0)], ignore_index=True)
