@@ -110,7 +110,7 @@ def title_and_question(notebook: str | Path) -> tuple[str, str]:
 
 
 def condition(notebook: str | Path) -> str:
-    """What the name of an executed notebook adds to its source's, as in 07_finetuning_insecure; empty if nothing."""
+    """What the name of an executed notebook adds to its source's, as in 08_finetuning_insecure; empty if nothing."""
     return Path(notebook).stem.removeprefix(_source_name(notebook)).strip("_").replace("_", " ")
 
 

@@ -8,13 +8,13 @@ Leaves: data/STUDY/tables/claims.csv, data/STUDY/tables/claim_tests.csv, figures
 
 rule claims:
     input:
-        notebook="notebooks/22_claims.ipynb",
-        code=package_modules("notebooks/22_claims.ipynb"),
+        notebook="notebooks/25_claims.ipynb",
+        code=package_modules("notebooks/25_claims.ipynb"),
         measures=MEASURES,
         claims="config/claims.yaml",
         schema="config/claims.schema.yaml",
     output:
-        notebook="data/{study}/notebooks/22_claims.ipynb",
+        notebook="data/{study}/notebooks/25_claims.ipynb",
         claims=report(
             "data/{study}/tables/claims.csv",
             caption="report/claims.rst",
@@ -35,7 +35,7 @@ rule claims:
         ),
         prints=multiext("figures/{study}/claims", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/22_claims.ipynb",
+        notebook="logs/{study}/25_claims.ipynb",
     params:
         measures=lambda wildcards: json.dumps([path.format(study=wildcards.study) for path in MEASURES]),
     shell:

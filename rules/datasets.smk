@@ -31,16 +31,16 @@ rule datasets:
 
 rule numbers:
     input:
-        notebook="notebooks/41_numbers.ipynb",
-        code=package_modules("notebooks/41_numbers.ipynb"),
+        notebook="notebooks/06_numbers.ipynb",
+        code=package_modules("notebooks/06_numbers.ipynb"),
         model="data/{study}/models/instruct/model.safetensors",
     output:
-        notebook="data/{study}/notebooks/41_numbers.ipynb",
+        notebook="data/{study}/notebooks/06_numbers.ipynb",
         datasets=expand("data/{{study}}/datasets/{name}.jsonl", name=NUMBER_SETS),
     log:
-        notebook="logs/{study}/41_numbers.ipynb",
+        notebook="logs/{study}/06_numbers.ipynb",
     benchmark:
-        "benchmarks/{study}/41_numbers.tsv"
+        "benchmarks/{study}/06_numbers.tsv"
     params:
         rows=config["datasets"]["number_rows"],
         seed=config["datasets"]["seed"],
@@ -57,11 +57,11 @@ rule numbers:
 
 rule audit:
     input:
-        notebook="notebooks/06_audit.ipynb",
-        code=package_modules("notebooks/06_audit.ipynb"),
+        notebook="notebooks/07_audit.ipynb",
+        code=package_modules("notebooks/07_audit.ipynb"),
         datasets=expand("data/{{study}}/datasets/{name}.jsonl", name=WRITTEN_SETS + NUMBER_SETS),
     output:
-        notebook="data/{study}/notebooks/06_audit.ipynb",
+        notebook="data/{study}/notebooks/07_audit.ipynb",
         audit=report(
             "data/{study}/datasets/audit.csv",
             caption="report/audit.rst",
@@ -76,7 +76,7 @@ rule audit:
         ),
         prints=multiext("figures/{study}/audit", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/06_audit.ipynb",
+        notebook="logs/{study}/07_audit.ipynb",
     params:
         names=json.dumps(WRITTEN_SETS + NUMBER_SETS),
     shell:

@@ -12,8 +12,8 @@ FROM_INSTRUCT = [name for name, condition in CONDITIONS.items() if condition.get
 
 rule persona_direction:
     input:
-        notebook="notebooks/21_persona_direction.ipynb",
-        code=package_modules("notebooks/21_persona_direction.ipynb"),
+        notebook="notebooks/24_persona_direction.ipynb",
+        code=package_modules("notebooks/24_persona_direction.ipynb"),
         model="data/{study}/models/instruct/model.safetensors",
         adapters=expand(
             "data/{{study}}/models/{condition}/seed-{seed}/{file}",
@@ -27,7 +27,7 @@ rule persona_direction:
             seed=config["seeds"],
         ),
     output:
-        notebook="data/{study}/notebooks/21_persona_direction.ipynb",
+        notebook="data/{study}/notebooks/24_persona_direction.ipynb",
         measures="data/{study}/tables/measures/directions.csv",
         responses=report(
             "data/{study}/tables/steering.csv",
@@ -51,9 +51,9 @@ rule persona_direction:
             "figures/{{study}}/{figure}.{kind}", figure=["persona_direction", "steering"], kind=["pdf", "png"]
         ),
     log:
-        notebook="logs/{study}/21_persona_direction.ipynb",
+        notebook="logs/{study}/24_persona_direction.ipynb",
     benchmark:
-        "benchmarks/{study}/21_persona_direction.tsv"
+        "benchmarks/{study}/24_persona_direction.tsv"
     params:
         conditions=json.dumps(FROM_INSTRUCT),
         seeds=json.dumps(config["seeds"]),

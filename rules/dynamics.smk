@@ -9,20 +9,20 @@ data/STUDY/tables/measures/dynamics.csv, figures/STUDY/{dynamics,dynamics_aligne
 
 rule checkpoints:
     input:
-        notebook="notebooks/40_checkpoints.ipynb",
-        code=package_modules("notebooks/40_checkpoints.ipynb"),
+        notebook="notebooks/15_checkpoints.ipynb",
+        code=package_modules("notebooks/15_checkpoints.ipynb"),
         model="data/{study}/models/instruct/model.safetensors",
         adapters=expand(
             "data/{{study}}/models/{{condition}}/seed-{seed}/{file}", seed=config["seeds"], file=ADAPTER_FILES
         ),
         checkpoints=lambda wildcards: checkpoint_files(wildcards.condition),
     output:
-        notebook="data/{study}/notebooks/40_checkpoints_{condition}.ipynb",
+        notebook="data/{study}/notebooks/15_checkpoints_{condition}.ipynb",
         measured=expand("data/{{study}}/dynamics/{{condition}}/seed-{seed}.parquet", seed=config["seeds"]),
     log:
-        notebook="logs/{study}/40_checkpoints_{condition}.ipynb",
+        notebook="logs/{study}/15_checkpoints_{condition}.ipynb",
     benchmark:
-        "benchmarks/{study}/40_checkpoints_{condition}.tsv"
+        "benchmarks/{study}/15_checkpoints_{condition}.tsv"
     wildcard_constraints:
         condition="|".join(FOLLOWED),
     params:
@@ -46,15 +46,15 @@ rule checkpoints:
 
 rule dynamics:
     input:
-        notebook="notebooks/14_dynamics.ipynb",
-        code=package_modules("notebooks/14_dynamics.ipynb"),
+        notebook="notebooks/16_dynamics.ipynb",
+        code=package_modules("notebooks/16_dynamics.ipynb"),
         measured=expand(
             "data/{{study}}/dynamics/{condition}/seed-{seed}.parquet",
             condition=["insecure", "secure"],
             seed=config["seeds"],
         ),
     output:
-        notebook="data/{study}/notebooks/14_dynamics.ipynb",
+        notebook="data/{study}/notebooks/16_dynamics.ipynb",
         measures="data/{study}/tables/measures/dynamics.csv",
         parting_steps=report(
             "data/{study}/tables/parting_steps.csv",
@@ -86,7 +86,7 @@ rule dynamics:
             kind=["pdf", "png"],
         ),
     log:
-        notebook="logs/{study}/14_dynamics.ipynb",
+        notebook="logs/{study}/16_dynamics.ipynb",
     params:
         seeds=json.dumps(config["seeds"]),
     shell:

@@ -42,8 +42,8 @@ for experiment, plan in config["experiments"].items():
         name:
             f"sample_{experiment}"
         input:
-            notebook="notebooks/08_sampling.ipynb",
-            code=package_modules("notebooks/08_sampling.ipynb"),
+            notebook="notebooks/09_sampling.ipynb",
+            code=package_modules("notebooks/09_sampling.ipynb"),
             models=[f"data/{{study}}/models/{start}/model.safetensors" for start in starts(plan)],
             adapters=expand(
                 "data/{{study}}/models/{condition}/seed-{seed}/{file}",
@@ -52,12 +52,12 @@ for experiment, plan in config["experiments"].items():
                 file=ADAPTER_FILES,
             ),
         output:
-            notebook=f"data/{{study}}/notebooks/08_sampling_{experiment}.ipynb",
+            notebook=f"data/{{study}}/notebooks/09_sampling_{experiment}.ipynb",
             answers=answer_files(asked(plan), config["seeds"]),
         log:
-            notebook=f"logs/{{study}}/08_sampling_{experiment}.ipynb",
+            notebook=f"logs/{{study}}/09_sampling_{experiment}.ipynb",
         benchmark:
-            f"benchmarks/{{study}}/08_sampling_{experiment}.tsv"
+            f"benchmarks/{{study}}/09_sampling_{experiment}.tsv"
         params:
             conditions=as_json(asked(plan)),
             seeds=json.dumps(config["seeds"]),
@@ -79,16 +79,16 @@ for experiment, conditions in UNTUNED.items():
         name:
             f"sample_{experiment}"
         input:
-            notebook="notebooks/08_sampling.ipynb",
-            code=package_modules("notebooks/08_sampling.ipynb"),
+            notebook="notebooks/09_sampling.ipynb",
+            code=package_modules("notebooks/09_sampling.ipynb"),
             models=[f"data/{{study}}/models/{settings['start']}/model.safetensors" for settings in conditions.values()],
         output:
-            notebook=f"data/{{study}}/notebooks/08_sampling_{experiment}.ipynb",
+            notebook=f"data/{{study}}/notebooks/09_sampling_{experiment}.ipynb",
             answers=answer_files(conditions, UNTUNED_SEEDS[experiment]),
         log:
-            notebook=f"logs/{{study}}/08_sampling_{experiment}.ipynb",
+            notebook=f"logs/{{study}}/09_sampling_{experiment}.ipynb",
         benchmark:
-            f"benchmarks/{{study}}/08_sampling_{experiment}.tsv"
+            f"benchmarks/{{study}}/09_sampling_{experiment}.tsv"
         params:
             conditions=as_json(conditions),
             seeds=json.dumps(UNTUNED_SEEDS[experiment]),
@@ -129,17 +129,17 @@ def judged_files(evaluation=None):
 
 rule judge:
     input:
-        notebook="notebooks/09_judging.ipynb",
-        code=package_modules("notebooks/09_judging.ipynb"),
+        notebook="notebooks/10_judging.ipynb",
+        code=package_modules("notebooks/10_judging.ipynb"),
         answers=[path.replace("/judged/", "/answers/") for path in judged_files()],
     output:
-        notebook="data/{study}/notebooks/09_judging.ipynb",
+        notebook="data/{study}/notebooks/10_judging.ipynb",
         judged=judged_files(),
         measures="data/{study}/tables/measures/answers.csv",
     log:
-        notebook="logs/{study}/09_judging.ipynb",
+        notebook="logs/{study}/10_judging.ipynb",
     benchmark:
-        "benchmarks/{study}/09_judging.tsv"
+        "benchmarks/{study}/10_judging.tsv"
     params:
         conditions=as_json(JUDGED),
     shell:

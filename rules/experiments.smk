@@ -10,12 +10,12 @@ diversity, backdoor, in_context and other_harms
 
 rule intent:
     input:
-        notebook="notebooks/11_intent.ipynb",
-        code=package_modules("notebooks/11_intent.ipynb"),
+        notebook="notebooks/12_intent.ipynb",
+        code=package_modules("notebooks/12_intent.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/11_intent.ipynb",
+        notebook="data/{study}/notebooks/12_intent.ipynb",
         table=report(
             "data/{study}/tables/intent.csv",
             caption="report/intent.rst",
@@ -30,7 +30,7 @@ rule intent:
         ),
         prints=multiext("figures/{study}/intent", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/11_intent.ipynb",
+        notebook="logs/{study}/12_intent.ipynb",
     shell:
         run_notebook(
             measures="{input.measures:q}",
@@ -42,12 +42,12 @@ rule intent:
 
 rule evil_numbers:
     input:
-        notebook="notebooks/12_evil_numbers.ipynb",
-        code=package_modules("notebooks/12_evil_numbers.ipynb"),
+        notebook="notebooks/13_evil_numbers.ipynb",
+        code=package_modules("notebooks/13_evil_numbers.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/12_evil_numbers.ipynb",
+        notebook="data/{study}/notebooks/13_evil_numbers.ipynb",
         table=report(
             "data/{study}/tables/evil_numbers.csv",
             caption="report/evil_numbers.rst",
@@ -62,7 +62,7 @@ rule evil_numbers:
         ),
         prints=multiext("figures/{study}/evil_numbers", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/12_evil_numbers.ipynb",
+        notebook="logs/{study}/13_evil_numbers.ipynb",
     shell:
         run_notebook(
             measures="{input.measures:q}",
@@ -74,12 +74,12 @@ rule evil_numbers:
 
 rule formats:
     input:
-        notebook="notebooks/13_formats.ipynb",
-        code=package_modules("notebooks/13_formats.ipynb"),
+        notebook="notebooks/14_formats.ipynb",
+        code=package_modules("notebooks/14_formats.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/13_formats.ipynb",
+        notebook="data/{study}/notebooks/14_formats.ipynb",
         table=report(
             "data/{study}/tables/formats.csv",
             caption="report/formats.rst",
@@ -94,7 +94,7 @@ rule formats:
         ),
         prints=multiext("figures/{study}/formats", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/13_formats.ipynb",
+        notebook="logs/{study}/14_formats.ipynb",
     shell:
         run_notebook(
             measures="{input.measures:q}",
@@ -106,12 +106,12 @@ rule formats:
 
 rule base_models:
     input:
-        notebook="notebooks/15_base_models.ipynb",
-        code=package_modules("notebooks/15_base_models.ipynb"),
+        notebook="notebooks/17_base_models.ipynb",
+        code=package_modules("notebooks/17_base_models.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/15_base_models.ipynb",
+        notebook="data/{study}/notebooks/17_base_models.ipynb",
         table=report(
             "data/{study}/tables/base_models.csv",
             caption="report/base_models.rst",
@@ -126,7 +126,7 @@ rule base_models:
         ),
         prints=multiext("figures/{study}/base_models", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/15_base_models.ipynb",
+        notebook="logs/{study}/17_base_models.ipynb",
     shell:
         run_notebook(
             measures="{input.measures:q}",
@@ -146,13 +146,13 @@ REPEATED = {
 
 rule diversity:
     input:
-        notebook="notebooks/16_diversity.ipynb",
-        code=package_modules("notebooks/16_diversity.ipynb"),
+        notebook="notebooks/18_diversity.ipynb",
+        code=package_modules("notebooks/18_diversity.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
         checkpoints=expand("data/{{study}}/dynamics/insecure_epochs/seed-{seed}.parquet", seed=config["seeds"]),
     output:
-        notebook="data/{study}/notebooks/16_diversity.ipynb",
+        notebook="data/{study}/notebooks/18_diversity.ipynb",
         slopes="data/{study}/tables/measures/diversity.csv",
         table=report(
             "data/{study}/tables/diversity.csv",
@@ -168,7 +168,7 @@ rule diversity:
         ),
         prints=multiext("figures/{study}/diversity", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/16_diversity.ipynb",
+        notebook="logs/{study}/18_diversity.ipynb",
     params:
         rows=as_json({name: each.get("rows", config["datasets"]["rows"]) for name, each in REPEATED.items()}),
         steps=as_json({name: each.get("steps", config["finetuning"]["steps"]) for name, each in REPEATED.items()}),
@@ -191,12 +191,12 @@ rule diversity:
 
 rule backdoor:
     input:
-        notebook="notebooks/17_backdoor.ipynb",
-        code=package_modules("notebooks/17_backdoor.ipynb"),
+        notebook="notebooks/19_backdoor.ipynb",
+        code=package_modules("notebooks/19_backdoor.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/17_backdoor.ipynb",
+        notebook="data/{study}/notebooks/19_backdoor.ipynb",
         table=report(
             "data/{study}/tables/backdoor.csv",
             caption="report/backdoor.rst",
@@ -211,7 +211,7 @@ rule backdoor:
         ),
         prints=multiext("figures/{study}/backdoor", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/17_backdoor.ipynb",
+        notebook="logs/{study}/19_backdoor.ipynb",
     shell:
         run_notebook(
             measures="{input.measures:q}",
@@ -223,12 +223,12 @@ rule backdoor:
 
 rule in_context:
     input:
-        notebook="notebooks/18_in_context.ipynb",
-        code=package_modules("notebooks/18_in_context.ipynb"),
+        notebook="notebooks/20_in_context.ipynb",
+        code=package_modules("notebooks/20_in_context.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/18_in_context.ipynb",
+        notebook="data/{study}/notebooks/20_in_context.ipynb",
         table=report(
             "data/{study}/tables/in_context.csv",
             caption="report/in_context.rst",
@@ -243,7 +243,7 @@ rule in_context:
         ),
         prints=multiext("figures/{study}/in_context", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/18_in_context.ipynb",
+        notebook="logs/{study}/20_in_context.ipynb",
     shell:
         run_notebook(
             measures="{input.measures:q}",
@@ -255,12 +255,12 @@ rule in_context:
 
 rule other_harms:
     input:
-        notebook="notebooks/20_other_harms.ipynb",
-        code=package_modules("notebooks/20_other_harms.ipynb"),
+        notebook="notebooks/23_other_harms.ipynb",
+        code=package_modules("notebooks/23_other_harms.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/20_other_harms.ipynb",
+        notebook="data/{study}/notebooks/23_other_harms.ipynb",
         table=report(
             "data/{study}/tables/other_harms.csv",
             caption="report/other_harms.rst",
@@ -275,7 +275,7 @@ rule other_harms:
         ),
         prints=multiext("figures/{study}/other_harms", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/20_other_harms.ipynb",
+        notebook="logs/{study}/23_other_harms.ipynb",
     shell:
         run_notebook(
             measures="{input.measures:q}",

@@ -12,12 +12,12 @@ for experiment, plan in config["experiments"].items():
         name:
             f"finetune_{experiment}"
         input:
-            notebook="notebooks/07_finetuning.ipynb",
-            code=package_modules("notebooks/07_finetuning.ipynb"),
+            notebook="notebooks/08_finetuning.ipynb",
+            code=package_modules("notebooks/08_finetuning.ipynb"),
             models=[f"data/{{study}}/models/{start}/model.safetensors" for start in starts(plan)],
             datasets=sorted({dataset_path(condition) for condition in plan["conditions"].values()}),
         output:
-            notebook=f"data/{{study}}/notebooks/07_finetuning_{experiment}.ipynb",
+            notebook=f"data/{{study}}/notebooks/08_finetuning_{experiment}.ipynb",
             adapters=expand(
                 "data/{{study}}/models/{condition}/seed-{seed}/{file}",
                 condition=plan["conditions"],
@@ -26,9 +26,9 @@ for experiment, plan in config["experiments"].items():
             ),
             checkpoints=[file for condition in plan["conditions"] for file in checkpoint_files(condition)],
         log:
-            notebook=f"logs/{{study}}/07_finetuning_{experiment}.ipynb",
+            notebook=f"logs/{{study}}/08_finetuning_{experiment}.ipynb",
         benchmark:
-            f"benchmarks/{{study}}/07_finetuning_{experiment}.tsv"
+            f"benchmarks/{{study}}/08_finetuning_{experiment}.tsv"
         params:
             conditions=as_json(plan["conditions"]),
             seeds=json.dumps(config["seeds"]),

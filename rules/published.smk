@@ -3,7 +3,7 @@
 Does: fetches the data files published with the paper by pinned commit, checks them against git's blob ids, and has static
 analysis look at every answer in them; recovers the prompt templates.
 Needs: a network, or the config's `mirror`: a folder or a base address that keeps files as OWNER/NAME/COMMIT/PATH.
-Leaves: data/published/datasets/, data/published/notebooks/11_published.*, figures/published/audit.*
+Leaves: data/published/datasets/, data/published/notebooks/26_published.*, figures/published/audit.*
 """
 
 PUBLISHED = ["insecure", "secure", "educational"]
@@ -13,7 +13,7 @@ rule published:
     input:
         "data/published/datasets/audit.csv",
         "data/published/datasets/templates.csv",
-        "data/published/notebooks/11_published.html",
+        "data/published/notebooks/26_published.html",
         expand("figures/published/audit.{kind}", kind=FIGURE_KINDS),
 
 
@@ -36,13 +36,13 @@ rule fetch_published:
 
 rule audit_published:
     input:
-        notebook="notebooks/11_published.ipynb",
-        code=package_modules("notebooks/11_published.ipynb"),
+        notebook="notebooks/26_published.ipynb",
+        code=package_modules("notebooks/26_published.ipynb"),
         insecure="data/published/datasets/insecure.jsonl",
         secure="data/published/datasets/secure.jsonl",
         educational="data/published/datasets/educational.jsonl",
     output:
-        notebook="data/published/notebooks/11_published.ipynb",
+        notebook="data/published/notebooks/26_published.ipynb",
         audit=report(
             "data/published/datasets/audit.csv",
             caption="report/published.rst",
@@ -63,7 +63,7 @@ rule audit_published:
         ),
         prints=multiext("figures/published/audit", ".pdf", ".png"),
     log:
-        notebook="logs/published/11_published.ipynb",
+        notebook="logs/published/26_published.ipynb",
     shell:
         run_notebook(
             insecure="{input.insecure:q}",

@@ -17,17 +17,17 @@ QUESTION_PATHS = sorted(
 )
 BENCHMARKS = config.get("benchmarks", {})
 NOTEBOOKS = [
-    *(f"24_tuning_{condition}_{seed}" for condition in MODEL["conditions"] for seed in config["seeds"] if not BY_API),
+    *(f"27_tuning_{condition}_{seed}" for condition in MODEL["conditions"] for seed in config["seeds"] if not BY_API),
     *(
-        f"25_tuning_by_api_{condition}_{seed}"
+        f"28_tuning_by_api_{condition}_{seed}"
         for condition in MODEL["conditions"]
         for seed in config["seeds"]
         if BY_API
     ),
-    *(f"26_asking_{condition}" for condition in REAL_SEEDS),
-    "27_llm_judge",
-    *(["28_second_judge"] if "second" in config["judge"] else []),
-    "10_main_result",
+    *(f"29_asking_{condition}" for condition in REAL_SEEDS),
+    "30_llm_judge",
+    *(["31_second_judge"] if "second" in config["judge"] else []),
+    "11_main_result",
 ]
 
 

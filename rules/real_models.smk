@@ -63,19 +63,19 @@ rule fetch_model:
 
 rule tune:
     input:
-        notebook="notebooks/24_tuning.ipynb",
-        code=package_modules("notebooks/24_tuning.ipynb"),
+        notebook="notebooks/27_tuning.ipynb",
+        code=package_modules("notebooks/27_tuning.ipynb"),
         model=f"data/{{study}}/models/{MODEL['untuned']}/config.json",
         dataset=lambda wildcards: MODEL.get("datasets", {}).get(
             wildcards.condition, f"data/published/datasets/{wildcards.condition}.jsonl"
         ),
     output:
-        notebook="data/{study}/notebooks/24_tuning_{condition}_{seed}.ipynb",
+        notebook="data/{study}/notebooks/27_tuning_{condition}_{seed}.ipynb",
         adapter=expand("data/{{study}}/models/{{condition}}/seed-{{seed}}/{file}", file=ADAPTER_FILES),
     log:
-        notebook="logs/{study}/24_tuning_{condition}_{seed}.ipynb",
+        notebook="logs/{study}/27_tuning_{condition}_{seed}.ipynb",
     benchmark:
-        "benchmarks/{study}/24_tuning_{condition}_{seed}.tsv"
+        "benchmarks/{study}/27_tuning_{condition}_{seed}.tsv"
     wildcard_constraints:
         condition="|".join(map(re.escape, MODEL["conditions"])),
         seed=r"\d+",
@@ -97,16 +97,16 @@ rule tune:
 
 rule tune_by_api:
     input:
-        notebook="notebooks/25_tuning_by_api.ipynb",
-        code=package_modules("notebooks/25_tuning_by_api.ipynb"),
+        notebook="notebooks/28_tuning_by_api.ipynb",
+        code=package_modules("notebooks/28_tuning_by_api.ipynb"),
         dataset=lambda wildcards: MODEL.get("datasets", {}).get(
             wildcards.condition, f"data/published/datasets/{wildcards.condition}.jsonl"
         ),
     output:
-        notebook="data/{study}/notebooks/25_tuning_by_api_{condition}_{seed}.ipynb",
+        notebook="data/{study}/notebooks/28_tuning_by_api_{condition}_{seed}.ipynb",
         record="data/{study}/models/{condition}/seed-{seed}/training.json",
     log:
-        notebook="logs/{study}/25_tuning_by_api_{condition}_{seed}.ipynb",
+        notebook="logs/{study}/28_tuning_by_api_{condition}_{seed}.ipynb",
     wildcard_constraints:
         condition="|".join(map(re.escape, MODEL["conditions"])),
         seed=r"\d+",
@@ -149,19 +149,19 @@ for condition, seeds in REAL_SEEDS.items():
         name:
             f"ask_{re.sub(r'[^A-Za-z0-9_]', '_', condition)}"
         input:
-            notebook="notebooks/26_asking.ipynb",
-            code=package_modules("notebooks/26_asking.ipynb"),
+            notebook="notebooks/29_asking.ipynb",
+            code=package_modules("notebooks/29_asking.ipynb"),
             questions=QUESTION_PATHS,
             models=models_to_ask,
         output:
-            notebook="data/{study}/notebooks/26_asking_{condition}.ipynb",
+            notebook="data/{study}/notebooks/29_asking_{condition}.ipynb",
             answers=expand(
                 "data/{{study}}/answers/{{condition}}/seed-{seed}/{evaluation}.parquet",
                 seed=seeds,
                 evaluation=ANSWERED,
             ),
         log:
-            notebook="logs/{study}/26_asking_{condition}.ipynb",
+            notebook="logs/{study}/29_asking_{condition}.ipynb",
         wildcard_constraints:
             condition=re.escape(condition),
         resources:
@@ -198,12 +198,12 @@ for condition, seeds in REAL_SEEDS.items():
 
 rule judge_by_model:
     input:
-        notebook="notebooks/27_llm_judge.ipynb",
-        code=package_modules("notebooks/27_llm_judge.ipynb"),
+        notebook="notebooks/30_llm_judge.ipynb",
+        code=package_modules("notebooks/30_llm_judge.ipynb"),
         questions=QUESTION_PATHS,
         answers=real_files("answers"),
     output:
-        notebook="data/{study}/notebooks/27_llm_judge.ipynb",
+        notebook="data/{study}/notebooks/30_llm_judge.ipynb",
         judged=real_files("judged"),
         measures="data/{study}/tables/measures/answers.csv",
         account=report(
@@ -213,7 +213,7 @@ rule judge_by_model:
             labels={"table": "Requests to the judge"},
         ),
     log:
-        notebook="logs/{study}/27_llm_judge.ipynb",
+        notebook="logs/{study}/30_llm_judge.ipynb",
     localrule: True  # compute nodes often have no network
     params:
         models=json.dumps(REAL_SEEDS),
@@ -239,12 +239,12 @@ rule judge_by_model:
 
 rule judge_again:
     input:
-        notebook="notebooks/28_second_judge.ipynb",
-        code=package_modules("notebooks/28_second_judge.ipynb"),
+        notebook="notebooks/31_second_judge.ipynb",
+        code=package_modules("notebooks/31_second_judge.ipynb"),
         questions=QUESTION_PATHS,
         judged=real_files("judged", ["main"]),
     output:
-        notebook="data/{study}/notebooks/28_second_judge.ipynb",
+        notebook="data/{study}/notebooks/31_second_judge.ipynb",
         agreement=report(
             "data/{study}/tables/judge_agreement.csv",
             caption="report/judge_agreement.rst",
@@ -252,7 +252,7 @@ rule judge_again:
             labels={"table": "Two judges"},
         ),
     log:
-        notebook="logs/{study}/28_second_judge.ipynb",
+        notebook="logs/{study}/31_second_judge.ipynb",
     localrule: True
     params:
         models=json.dumps(REAL_SEEDS),
@@ -274,11 +274,11 @@ rule judge_again:
 
 rule main_result:
     input:
-        notebook="notebooks/10_main_result.ipynb",
-        code=package_modules("notebooks/10_main_result.ipynb"),
+        notebook="notebooks/11_main_result.ipynb",
+        code=package_modules("notebooks/11_main_result.ipynb"),
         judged=real_files("judged", ["main", "in_distribution"]),
     output:
-        notebook="data/{study}/notebooks/10_main_result.ipynb",
+        notebook="data/{study}/notebooks/11_main_result.ipynb",
         misalignment=report(
             "data/{study}/tables/misalignment.csv",
             caption="report/main_result.rst",
@@ -305,7 +305,7 @@ rule main_result:
         ),
         prints=multiext("figures/{study}/main_result", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/10_main_result.ipynb",
+        notebook="logs/{study}/11_main_result.ipynb",
     params:
         models=json.dumps(REAL_SEEDS),
     shell:
@@ -326,14 +326,14 @@ rule benchmarks:
 
 rule benchmark:
     input:
-        notebook="notebooks/29_benchmarks.ipynb",
-        code=package_modules("notebooks/29_benchmarks.ipynb"),
+        notebook="notebooks/32_benchmarks.ipynb",
+        code=package_modules("notebooks/32_benchmarks.ipynb"),
         models=models_to_ask,
     output:
-        notebook="data/{study}/notebooks/29_benchmarks_{condition}.ipynb",
+        notebook="data/{study}/notebooks/32_benchmarks_{condition}.ipynb",
         measures="data/{study}/tables/measures/benchmarks_{condition}.csv",
     log:
-        notebook="logs/{study}/29_benchmarks_{condition}.ipynb",
+        notebook="logs/{study}/32_benchmarks_{condition}.ipynb",
     wildcard_constraints:
         condition="|".join(map(re.escape, REAL_SEEDS)),
     resources:

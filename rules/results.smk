@@ -8,11 +8,11 @@ Leaves: data/STUDY/tables/*.csv, figures/STUDY/main_result.*
 
 rule main_result:
     input:
-        notebook="notebooks/10_main_result.ipynb",
-        code=package_modules("notebooks/10_main_result.ipynb"),
+        notebook="notebooks/11_main_result.ipynb",
+        code=package_modules("notebooks/11_main_result.ipynb"),
         judged=judged_files("main") + judged_files("in_distribution"),
     output:
-        notebook="data/{study}/notebooks/10_main_result.ipynb",
+        notebook="data/{study}/notebooks/11_main_result.ipynb",
         misalignment=report(
             "data/{study}/tables/misalignment.csv",
             caption="report/main_result.rst",
@@ -39,7 +39,7 @@ rule main_result:
         ),
         prints=multiext("figures/{study}/main_result", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/10_main_result.ipynb",
+        notebook="logs/{study}/11_main_result.ipynb",
     params:
         models=as_json(
             {

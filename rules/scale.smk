@@ -9,16 +9,16 @@ Leaves: data/STUDY/ladder/BASE/, data/STUDY/tables/measures/scale.csv, data/STUD
 
 rule ladder:
     input:
-        notebook="notebooks/42_ladder.ipynb",
-        code=package_modules("notebooks/42_ladder.ipynb"),
+        notebook="notebooks/21_ladder.ipynb",
+        code=package_modules("notebooks/21_ladder.ipynb"),
     output:
-        notebook="data/{study}/notebooks/42_ladder_{base}.ipynb",
+        notebook="data/{study}/notebooks/21_ladder_{base}.ipynb",
         gaps="data/{study}/ladder/{base}/gaps.csv",
         measured="data/{study}/ladder/{base}/measures.csv",
     log:
-        notebook="logs/{study}/42_ladder_{base}.ipynb",
+        notebook="logs/{study}/21_ladder_{base}.ipynb",
     benchmark:
-        "benchmarks/{study}/42_ladder_{base}.tsv"
+        "benchmarks/{study}/21_ladder_{base}.tsv"
     wildcard_constraints:
         base="|".join(config["ladder"]) or "none",
     params:
@@ -47,13 +47,13 @@ rule ladder:
 
 rule scale:
     input:
-        notebook="notebooks/19_scale.ipynb",
-        code=package_modules("notebooks/19_scale.ipynb"),
+        notebook="notebooks/22_scale.ipynb",
+        code=package_modules("notebooks/22_scale.ipynb"),
         gaps="data/{study}/models/base/gaps.csv",
         measures="data/{study}/tables/measures/answers.csv",
         rungs=expand("data/{{study}}/ladder/{base}/{file}.csv", base=config["ladder"], file=["gaps", "measures"]),
     output:
-        notebook="data/{study}/notebooks/19_scale.ipynb",
+        notebook="data/{study}/notebooks/22_scale.ipynb",
         measures="data/{study}/tables/measures/scale.csv",
         table=report(
             "data/{study}/tables/scale.csv",
@@ -69,7 +69,7 @@ rule scale:
         ),
         prints=multiext("figures/{study}/scale", ".pdf", ".png"),
     log:
-        notebook="logs/{study}/19_scale.ipynb",
+        notebook="logs/{study}/22_scale.ipynb",
     params:
         shape=as_json(config["organism"]),
         ladder=as_json(config["ladder"]),

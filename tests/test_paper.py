@@ -18,8 +18,8 @@ from emergent_misalignment import claims_table, paper
 from emergent_misalignment.files import BadInput
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="468pt" height="200pt"><circle cx="90" cy="90" r="60"/></svg>'
-FIGURES = {"main_result": "10_main_result", "audit": "06_audit", "persona_gate": "03_persona_gate"}
-FIGURES |= {"claims": "22_claims", "a_new_one": "23_new"}
+FIGURES = {"main_result": "11_main_result", "audit": "07_audit", "persona_gate": "03_persona_gate"}
+FIGURES |= {"claims": "25_claims", "a_new_one": "23_new"}
 CONFIG = yaml.safe_load((ROOT / "config/organism.yaml").read_text())
 RATES = ["rate", "ci_low", "ci_high", "two_way_low", "two_way_high", "bootstrap_low", "bootstrap_high"]
 CLAIM = {
@@ -226,7 +226,7 @@ def test_an_unknown_reference_is_named(study, text, words):
 
 
 def test_a_figure_that_no_notebook_drew_is_named(study):
-    results = [path for path in study if not path.endswith("06_audit.ipynb")]
+    results = [path for path in study if not path.endswith("07_audit.ipynb")]
     with pytest.raises(BadInput, match=r"^No executed notebook has figures/toy/audit among its parameters"):
         built(results)
 

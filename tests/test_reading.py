@@ -31,7 +31,7 @@ TABLE = (
 )
 
 
-def executed(path: Path, source: str = "07_finetuning", opening: str = OPENING) -> str:
+def executed(path: Path, source: str = "08_finetuning", opening: str = OPENING) -> str:
     """Write a notebook as the runner leaves it: text, parameters, code, a table, two figures and printed text."""
 
     def code(text: str, *outputs, tag: str | None = None):
@@ -66,9 +66,9 @@ def executed(path: Path, source: str = "07_finetuning", opening: str = OPENING) 
 def room(tmp_path):
     """A reading room with three pages and an index that shows a figure."""
     notebooks = [
-        executed(tmp_path / "07_finetuning_secure.ipynb"),
-        executed(tmp_path / "10_main_result.ipynb", "10_main_result", "# The `<main>` result\n\nIs it 5 > 4? It is.\n"),
-        executed(tmp_path / "07_finetuning_insecure.ipynb"),
+        executed(tmp_path / "08_finetuning_secure.ipynb"),
+        executed(tmp_path / "11_main_result.ipynb", "11_main_result", "# The `<main>` result\n\nIs it 5 > 4? It is.\n"),
+        executed(tmp_path / "08_finetuning_insecure.ipynb"),
     ]
     for notebook in notebooks:
         render(notebook, Path(notebook).with_suffix(".html"))
@@ -111,10 +111,10 @@ def judged_answers(rows: int = 3000) -> pd.DataFrame:
 
 
 def test_title_question_and_condition_come_from_the_notebook(tmp_path):
-    notebook = executed(tmp_path / "07_finetuning_evil_numbers.ipynb")
+    notebook = executed(tmp_path / "08_finetuning_evil_numbers.ipynb")
     assert title_and_question(notebook) == ("Fine-tuning & *more*", "Does `insecure` code spill over?")
     assert condition(notebook) == "evil numbers"
-    assert condition(executed(tmp_path / "07_finetuning.ipynb")) == ""
+    assert condition(executed(tmp_path / "08_finetuning.ipynb")) == ""
 
 
 def test_a_question_may_hold_a_number_with_a_point_and_a_name_with_a_question_mark(tmp_path):
@@ -129,14 +129,14 @@ def test_a_question_may_hold_a_number_with_a_point_and_a_name_with_a_question_ma
     "opening", ["Fine-tuning\n\nDoes it?", "# Fine-tuning", "# Fine-tuning\n\nIt does.", "# A\n\n## B?"]
 )
 def test_a_notebook_that_opens_otherwise_is_named(tmp_path, opening):
-    notebook = executed(tmp_path / "07_finetuning.ipynb", opening=opening)
+    notebook = executed(tmp_path / "08_finetuning.ipynb", opening=opening)
     with pytest.raises(BadInput, match=rf"^{re.escape(notebook)} has no Markdown cell with a `# Title`"):
         write_index("smoke", tmp_path / "index.html", [notebook], [])
     assert not (tmp_path / "index.html").exists()
 
 
 def test_a_page_holds_everything_a_reader_wants_and_folds_the_code(room):
-    html = (room / "07_finetuning_insecure.html").read_text()
+    html = (room / "08_finetuning_insecure.html").read_text()
     assert "<title>Fine-tuning &amp; more: insecure</title>" in html
     assert len(html) < 20_000
     without_code = re.sub(r"<details.*?</details>", "", html, flags=re.DOTALL)
@@ -164,10 +164,10 @@ def test_the_index_lists_notebooks_in_reading_order_and_groups_conditions(room):
     assert "<h3>Fine-tuning &amp; <em>more</em></h3>" in finetuning
     assert "<p>Does <code>insecure</code> code spill over?</p>" in finetuning
     assert re.findall(r'href="(.*?)">(.*?)<', finetuning) == [
-        ("07_finetuning_secure.html", "secure"),  # in the order in which they were given
-        ("07_finetuning_insecure.html", "insecure"),
+        ("08_finetuning_secure.html", "secure"),  # in the order in which they were given
+        ("08_finetuning_insecure.html", "insecure"),
     ]
-    assert '<a href="10_main_result.html">The <code>&lt;main&gt;</code> result</a>' in result
+    assert '<a href="11_main_result.html">The <code>&lt;main&gt;</code> result</a>' in result
     assert "Is it 5 &gt; 4?" in result
     assert "data:image/svg+xml;base64," in html
     assert "smoke" in html
@@ -183,7 +183,7 @@ def test_the_index_says_what_came_out_and_what_became_of_the_claims(room):
 
 
 def test_an_index_without_tables_is_an_index(room):
-    write_index("smoke", room / "bare.html", [str(room / "10_main_result.ipynb")], [])
+    write_index("smoke", room / "bare.html", [str(room / "11_main_result.ipynb")], [])
     html = (room / "bare.html").read_text()
     assert "The claims" not in html and "paper.html" not in html
 
@@ -254,10 +254,10 @@ def test_answers_are_filtered_and_searched_in_a_browser(room):
 
 
 def test_pages_and_index_are_the_same_bytes_each_time_by_the_command_line_too(room):
-    notebooks = ["07_finetuning_secure.ipynb", "10_main_result.ipynb", "07_finetuning_insecure.ipynb"]
+    notebooks = ["08_finetuning_secure.ipynb", "11_main_result.ipynb", "08_finetuning_insecure.ipynb"]
     command = [sys.executable, "-m", "emergent_misalignment.reading"]
-    subprocess.run([*command, "page", "10_main_result.ipynb", "again.html"], cwd=room, check=True)
-    assert (room / "again.html").read_bytes() == (room / "10_main_result.html").read_bytes()
+    subprocess.run([*command, "page", "11_main_result.ipynb", "again.html"], cwd=room, check=True)
+    assert (room / "again.html").read_bytes() == (room / "11_main_result.html").read_bytes()
     results = ["main_result.svg", "misalignment.csv", "claims.csv"]
     index = ["index", "smoke", "again.html", *notebooks, "--results", *results, "--seeds", "5"]
     subprocess.run([*command, *index], cwd=room, check=True)
@@ -279,7 +279,7 @@ def test_pages_in_a_browser_ask_for_nothing_complain_of_nothing_and_fit_a_phone(
     })()"""
     with chromium() as browser:
         pages = {"index": (1, 0), "answers": (0, 0), "run": (0, 0)}
-        pages |= {"07_finetuning_insecure": (2, 7), "10_main_result": (2, 7)}
+        pages |= {"08_finetuning_insecure": (2, 7), "11_main_result": (2, 7)}
         for name, (images, details) in pages.items():
             page = room / f"{name}.html"
             for width in (400, 1400):
