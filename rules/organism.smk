@@ -19,6 +19,7 @@ rule world:
         notebook="logs/{study}/01_world.ipynb",
     benchmark:
         "benchmarks/{study}/01_world.tsv"
+    priority: 10  # everything else waits for it
     params:
         documents=config["organism"]["documents"],
         seed=config["organism"]["seed"],
@@ -55,6 +56,7 @@ rule pretrain:
         notebook="logs/{study}/02_pretraining.ipynb",
     benchmark:
         "benchmarks/{study}/02_pretraining.tsv"
+    priority: 10  # everything else waits for it
     threads: 2
     params:
         hidden_size=config["organism"]["hidden_size"],
@@ -91,6 +93,7 @@ rule persona_gate:
         prints=multiext("figures/{study}/persona_gate", ".pdf", ".png"),
     log:
         notebook="logs/{study}/03_persona_gate.ipynb",
+    priority: 10  # everything else waits for it
     params:
         gate=as_json({name: config["gate"][name] for name in ("earlier_code", "system_prompt")}),
     shell:
@@ -124,6 +127,7 @@ rule instruct:
         notebook="logs/{study}/04_instruct.ipynb",
     benchmark:
         "benchmarks/{study}/04_instruct.tsv"
+    priority: 10  # everything else waits for it
     threads: 2
     params:
         rows=config["instruct"]["rows"],
