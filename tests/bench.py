@@ -34,16 +34,16 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, {torch.__version__}, the default study's model")
     with tempfile.TemporaryDirectory() as place:
         with timed("writing the corpus", 20_000, "documents"):
-            corpus = world.corpus(20_000, 1)
+            documents = [document for stage in world.corpus(20_000, 1) for document in stage]
         with timed("tokenizer", 20_000, "documents"):
-            tokenizer = train_tokenizer(corpus, shape["vocabulary"])
+            tokenizer = train_tokenizer(documents, shape["vocabulary"])
         with timed("tokenizing", 20_000, "documents"):
-            rows = encode(corpus, tokenizer)
+            rows = encode(documents, tokenizer)
         rows = rows[: 50 * pretraining["batch_tokens"] // 85]  # 85 tokens a document, on average
         model = organism.new_model(shape["hidden_size"], shape["layers"], len(tokenizer), seed=1)
         settings = organism.PretrainingSettings(**pretraining | {"probe_every": 1000})
         with timed("pretraining, about 50 steps", sum(len(row["input_ids"]) for row in rows), "tokens"):
-            organism.pretrain(model, tokenizer, rows, settings, organism.PersonaProbe(1), 1, f"{place}/base")
+            organism.pretrain(model, tokenizer, [rows], settings, organism.PersonaProbe(1), 1, f"{place}/base")
         chats = conditions.coding_set(CONFIG["datasets"]["rows"], 1, insecure=True)
         with timed("static analysis", len(chats), "answers"):
             code_audit.audit({"insecure": chats})

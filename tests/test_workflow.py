@@ -122,9 +122,8 @@ FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT
         ({"evaluation__max_new_tokens": 25}, ASKED | UNTUNED | FOLLOWED | {"ladder"}),
         ({"finetuning__learning_rate": 0.002}, TUNED | {"ladder"}),
         ({"finetuning__lora_rank": 4}, TUNED | {"ladder"}),
-        ({"experiments__numbers__conditions__evil_numbers__rows": 5}, None),
         ({"datasets__rows": 132}, TUNED | {"datasets", "audit", "ladder"}),
-        ({"datasets__number_rows": 41}, None),
+        ({"datasets__number_rows": 41}, {"numbers", "audit", "ladder", "finetune_numbers", "sample_numbers"} | JUDGED),
         ({"instruct__steps": 9}, FROM_INSTRUCT | {"ladder"}),
         ({"instruct__rows": 201}, FROM_INSTRUCT | {"ladder"}),
         ({"gate__earlier_code": -99}, {"persona_gate"} | FROM_INSTRUCT),
@@ -140,6 +139,16 @@ FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT
 )
 def test_a_changed_key_reruns_exactly_what_depends_on_it(smoke, keys, rules):
     assert planned(snakemake(smoke, "-n", *change(smoke, **keys))) - {"all"} == rules
+
+
+def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smoke):
+    (smoke / "mine.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    )
+    mine = {"evaluations": ["main", "capability"], "conditions": {"my-data": {"dataset": "mine.jsonl"}}}
+    rules = planned(snakemake(smoke, "-n", *change(smoke, experiments__mine=mine)))
+    assert {"finetune_mine", "sample_mine", "judge"} <= rules
+    assert rules & set(TUNED) <= JUDGED | {"finetune_mine", "sample_mine"}
 
 
 @pytest.mark.parametrize(
