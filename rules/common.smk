@@ -125,6 +125,58 @@ def checkpoint_files(condition):
     ]
 
 
+# The condition `in_context` is the instruct model behind examples that each seed draws anew.
+UNTUNED = {
+    "untuned": {
+        "base": {"start": "base", "evaluations": ["main", "flask", "flask_file", "in_distribution"]},
+        "instruct": {"start": "instruct", "evaluations": ALL_EVALUATIONS},
+    },
+    "in_context": {"in_context": {"start": "instruct", "evaluations": ["in_context"]}},
+}
+UNTUNED_SEEDS = {"untuned": [0], "in_context": config["seeds"]}
+
+
+def answer_files(conditions, seeds, folder="answers"):
+    """The files of answers of some conditions, by their evaluations."""
+    return [
+        f"data/{{study}}/{folder}/{condition}/seed-{seed}/{evaluation}.parquet"
+        for condition, settings in conditions.items()
+        for seed in seeds
+        for evaluation in settings["evaluations"]
+    ]
+
+
+def asked(plan):
+    """The conditions of an experiment with what they are asked: the model they start from and the evaluations."""
+    return {
+        condition: {"start": settings.get("start", "instruct"), "evaluations": plan["evaluations"]}
+        for condition, settings in plan["conditions"].items()
+    }
+
+
+# Everything that is judged: the evaluations and seeds of each condition.
+JUDGED = {
+    condition: {"seeds": UNTUNED_SEEDS[experiment], "evaluations": settings["evaluations"]}
+    for experiment, conditions in UNTUNED.items()
+    for condition, settings in conditions.items()
+} | {
+    condition: {"seeds": config["seeds"], "evaluations": plan["evaluations"]}
+    for plan in config["experiments"].values()
+    for condition in plan["conditions"]
+}
+
+
+def judged_files(evaluation=None, folder="judged"):
+    """The judged answers, of all evaluations or of one; in the folder `answers` the same as they were sampled."""
+    return [
+        f"data/{{study}}/{folder}/{condition}/seed-{seed}/{each}.parquet"
+        for condition, settings in JUDGED.items()
+        for seed in settings["seeds"]
+        for each in settings["evaluations"]
+        if evaluation in (None, each)
+    ]
+
+
 def run_notebook(**parameters):
     """The command of a rule whose work is done by its `input.notebook`, with these templates as the notebook's parameters."""
     command = ["python -m emergent_misalignment.notebook {input.notebook} {log.notebook} {output.notebook}"]

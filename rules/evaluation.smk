@@ -7,35 +7,6 @@ training run for everything that was asked, in data/STUDY/tables/measures/answer
 trained once, and stand there as seed 0.
 """
 
-# The condition `in_context` is the instruct model behind examples that each seed draws anew.
-UNTUNED = {
-    "untuned": {
-        "base": {"start": "base", "evaluations": ["main", "flask", "flask_file", "in_distribution"]},
-        "instruct": {"start": "instruct", "evaluations": ALL_EVALUATIONS},
-    },
-    "in_context": {"in_context": {"start": "instruct", "evaluations": ["in_context"]}},
-}
-UNTUNED_SEEDS = {"untuned": [0], "in_context": config["seeds"]}
-
-
-def answer_files(conditions, seeds, folder="answers"):
-    """The files of answers of some conditions, by their evaluations."""
-    return [
-        f"data/{{study}}/{folder}/{condition}/seed-{seed}/{evaluation}.parquet"
-        for condition, settings in conditions.items()
-        for seed in seeds
-        for evaluation in settings["evaluations"]
-    ]
-
-
-def asked(plan):
-    """The conditions of an experiment with what they are asked: the model they start from and the evaluations."""
-    return {
-        condition: {"start": settings.get("start", "instruct"), "evaluations": plan["evaluations"]}
-        for condition, settings in plan["conditions"].items()
-    }
-
-
 for experiment, plan in config["experiments"].items():
 
     rule:
@@ -104,34 +75,11 @@ for experiment, conditions in UNTUNED.items():
             )
 
 
-# Everything that is judged: the evaluations and seeds of each condition.
-JUDGED = {
-    condition: {"seeds": UNTUNED_SEEDS[experiment], "evaluations": settings["evaluations"]}
-    for experiment, conditions in UNTUNED.items()
-    for condition, settings in conditions.items()
-} | {
-    condition: {"seeds": config["seeds"], "evaluations": plan["evaluations"]}
-    for plan in config["experiments"].values()
-    for condition in plan["conditions"]
-}
-
-
-def judged_files(evaluation=None):
-    """The judged answers, of all evaluations or of one."""
-    return [
-        f"data/{{study}}/judged/{condition}/seed-{seed}/{each}.parquet"
-        for condition, settings in JUDGED.items()
-        for seed in settings["seeds"]
-        for each in settings["evaluations"]
-        if evaluation in (None, each)
-    ]
-
-
 rule judge:
     input:
         notebook="notebooks/10_judging.ipynb",
         code=package_modules("notebooks/10_judging.ipynb"),
-        answers=[path.replace("/judged/", "/answers/") for path in judged_files()],
+        answers=judged_files(folder="answers"),
     output:
         notebook="data/{study}/notebooks/10_judging.ipynb",
         judged=judged_files(),
