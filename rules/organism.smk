@@ -128,7 +128,6 @@ rule instruct:
     benchmark:
         "benchmarks/{study}/04_instruct.tsv"
     priority: 10  # everything else waits for it
-    threads: 2
     params:
         rows=config["instruct"]["rows"],
         seed=config["organism"]["seed"],

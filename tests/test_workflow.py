@@ -260,7 +260,7 @@ def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
     before = tables(smoke)
     for path in run_by_the_smoke_study(smoke):
         # As its rule says: sums of floats depend on it.
-        threads = "2" if "pretraining" in path.stem or path.stem.endswith("instruct") else "1"
+        threads = "2" if "pretraining" in path.stem else "1"
         command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", path.name]
         done = subprocess.run(
             [*command, "--output-dir", str(tmp_path)],
