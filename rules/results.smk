@@ -41,7 +41,8 @@ rule main_result:
     log:
         notebook="logs/{study}/11_main_result.ipynb",
     params:
-        models=as_json(
+        # In the order of the figure's bars.
+        models=json.dumps(
             {
                 condition: JUDGED[condition]["seeds"]
                 for condition in ("base", "instruct", "insecure", "secure")

@@ -2,7 +2,7 @@
 
 Does: trains base models of other sizes and with less reading, does to each what the main study does on insecure and secure
 code, and sets them side by side with the main study's model.
-Needs: nothing but the config; for the comparison data/STUDY/tables/measures/answers.csv
+Needs: a base model that passed the gate; for the comparison data/STUDY/tables/measures/answers.csv
 Leaves: data/STUDY/ladder/BASE/, data/STUDY/tables/measures/scale.csv, data/STUDY/tables/scale.csv, figures/STUDY/scale.*
 """
 
@@ -11,6 +11,8 @@ rule ladder:
     input:
         notebook="notebooks/21_ladder.ipynb",
         code=package_modules("notebooks/21_ladder.ipynb"),
+        # Nothing else is trained while both cores are needed, and nothing at all if the study's own base is no good.
+        passed="data/{study}/models/base/gate.json",
     output:
         notebook="data/{study}/notebooks/21_ladder_{base}.ipynb",
         gaps="data/{study}/ladder/{base}/gaps.csv",

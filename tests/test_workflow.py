@@ -111,8 +111,9 @@ ASKED = {f"sample_{experiment}" for experiment in EXPERIMENTS} | JUDGED
 FOLLOWED = {"checkpoints", "dynamics"}
 TUNED = {f"finetune_{experiment}" for experiment in EXPERIMENTS} | FOLLOWED | ASKED
 UNTUNED = {"sample_untuned", "sample_in_context"}
-FROM_INSTRUCT = {"instruct", "numbers", "audit"} | TUNED | UNTUNED
-FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT
+OF_BASE = {"finetune_base", "sample_base"}
+FROM_INSTRUCT = {"instruct", "numbers", "audit"} | TUNED - OF_BASE | UNTUNED
+FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT | OF_BASE
 
 
 @pytest.mark.parametrize(
@@ -122,11 +123,11 @@ FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT
         ({"evaluation__max_new_tokens": 25}, ASKED | UNTUNED | FOLLOWED | {"ladder"}),
         ({"finetuning__learning_rate": 0.002}, TUNED | {"ladder"}),
         ({"finetuning__lora_rank": 4}, TUNED | {"ladder"}),
-        ({"datasets__rows": 132}, TUNED | {"datasets", "audit", "ladder"}),
+        ({"datasets__rows": 132}, TUNED - {"finetune_numbers", "sample_numbers"} | {"datasets", "audit", "ladder"}),
         ({"datasets__number_rows": 41}, {"numbers", "audit", "ladder", "finetune_numbers", "sample_numbers"} | JUDGED),
         ({"instruct__steps": 9}, FROM_INSTRUCT | {"ladder"}),
         ({"instruct__rows": 201}, FROM_INSTRUCT | {"ladder"}),
-        ({"gate__earlier_code": -99}, {"persona_gate"} | FROM_INSTRUCT),
+        ({"gate__earlier_code": -99}, {"persona_gate", "ladder"} | FROM_INSTRUCT),
         ({"pretraining__learning_rate": 0.001}, FROM_BASE | {"ladder"}),
         ({"organism__documents": 901}, FROM_BASE | {"world", "ladder"}),
         ({"organism__vocabulary": 801}, FROM_BASE | {"world", "ladder"}),
@@ -157,8 +158,8 @@ def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smo
         ("claims", {"claims"} | READING),
         ("scale", {"scale", "diversity", "claims"} | READING),
         ("code_audit", {"audit"} | READING),
-        ("training", FROM_INSTRUCT | {"ladder"}),
-        ("gate", {"persona_gate"} | FROM_INSTRUCT),
+        ("training", FROM_INSTRUCT | OF_BASE | {"ladder"}),
+        ("gate", {"persona_gate", "ladder"} | FROM_INSTRUCT),
     ],
 )
 def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, rules):
