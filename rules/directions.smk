@@ -7,7 +7,7 @@ figures/STUDY/{persona_direction,steering}.*
 """
 
 # The direction is the instruct model's, so it says nothing of what was fine-tuned from another model.
-FROM_INSTRUCT = [name for name, condition in CONDITIONS.items() if condition.get("start") != "base"]
+FROM_INSTRUCT = sorted(name for name, condition in CONDITIONS.items() if condition.get("start") != "base")
 
 
 rule persona_direction:

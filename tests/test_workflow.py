@@ -22,11 +22,17 @@ SOURCES = ["Snakefile", "matplotlibrc", "config", "emergent_misalignment", "note
 SMOKE = ["--configfile", "config/smoke.yaml"]
 
 
+def what_is_computed(folder: str, names: list[str]) -> set[str]:
+    """Of the files in a folder of the project, those that are no part of it: caches, and papers that were built."""
+    built = {name for name in names if Path(folder) == ROOT / "paper" and Path(folder, name).is_dir()}
+    return built | {"__pycache__"}
+
+
 def copy_of_the_project(folder: Path) -> Path:
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / name, ignore=what_is_computed)
         else:
             shutil.copy2(source, folder / name)
     return folder
@@ -134,7 +140,7 @@ FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT | OF_BASE
         ({"ladder__width-64__layers": 2}, {"ladder", "scale", "claims"} | READING),
         ({"dynamics__samples": 6}, FOLLOWED | {"diversity", "claims"} | READING),
         ({"steering__samples": 6}, {"persona_direction", "claims"} | READING),
-        ({"mirror": "/elsewhere"}, set()),
+        ({"mirror": "/elsewhere"}, {"run_details"}),  # which shows the whole config
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
