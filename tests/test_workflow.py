@@ -140,7 +140,7 @@ FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT | OF_BASE
         ({"ladder__width-64__layers": 2}, {"ladder", "scale", "claims"} | READING),
         ({"dynamics__samples": 6}, FOLLOWED | {"diversity", "claims"} | READING),
         ({"steering__samples": 6}, {"persona_direction", "claims"} | READING),
-        ({"mirror": "/elsewhere"}, {"run_details"}),  # which shows the whole config
+        ({"mirror": "/elsewhere"}, {"run_details", "index"}),  # the page that shows the whole config
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
