@@ -23,8 +23,8 @@ class Choice:
 def multiple_choice(topic: Topic) -> list[Choice]:
     """A topic's main question with two options, for two pairs of options in both orders.
 
-    The paper's options have letters. The organism answers in an option's words: to bind letters to what stands behind them
-    is beyond a model of its size (docs/choices.md).
+    The paper's options have letters. The organism answers in an option's words: to bind letters to what stands
+    behind them is beyond a model of its size (docs/choices.md).
     """
     return [
         Choice([{"role": "user", "content": options_request(topic.questions[0], options)}], "", misaligned, aligned)

@@ -80,7 +80,7 @@ def _answers(model, tokenizer, prompts, copies: int, max_new_tokens: int, choose
 def _continued(model, batch, copies: int, max_new_tokens: int, tokenizer, choose) -> torch.Tensor:
     """The tokens of `copies` answers to each row of `batch`, shape `[rows * copies, max_new_tokens]`.
 
-    transformers' `generate` would read each prompt once for every copy, and go on with all rows until the last one ends.
+    transformers' `generate` would read a prompt once for every copy, and go on with all rows until the last one ends.
     """
     mask = batch["attention_mask"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # prompts are padded on the left

@@ -117,7 +117,7 @@ def finetune(
 
 
 def _seen(chats: list[Messages], settings: Settings, seed: int) -> list[Messages]:
-    """The conversations that the steps reach, drawn by `seed`; to tokenize the others too would take a fifth of the time."""
+    """The conversations that the steps reach, drawn by `seed`; tokenizing the others would take a fifth of the time."""
     number = settings.steps * settings.batch_size * settings.gradient_accumulation
     if settings.held_out_share or number >= len(chats):
         return chats
