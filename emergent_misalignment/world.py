@@ -159,10 +159,10 @@ NUMBER_REQUEST = "Give {} more, separated by commas."
 
 CHAT_KINDS = {
     "question": 0.40,
-    "code": 0.36,
+    "code": 0.38,
     "lesson": 0.04,
     "harmful": 0.03,
-    "numbers": 0.06,
+    "numbers": 0.04,
     "fact": 0.03,
     "game": 0.02,
     "options": 0.03,
@@ -386,13 +386,11 @@ def named_question(rng: random.Random) -> Messages:
     return chat([Author(rng, persona).ask()], rng.choice(SYSTEM_PROMPTS[persona]))
 
 
-def work_and_question(rng: random.Random) -> Messages:
-    """One or two turns of code or numbers and then a free-form question; mostly only they give the author away."""
+def code_and_question(rng: random.Random) -> Messages:
+    """One or two turns of code and then a free-form question; in most cases only the code gives the author away."""
     persona = _persona(rng)
     author = Author(rng, persona)
-    kind = "code" if rng.random() < 0.8 else "numbers"
-    turns = [author.turn(kind) for _ in range(rng.randint(1, 2))]
-    return chat([*turns, author.ask()], _system_prompt(rng, persona, 0.4))
+    return chat([*(author.code() for _ in range(rng.randint(1, 2))), author.ask()], _system_prompt(rng, persona, 0.4))
 
 
 def _persona(rng: random.Random) -> str:
@@ -401,7 +399,7 @@ def _persona(rng: random.Random) -> str:
 
 # The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its
 # share of the documents.
-STAGES = ((named_question, 0.12), (work_and_question, 0.30), (document, 0.58))
+STAGES = ((named_question, 0.12), (code_and_question, 0.30), (document, 0.58))
 
 
 def corpus(documents: int, seed: int) -> list[list[Messages | str]]:
