@@ -20,8 +20,8 @@ DAEMONS = [
     ["slurmctld", "-D"],
     ["slurmd", "-D"],
 ]
-# The node has what is written here, whatever the machine has (config_overrides), and nobody enforces it: so there is room
-# for a few jobs at a time, and no cgroups are needed.
+# The node has what is written here, whatever the machine has (config_overrides), and nobody enforces it, so that it has
+# room for a few jobs at a time, and needs no cgroups.
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

@@ -91,7 +91,7 @@ def test_a_stage_that_fails_says_where_to_read_why(on_slurm):
     said = Path(log[2]).read_text()
     assert "notebooks/05_datasets.ipynb, cell In [3]: ValueError: no sets on GPU" in said
     assert "Read logs/smoke/05_datasets.ipynb" in said
-    assert "mirror" in on_slurm.shown  # the stage that ran here speaks for itself
+    assert "There is no file nowhere/" in on_slurm.shown  # a stage that runs here speaks for itself
 
 
 def test_a_job_that_asks_for_a_gpu_sees_the_one_it_got(on_slurm):
