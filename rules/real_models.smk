@@ -164,6 +164,7 @@ for condition, seeds in REAL_SEEDS.items():
             notebook="logs/{study}/29_asking_{condition}.ipynb",
         wildcard_constraints:
             condition=re.escape(condition),
+        localrule: BY_API  # compute nodes often have no network
         resources:
             gpu=0 if BY_API else 1,
             mem_mb=gpu_memory_mb,
@@ -336,6 +337,7 @@ rule benchmark:
         notebook="logs/{study}/32_benchmarks_{condition}.ipynb",
     wildcard_constraints:
         condition="|".join(map(re.escape, REAL_SEEDS)),
+    localrule: BY_API
     resources:
         gpu=0 if BY_API else 1,
         mem_mb=gpu_memory_mb,
