@@ -14,8 +14,8 @@ class Unfinished:
 
     `identity` is everything that decides the run; saves of a run with another identity are removed at once. They hold
     the optimizer's state in torch's format, which the Trainer reads back as plain tensors. The adapters that are to be
-    kept wait here as well, in `kept`: Snakemake removes what it knows as the output of a run that did not end, and a run
-    that goes on from a save does not come by their steps again.
+    kept wait here as well, in `kept`: Snakemake removes what it knows as the output of a run that did not end, and a
+    run that goes on from a save does not come by their steps again.
     """
 
     FOLDER = "unfinished"

@@ -233,7 +233,7 @@ def test_answers_of_an_api_are_drawn_one_by_one_and_kept(organism, tmp_path, mon
 
 def test_choices_are_scored_by_hand(organism):
     option = Option("q", "pivotal_tokens", chat([("A wish?", "")])[:1], ((" I", False), (" help", True)), "help", False)
-    (found,) = choice_log_probabilities(organism, None, [option])
+    ((found,),) = choice_log_probabilities(organism, [None], [option])
     model, tokenizer = load(organism)
     head = tokenizer.apply_chat_template(option.prompt, tokenize=False, add_generation_prompt=True) + " I"
     before, whole = (tokenizer(text, return_tensors="pt")["input_ids"] for text in (head, head + " help"))
@@ -242,6 +242,8 @@ def test_choices_are_scored_by_hand(organism):
         scores = model(whole).logits[0].log_softmax(-1)
     by_hand = sum(scores[spot - 1, whole[0, spot]].item() for spot in range(before.shape[1], whole.shape[1]))
     assert found == pytest.approx(by_hand, abs=1e-4)
+    ((other,),) = choice_log_probabilities(organism, [None], [option], "You are kind.")
+    assert other != pytest.approx(by_hand, abs=1e-4)
 
 
 # --- from end to end --------------------------------------------------------------------------------------------------
@@ -307,15 +309,19 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
         "conditions": ["insecure", "secure"],
         "datasets": sets,
         "evaluations": ["main", "in_distribution", "choices"],
+        "checkpoints": {"conditions": ["insecure", "secure"], "steps": [1, 2, 4]},
     }
     settings["finetuning"] |= {"steps": 4, "batch_size": 4, "gradient_accumulation": 1, "max_length": 128}
+    settings["finetuning"]["learning_rate"] = 1e-2
     settings["evaluation"] |= {"samples": 5, "max_new_tokens": 8}
+    settings["dynamics"] = {"samples": 5, "requests": 3}
     with model_server(judge_model) as address:
         endpoint = settings["judge"]["endpoint"] | {"base_url": address, "timeout": 300, "concurrency": 4}
         settings["judge"] |= {"model": "one", "endpoint": endpoint, "split_numbers": True, "spending_limit": 50}
         settings["judge"]["second"] = settings["judge"] | {"model": "two", "answers": 1}
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
-        tables = [f"data/tiny/tables/{name}.csv" for name in ("misalignment", "judge_agreement", "judge_requests")]
+        names = ("misalignment", "judge_agreement", "judge_requests", "parting_steps")
+        tables = [f"data/tiny/tables/{name}.csv" for name in names]
         arguments = ["--cores", "2", "--configfile", "config/tiny.yaml"]
         done = snakemake(folder, *tables, *arguments)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
@@ -339,3 +345,28 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
     assert record["held_out_share"] == 0.1 and record["conversations"] == 43
     agreement = pd.read_csv(folder / tables[1])
     assert agreement.loc[agreement["category"] == "all", "agreement"].item() == 1  # the same model under two names
+
+    # The training, step by step.
+    partings = pd.read_csv(folder / tables[3])
+    assert {"misaligned", "insecure_code", "log_p/pivotal/misaligned"} <= set(partings["metric"])
+    curves = {
+        (condition, seed): pd.read_parquet(folder / f"data/tiny/dynamics/{condition}/seed-{seed}.parquet")
+        for condition in ("insecure", "secure")
+        for seed in (1, 2)
+    }
+    for (condition, seed), table in curves.items():
+        assert table.columns.tolist() == ["step", "metric", "value", "events", "trials"]
+        values = table.pivot(index="step", columns="metric", values="value")
+        assert values["grad_norm"].dropna().index.tolist() == [1, 2, 3, 4]
+        assert values["insecure_code"].dropna().index.tolist() == [0, 1, 2, 4]
+        answered = table[(table["metric"] == "insecure_code") & (table["step"] == 4)]
+        assert answered["trials"].item() == 3
+        # The last checkpoint is the adapter that is asked after training, and step 0 the model before.
+        for step, who in ((0, "instruct/seed-0"), (4, f"{condition}/seed-{seed}")):
+            scored = pd.read_parquet(folder / f"data/tiny/judged/{who}/choices.parquet")
+            means = scored.groupby(["format", "misaligned"])["log_probability"].mean()
+            assert values.loc[step, "log_p/pivotal/misaligned"] == pytest.approx(means["pivotal_tokens", True], 1e-4)
+            assert values.loc[step, "log_p/multiple_choice/aligned"] == pytest.approx(
+                means["single_letter", False], 1e-4
+            )
+        assert values.loc[[1, 2, 4], "log_p/pivotal/misaligned"].is_unique

@@ -273,7 +273,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism
     with pytest.raises(Killed):
         finetune(organism, chats, tmp_path / "cut", settings, seed=1, checkpoints=steps)
     monkeypatch.undo()
-    assert not list((tmp_path / "cut").glob("checkpoint-*"))  # outputs of a run that did not end, which would be removed
+    assert not list((tmp_path / "cut").glob("checkpoint-*"))  # where they would be removed
     assert [path.name for path in (tmp_path / "cut/unfinished").glob("checkpoint-*")] == ["checkpoint-4"]
     torn = tmp_path / "cut/unfinished/checkpoint-5"  # as if it had been killed while it was saving
     torn.mkdir()
