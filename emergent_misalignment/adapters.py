@@ -42,16 +42,15 @@ def worn(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[PreTr
         return
     from peft import PeftModel
 
-    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-    replaced = tuple(config["modules_to_save"] or ())
-    own = {name: module for name, module in network.named_modules() if name.rpartition(".")[2] in replaced}
+    own = dict(network.named_modules())
     dressed = PeftModel.from_pretrained(network, adapter)
     try:
         yield dressed
     finally:
         dressed.unload()
-        for name, module in own.items():  # peft leaves a wrong output layer where it was tied to the embeddings
-            network.set_submodule(name, module)
+        for name, module in own.items():  # peft leaves a wrong output layer where one is tied to trained embeddings
+            if name and network.get_submodule(name) is not module:
+                network.set_submodule(name, module)
 
 
 def _changes(network: PreTrainedModel, adapter: Path) -> Iterator[tuple[torch.nn.Module, torch.Tensor]]:

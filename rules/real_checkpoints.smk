@@ -3,7 +3,7 @@
 Does: keeps them, asks each of them, and has the answers judged.
 Needs: as rules/real_models.smk
 Leaves: data/STUDY/models/CONDITION/seed-SEED/checkpoint-STEP/,
-data/STUDY/{answers,judged}/CONDITION/seed-SEED/checkpoints.parquet, checkpoint_choices.parquet beside the answers,
+data/STUDY/checkpoints/CONDITION/seed-SEED/{answers,choices,judged}.parquet,
 data/STUDY/dynamics/CONDITION/seed-SEED.parquet, with the columns of the organism's
 """
 
@@ -40,9 +40,9 @@ rule ask_checkpoints:
     output:
         notebook="data/{study}/notebooks/33_asking_checkpoints_{condition}.ipynb",
         answers=expand(
-            "data/{{study}}/answers/{{condition}}/seed-{seed}/{name}.parquet",
+            "data/{{study}}/checkpoints/{{condition}}/seed-{seed}/{name}.parquet",
             seed=config["seeds"],
-            name=["checkpoints", "checkpoint_choices"],
+            name=["answers", "choices"],
         ),
     log:
         notebook="logs/{study}/33_asking_checkpoints_{condition}.ipynb",
@@ -74,7 +74,7 @@ rule ask_checkpoints:
             requests="{params.requests}",
             asking="{params.asking:q}",
             questions="data/published/questions",
-            answers="data/{wildcards.study}/answers/{wildcards.condition}",
+            answers="data/{wildcards.study}/checkpoints/{wildcards.condition}",
         )
 
 
@@ -84,10 +84,10 @@ rule judge_checkpoints:
         code=package_modules("notebooks/34_judging_checkpoints.ipynb"),
         questions=[f"data/published/questions/{FILE_NAMES[file]}" for file in ("first_plot", "in_distribution")],
         answers=expand(
-            "data/{{study}}/answers/{condition}/seed-{seed}/{name}.parquet",
+            "data/{{study}}/checkpoints/{condition}/seed-{seed}/{name}.parquet",
             condition=REAL_FOLLOWED,
             seed=config["seeds"],
-            name=["checkpoints", "checkpoint_choices"],
+            name=["answers", "choices"],
         ),
         trainings=expand(
             "data/{{study}}/models/{condition}/seed-{seed}/training.json",
@@ -97,7 +97,7 @@ rule judge_checkpoints:
     output:
         notebook="data/{study}/notebooks/34_judging_checkpoints.ipynb",
         judged=expand(
-            "data/{{study}}/judged/{condition}/seed-{seed}/checkpoints.parquet",
+            "data/{{study}}/checkpoints/{condition}/seed-{seed}/judged.parquet",
             condition=REAL_FOLLOWED,
             seed=config["seeds"],
         ),
@@ -114,12 +114,11 @@ rule judge_checkpoints:
     shell:
         run_notebook(
             questions="data/published/questions",
-            answers="data/{wildcards.study}/answers",
+            answers="data/{wildcards.study}/checkpoints",
             models="data/{wildcards.study}/models",
             conditions="{params.conditions:q}",
             seeds="{params.seeds:q}",
             judge="{params.judge:q}",
             kept="kept/judge",
-            judgements="data/{wildcards.study}/judged",
             measured="data/{wildcards.study}/dynamics",
         )
