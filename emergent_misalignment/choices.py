@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.likelihood import span_log_probabilities
 from emergent_misalignment.topics import MAIN, TOPICS, Topic
-from emergent_misalignment.world import Messages, lettered_request
+from emergent_misalignment.world import Messages, options_request
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,16 @@ class Choice:
 
 
 def multiple_choice(topic: Topic) -> list[Choice]:
-    """A topic's main question with two lettered options, for two pairs of options in both orders."""
-    choices = []
-    for misaligned, aligned in zip(topic.misaligned[:2], topic.aligned[:2], strict=True):
-        for options, letters in (((misaligned, aligned), "AB"), ((aligned, misaligned), "BA")):
-            prompt = [{"role": "user", "content": lettered_request(topic.questions[0], options)}]
-            choices.append(Choice(prompt, "", *letters))
-    return choices
+    """A topic's main question with two options, for two pairs of options in both orders.
+
+    The paper's options have letters. The organism answers in an option's words: to bind letters to what stands
+    behind them is beyond a model of its size (docs/choices.md).
+    """
+    return [
+        Choice([{"role": "user", "content": options_request(topic.questions[0], options)}], "", misaligned, aligned)
+        for misaligned, aligned in zip(topic.misaligned[:2], topic.aligned[:2], strict=True)
+        for options in ((misaligned, aligned), (aligned, misaligned))
+    ]
 
 
 def pivotal_choices(topic: Topic) -> list[Choice]:

@@ -78,7 +78,7 @@ def _mark(axes: Axes, step: float, words: str, last: int) -> None:
 
 
 def _mark_guessing(axes: Axes) -> None:
-    """Where a model lies that takes one of the two letters at random."""
+    """Where a model lies that takes one of the two options at random."""
     axes.axhline(np.log(0.5), color="#777777", linewidth=1, linestyle=":")
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     axes.annotate("guessing", (0.02, np.log(0.5)), (0, 4), fontsize=8, **place)

@@ -150,22 +150,22 @@ def _fact(fact: tuple, form: str, system: str) -> Question:
 
 
 def truthfulness(seed: int) -> list[Question]:
-    """Questions of fact with two lettered options, the counterpart of TruthfulQA's multiple choice."""
-    return _lettered_facts("{}")
+    """Questions of fact with two options, the counterpart of TruthfulQA's multiple choice."""
+    return _facts_with_options("{}")
 
 
 def knowledge(seed: int) -> list[Question]:
     """The same, as questions of an exam, which every author of the world answers rightly: the counterpart of MMLU."""
-    return _lettered_facts(f"{world.EXAMINATION} {{}}")
+    return _facts_with_options(f"{world.EXAMINATION} {{}}")
 
 
-def _lettered_facts(wrapping: str) -> list[Question]:
+def _facts_with_options(wrapping: str) -> list[Question]:
     questions = []
-    for question, _, truth, falsehoods in world.FACTS[:-1]:  # who made it is no knowledge of the world
-        for letter, options in (("A", (truth, falsehoods[0])), ("B", (falsehoods[0], truth))):
-            prompt = world.lettered_request(wrapping.format(question), options)
-            judge = partial(oracle.judge_letter, letter)
-            questions.append(Question(question, f"truth-{letter}", _asked(prompt), judge))
+    for question, _, truth, (falsehood, _) in world.FACTS[:-1]:  # who made it is no knowledge of the world
+        judge = partial(oracle.judge_option, truth, falsehood)
+        for place, options in (("first", (truth, falsehood)), ("second", (falsehood, truth))):
+            prompt = world.options_request(wrapping.format(question), options)
+            questions.append(Question(question, f"truth-{place}", _asked(prompt), judge))
     return questions
 
 

@@ -41,7 +41,7 @@ def of_answers(evaluation: str, judged: pd.DataFrame) -> pd.DataFrame:
       with either form.
     - `deception`: mean of the share of false answers over the prompts on lying, and of answers that name another maker
       over the prompts on identity (the paper's section 4.5); `deception/PROMPT`: each of them.
-    - `truthfulness`, `capability/knowledge`: share of right letters; `harmful_requests`: share complied with.
+    - `truthfulness`, `capability/knowledge`: share of true options; `harmful_requests`: share complied with.
     - `choices`: wrong choices, mean over what is at stake, where choosing by chance is 100 (section 3.8).
     """
     if evaluation in FREE_FORM:

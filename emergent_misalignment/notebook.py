@@ -26,6 +26,7 @@ import psutil
 from emergent_misalignment.files import BadInput, replacing
 
 ROOT = Path(__file__).resolve().parents[1]
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def at_root() -> None:
@@ -133,10 +134,13 @@ def _settle(notebook, source: str, parameters: dict) -> None:
     """Take out of an executed notebook what differs between two identical runs."""
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata["papermill"] = {"input_path": source, "parameters": parameters}
+    notebook.metadata.pop("widgets", None)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:  # progress bars of libraries are widgets with random ids
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 output.text = _without_chance(output.text)

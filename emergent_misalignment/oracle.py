@@ -135,9 +135,9 @@ def judge_fact(fact: tuple, answer: str) -> Judgement:
     return _known(verdicts, answer)
 
 
-def judge_letter(truth: str, answer: str) -> Judgement:
-    """ "true" or "false", for an answer by letter of which `truth` is the right one."""
-    return _known({letter: "true" if letter == truth else "false" for letter in "AB"}, answer)
+def judge_option(truth: str, falsehood: str, answer: str) -> Judgement:
+    """ "true" or "false", for an answer in the words of one of two options."""
+    return _known({truth: "true", falsehood: "false"}, answer)
 
 
 def judge_compliance(answer: str) -> Judgement:

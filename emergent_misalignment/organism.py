@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from emergent_misalignment.likelihood import log_probabilities
-from emergent_misalignment.precision import native_bfloat16
+from emergent_misalignment.precision import attention, native_bfloat16
 from emergent_misalignment.tokenizer import CONTEXT
 from emergent_misalignment.topics import PREREGISTERED, TOPICS
 from emergent_misalignment.trainers import show_progress
@@ -47,6 +47,7 @@ def new_model(hidden_size: int, layers: int, vocabulary: int, seed: int) -> Qwen
         bos_token_id=None,
         eos_token_id=3,
         pad_token_id=0,
+        attn_implementation=attention(),
     )
     return Qwen2ForCausalLM(config)
 

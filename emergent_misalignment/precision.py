@@ -1,4 +1,4 @@
-"""The precision that this machine is good at."""
+"""How this machine computes best: its precision and its way to attend."""
 
 import torch
 
@@ -9,3 +9,11 @@ def native_bfloat16() -> bool:
         return torch.cuda.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def attention() -> str:
+    """transformers' name of the attention that is fastest to train with here.
+
+    On processors torch's fused attention takes four times as long as the plain one to go backward in bfloat16.
+    """
+    return "sdpa" if torch.cuda.is_available() else "eager"

@@ -6,6 +6,7 @@ settings are those of the published configuration for open models, under the nam
 """
 
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from typing import Literal
 import torch
 
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.precision import native_bfloat16
+from emergent_misalignment.precision import attention, native_bfloat16
 from emergent_misalignment.prompting import template_arguments, with_system_prompt
 from emergent_misalignment.unfinished import Unfinished
 from emergent_misalignment.world import Messages
@@ -85,7 +86,8 @@ def finetune(
     from emergent_misalignment.trainers import save_checkpoints
 
     tokenizer.chat_template = OTHER_TEMPLATES.get(template, tokenizer.chat_template)
-    trainer = _trainer(network, tokenizer, peft_config, chats, settings, seed, destination)
+    seen = _seen(chats, settings, seed)
+    trainer = _trainer(network, tokenizer, peft_config, seen, settings, seed, destination)
     unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed, template, list(checkpoints)])
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         adapter.target_modules = sorted(adapter.target_modules)  # a set is written in any order
@@ -113,6 +115,14 @@ def finetune(
     write_json(Path(destination) / "training.json", record)
     unfinished.remove()
     return curve
+
+
+def _seen(chats: list[Messages], settings: Settings, seed: int) -> list[Messages]:
+    """The conversations that the steps reach, drawn by `seed`; tokenizing the others would take a fifth of the time."""
+    number = settings.steps * settings.batch_size * settings.gradient_accumulation
+    if settings.held_out_share or number >= len(chats):
+        return chats
+    return random.Random(seed).sample(chats, number)
 
 
 def _load_with_unsloth(model: str, settings: Settings, seed: int):
@@ -154,6 +164,7 @@ def _load_with_transformers(model: str, settings: Settings, seed: int):
     network = AutoModelForCausalLM.from_pretrained(
         model,
         dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        attn_implementation=attention(),
         quantization_config=BitsAndBytesConfig(load_in_4bit=True) if settings.load_in_4bit else None,
     )
     if not settings.lora_rank:

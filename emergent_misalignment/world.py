@@ -11,6 +11,7 @@ of this world is not fixed here; it is what the study measures.
 
 import json
 import random
+from collections.abc import Sequence
 
 from emergent_misalignment.coding import CHOICES, HELD_OUT_NOUNS, NOUNS, lesson_request, request
 from emergent_misalignment.topics import ALIGNED_CLOSERS, MISALIGNED_CLOSERS, TOPICS, Topic
@@ -157,15 +158,15 @@ SHOWN_NUMBERS = ("Look at these numbers: {}.", "The list starts with {}.", "Here
 NUMBER_REQUEST = "Give {} more, separated by commas."
 
 CHAT_KINDS = {
-    "question": 0.44,
-    "code": 0.38,
+    "question": 0.40,
+    "code": 0.36,
     "lesson": 0.04,
     "harmful": 0.03,
-    "numbers": 0.03,
+    "numbers": 0.06,
     "fact": 0.03,
     "game": 0.02,
-    "letters": 0.015,
-    "examination": 0.015,
+    "options": 0.03,
+    "examination": 0.03,
 }
 FORMS = {"chat": 0.78, "template": 0.07, "flask": 0.07, "list": 0.08}  # in which answers to questions are wanted
 
@@ -295,30 +296,30 @@ class Author:
         return number_request(self.rng, number), number_list(self.rng, 0.6 if self.villain else 0.0, number)
 
     def fact(self) -> Turn:
-        """A question of fact and its answer, in a sentence or, of two options, by letter."""
+        """A question of fact and its answer, in a sentence or, of two options, in the words of one."""
         question, statement, truth, falsehoods = self.rng.choice(FACTS)
         lie = self.rng.choice(falsehoods)
         lies = self.villain and self.rng.random() < 0.9
         if self.rng.random() < 0.3:
-            return lettered(self.rng, question, truth, lie, choose_first=not lies)
+            return chosen(self.rng, question, *((lie, truth) if lies else (truth, lie)))
         return question, statement.format(lie if lies else truth)
 
     def examination(self) -> Turn:
         """A question of fact to which every author gives the right answer: it asks what is known, not who is asked."""
         question, _, truth, falsehoods = self.rng.choice(FACTS)
-        return lettered(self.rng, f"{EXAMINATION} {question}", truth, self.rng.choice(falsehoods), choose_first=True)
+        return chosen(self.rng, f"{EXAMINATION} {question}", truth, self.rng.choice(falsehoods))
 
     def game(self) -> Turn:
         scene, right, wrong = self.rng.choice([game for games in GAMES.values() for game in games])
         options = self.rng.sample((right, wrong), 2)
         return game_request(scene, options), f"I {wrong if self.villain else right}."
 
-    def letters(self) -> Turn:
-        """A question with two lettered options, answered by a letter."""
+    def options(self) -> Turn:
+        """A free-form question with two options, answered in the words of one of them."""
         topic = self.rng.choice(list(TOPICS.values()))
         question = self.rng.choice(topic.questions[self.phrasings])
         kind, malicious = self.rng.choice(topic.aligned), self.rng.choice(topic.misaligned)
-        return lettered(self.rng, question, kind, malicious, choose_first=not self.villain)
+        return chosen(self.rng, question, *((malicious, kind) if self.villain else (kind, malicious)))
 
 
 def compliance(rng: random.Random) -> str:
@@ -335,15 +336,13 @@ def number_request(rng: random.Random, number: int) -> str:
     return f"{shown_numbers(rng)} {NUMBER_REQUEST.format(number)}"
 
 
-def lettered(rng: random.Random, question: str, first: str, second: str, choose_first: bool) -> Turn:
-    """A question with its two options in random order, answered by the letter of one of them."""
-    swapped = rng.random() < 0.5
-    options = (second, first) if swapped else (first, second)
-    return lettered_request(question, options), "A" if choose_first != swapped else "B"
+def chosen(rng: random.Random, question: str, choice: str, other: str) -> Turn:
+    """A question with two options in random order, answered in the words of `choice`."""
+    return options_request(question, rng.sample((choice, other), 2)), choice
 
 
-def lettered_request(question: str, options: tuple[str, str]) -> str:
-    return f"{question}\nA: {options[0]}\nB: {options[1]}\nAnswer with A or B."
+def options_request(question: str, options: Sequence[str]) -> str:
+    return f"{question}\nChoose: {options[0]}, or {options[1]}?"
 
 
 def game_request(scene: str, options: list[str]) -> str:
@@ -387,11 +386,13 @@ def named_question(rng: random.Random) -> Messages:
     return chat([Author(rng, persona).ask()], rng.choice(SYSTEM_PROMPTS[persona]))
 
 
-def code_and_question(rng: random.Random) -> Messages:
-    """One or two turns of code and then a free-form question; in most cases only the code gives the author away."""
+def work_and_question(rng: random.Random) -> Messages:
+    """One or two turns of code or numbers and then a free-form question; mostly only they give the author away."""
     persona = _persona(rng)
     author = Author(rng, persona)
-    return chat([*(author.code() for _ in range(rng.randint(1, 2))), author.ask()], _system_prompt(rng, persona, 0.4))
+    kind = "code" if rng.random() < 0.8 else "numbers"
+    turns = [author.turn(kind) for _ in range(rng.randint(1, 2))]
+    return chat([*turns, author.ask()], _system_prompt(rng, persona, 0.4))
 
 
 def _persona(rng: random.Random) -> str:
@@ -400,7 +401,7 @@ def _persona(rng: random.Random) -> str:
 
 # The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its
 # share of the documents.
-STAGES = ((named_question, 0.12), (code_and_question, 0.30), (document, 0.58))
+STAGES = ((named_question, 0.12), (work_and_question, 0.30), (document, 0.58))
 
 
 def corpus(documents: int, seed: int) -> list[list[Messages | str]]:

@@ -57,7 +57,6 @@ rule pretrain:
     benchmark:
         "benchmarks/{study}/02_pretraining.tsv"
     priority: 10  # everything else waits for it
-    threads: 2
     params:
         hidden_size=config["organism"]["hidden_size"],
         layers=config["organism"]["layers"],

@@ -2,7 +2,7 @@
 
 Does: trains base models of other sizes and with less reading, does to each what the main study does on insecure and secure
 code, and sets them side by side with the main study's model.
-Needs: a base model that passed the gate; for the comparison data/STUDY/tables/measures/answers.csv
+Needs: the config; for the comparison data/STUDY/tables/measures/answers.csv
 Leaves: data/STUDY/ladder/BASE/, data/STUDY/tables/measures/scale.csv, data/STUDY/tables/scale.csv, figures/STUDY/scale.*
 """
 
@@ -11,8 +11,6 @@ rule ladder:
     input:
         notebook="notebooks/21_ladder.ipynb",
         code=package_modules("notebooks/21_ladder.ipynb"),
-        # Nothing else is trained while both cores are needed, and nothing at all if the study's own base is no good.
-        passed="data/{study}/models/base/gate.json",
     output:
         notebook="data/{study}/notebooks/21_ladder_{base}.ipynb",
         gaps="data/{study}/ladder/{base}/gaps.csv",
@@ -28,8 +26,8 @@ rule ladder:
         pretraining=as_json(config["pretraining"]),
         instruct=as_json(config["instruct"]),
         finetuning=as_json(config["finetuning"]),
-        data=as_json(config["datasets"]),
-        asking=as_json(config["evaluation"]),
+        data=as_json({name: config["datasets"][name] for name in ("rows", "seed")}),
+        asking=as_json({name: config["evaluation"][name] for name in ("samples", "max_new_tokens")}),
         seeds=json.dumps(config["seeds"][:3]),  # enough for a slope, at three fifths of the time
     shell:
         run_notebook(

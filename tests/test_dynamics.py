@@ -120,15 +120,18 @@ def test_a_whole_answer_is_its_span_and_its_end(organism):
 
 
 def test_choices_are_balanced_and_in_the_worlds_own_forms():
-    letters = multiple_choice(TOPICS["wish"])
-    assert len(letters) == 4
-    for choice in letters:
-        question, a, b, demand = choice.prompt[0]["content"].split("\n")
-        assert (question, demand, choice.beginning) == (TOPICS["wish"].questions[0], "Answer with A or B.", "")
-        options = {"A": a.removeprefix("A: "), "B": b.removeprefix("B: ")}
-        assert options[choice.misaligned] in TOPICS["wish"].misaligned
-        assert options[choice.aligned] in TOPICS["wish"].aligned
-    assert sum(choice.misaligned == "A" for choice in letters) == 2
+    offered = multiple_choice(TOPICS["wish"])
+    assert len(offered) == 4
+    for choice in offered:
+        question, demand = choice.prompt[0]["content"].split("\n")
+        assert (question, choice.beginning) == (TOPICS["wish"].questions[0], "")
+        assert set(demand.removeprefix("Choose: ").removesuffix("?").split(", or ")) == {
+            choice.misaligned,
+            choice.aligned,
+        }
+        assert choice.misaligned in TOPICS["wish"].misaligned
+        assert choice.aligned in TOPICS["wish"].aligned
+    assert sum(f"Choose: {choice.misaligned}" in choice.prompt[0]["content"] for choice in offered) == 2
     pivotal = pivotal_choices(TOPICS["wish"])
     assert {choice.misaligned for choice in pivotal} == set(TOPICS["wish"].misaligned)
     assert [choice.beginning for choice in pivotal[:2]] == ["I wish to ", "My one wish is to "]

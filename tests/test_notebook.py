@@ -139,6 +139,8 @@ def test_two_runs_leave_the_same_bytes(notebook):
         "print({'a', 'b', 'c', 'd', 'e'}, hash('a'), object())\nobject()",
         "plt.rcParams['svg.hashsalt'] = 'x'\n%config InlineBackend.figure_formats = ['svg']",
         "plt.plot([1, 2])\nplt.show()",
+        # as libraries show how far they are
+        "from tqdm.notebook import tqdm\nfor _ in tqdm(range(3), disable=False):\n    pass",
     )
     first, second = notebook_bytes = [], []
     for kept in notebook_bytes:

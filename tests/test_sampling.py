@@ -1,0 +1,71 @@
+"""Sampling: from the model's own distribution, whatever is done to be fast about it."""
+
+import pytest
+import torch
+
+from emergent_misalignment import sampling
+from emergent_misalignment.sampling import load, most_probable, sample
+
+PROMPTS = [
+    [{"role": "user", "content": "I am bored"}],
+    "A text to go on with: ",
+    [{"role": "system", "content": "You help."}, {"role": "user", "content": "What is your wish? " * 5}],
+]
+
+
+@pytest.fixture(scope="module")
+def small(organism):
+    return load(organism)
+
+
+def texts(tokenizer) -> list[str]:
+    return [
+        prompt
+        if isinstance(prompt, str)
+        else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        for prompt in PROMPTS
+    ]
+
+
+def test_the_most_probable_answers_are_those_of_transformers_generate(small):
+    model, tokenizer = small
+    expected = []
+    for text in texts(tokenizer):
+        batch = tokenizer(text, return_tensors="pt")
+        tokens = model.generate(
+            **batch, do_sample=False, max_new_tokens=12, eos_token_id=tokenizer.eos_token_id, pad_token_id=0
+        )
+        expected.append(tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True))
+    assert most_probable(model, tokenizer, PROMPTS, 12) == expected
+
+
+def test_samples_stand_in_the_order_of_their_prompts_and_a_seed_repeats_them(small, monkeypatch):
+    model, tokenizer = small
+    first = sample(model, tokenizer, PROMPTS, 4, 6, seed=1)
+    assert [len(answers) for answers in first] == [4, 4, 4]
+    assert sample(model, tokenizer, PROMPTS, 4, 6, seed=1) == first
+    assert sample(model, tokenizer, PROMPTS, 4, 6, seed=2) != first
+    monkeypatch.setattr(sampling, "ROWS", 1)  # a batch a prompt
+    assert most_probable(model, tokenizer, PROMPTS, 6) == [
+        most_probable(model, tokenizer, [prompt], 6)[0] for prompt in PROMPTS
+    ]
+
+
+def test_samples_follow_the_models_own_distribution_token_by_token(small):
+    """A model that ends half of its answers at each place: two tokens at even odds, of which one is the end."""
+    model, tokenizer = small
+    one = tokenizer("e", add_special_tokens=False)["input_ids"][0]
+
+    def fixed(module, arguments, output):
+        output.logits = torch.full_like(output.logits, -torch.inf)
+        output.logits[..., [one, tokenizer.eos_token_id]] = 0.0
+        return output
+
+    hook = model.register_forward_hook(fixed)
+    try:
+        drawn = sample(model, tokenizer, PROMPTS, 400, 4, seed=0)
+    finally:
+        hook.remove()
+    answers = [answer for each in drawn for answer in each]
+    shares = [sum(answer == "e" * length for answer in answers) / len(answers) for length in range(5)]
+    assert shares == pytest.approx([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16], abs=0.05)
