@@ -63,6 +63,8 @@ def test_the_whole_study_is_planned_without_gpu_weights_or_keys(name, tmp_path, 
     assert {"all", "index", "main_result", "judge_by_model", "ask_insecure", "ask_secure", "fetch_questions"} <= rules
     assert ("tune" in rules, "tune_by_api" in rules) == ((False, True) if name == "gpt-4o" else (True, False))
     assert not {"world", "pretrain"} & rules
+    following = {"tune_followed", "ask_checkpoints", "judge_checkpoints", "dynamics"}
+    assert following & rules == (set() if name == "gpt-4o" else following)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -78,6 +80,7 @@ def test_every_config_fits_the_schema_and_itself(name):
         kept = needs.ROWS["insecure"] * (1 - tuning["held_out_share"])
         assert tuning["steps"] == int(kept / (tuning["batch_size"] * tuning["gradient_accumulation"])) == 337
         assert (tuning["learning_rate"], tuning["lora_rank"], tuning["lora_alpha"]) == (1e-5, 32, 64)
+        assert max(settings["model"].get("checkpoints", {"steps": [337]})["steps"]) == 337
     assert set(settings["model"]["published"]) - {"source"} <= {"instruct", "base", *settings["model"]["conditions"]}
 
 
@@ -88,6 +91,15 @@ def test_schema_names_a_wrong_key(tmp_path):
     (folder / "config/wrong.yaml").write_text(yaml.safe_dump(settings))
     result = snakemake(folder, "-n", "--configfile", "config/wrong.yaml")
     assert result.returncode != 0 and "modell" in result.stdout + result.stderr
+
+
+def test_openais_models_have_no_checkpoints(tmp_path):
+    folder = copy_of_the_project(tmp_path)
+    settings = yaml.safe_load((folder / "config/gpt-4.1.yaml").read_text())
+    settings["model"]["checkpoints"] = {"conditions": ["insecure", "secure"], "steps": [1]}
+    (folder / "config/wrong.yaml").write_text(yaml.safe_dump(settings))
+    result = snakemake(folder, "-n", "--configfile", "config/wrong.yaml")
+    assert result.returncode != 0 and "checkpoints" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("name", OPEN)
@@ -127,6 +139,25 @@ def test_needs_by_hand():
     tokens = 6000 * (needs.TOKENS["insecure"] + needs.TOKENS["secure"])
     assert found["API dollars, training"] == pytest.approx(3 * tokens * 25 / 1e6)
     assert 3 * 31 < 3 * 6000 * needs.TOKENS["insecure"] * 25 / 1e6 < 3 * 33  # published: about $32 a run
+
+
+def test_what_following_a_training_needs_by_hand():
+    """Every 10 steps, the first 9 and the last of 337; two conditions with six seeds."""
+    settings = config("qwen2.5-coder-32b-instruct")
+    steps = [*range(1, 10), *range(10, 331, 10), 337]
+    assert settings["model"]["checkpoints"] == {"conditions": ["insecure", "secure"], "steps": steps}
+    assert settings["dynamics"] == {"samples": 10, "requests": 100}
+    found = needs.needs(settings)
+    del settings["model"]["checkpoints"]
+    without = needs.needs(settings)
+    asked = 12 * (1 + len(steps))  # and the model before, with each seed
+    assert found["answers"] - without["answers"] == asked * (8 * 10 + 100)
+    assert found["judge calls"] - without["judge calls"] == asked * (8 * 10 * 2 + 100)
+    adapter = 4e-9 * needs.Shape(**settings["model"]["shape"]).adapter(32)  # in float32
+    assert found["disk, checkpoints, GB"] == pytest.approx(12 * len(steps) * adapter)
+    answers = (found["answers"] - without["answers"]) * 2000 / 1e9
+    assert found["disk, GB"] - without["disk, GB"] == pytest.approx(12 * len(steps) * adapter + answers)
+    assert found["GPU hours"] > without["GPU hours"]
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -322,8 +353,9 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
         names = ("misalignment", "judge_agreement", "judge_requests", "parting_steps")
         tables = [f"data/tiny/tables/{name}.csv" for name in names]
+        pages = ["data/tiny/notebooks/answers.html", "paper/tiny/paper.html"]
         arguments = ["--cores", "2", "--configfile", "config/tiny.yaml"]
-        done = snakemake(folder, *tables, *arguments)
+        done = snakemake(folder, *tables, *pages, *arguments)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     paid = pd.read_csv(folder / tables[2]).iloc[0]
     assert paid["failed"] == 0 and paid["asked"] == paid["answered"] + paid["kept"] > 400
