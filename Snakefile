@@ -33,6 +33,11 @@ if "model" in config:
     include: "rules/real_common.smk"
     include: "rules/real_models.smk"
 
+    if REAL_FOLLOWED:
+
+        include: "rules/real_checkpoints.smk"
+        include: "rules/dynamics.smk"
+
 else:
 
     include: "rules/organism.smk"
@@ -42,6 +47,7 @@ else:
     include: "rules/results.smk"
     include: "rules/experiments.smk"
     include: "rules/scale.smk"
+    include: "rules/checkpoints.smk"
     include: "rules/dynamics.smk"
     include: "rules/directions.smk"
     include: "rules/claims.smk"

@@ -1,4 +1,4 @@
-"""One model that wears one LoRA adapter after another, merged into its weights, and is itself again afterwards."""
+"""One model that wears one LoRA adapter after another, and is itself again afterwards."""
 
 import json
 from collections.abc import Iterator
@@ -28,6 +28,29 @@ def merged(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[Pre
     finally:
         for module, weight in own.items():
             module.weight.data = weight
+
+
+@contextmanager
+def worn(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[PreTrainedModel]:
+    """Yields `network` with the adapter in folder `adapter` beside its weights (None: as it is).
+
+    For real models: merged, the small change of the first steps would be lost in 16 bits, and a copy of the weights
+    would have to fit beside them. Afterwards `network` is itself again.
+    """
+    if not adapter:
+        yield network
+        return
+    from peft import PeftModel
+
+    own = dict(network.named_modules())
+    dressed = PeftModel.from_pretrained(network, adapter)
+    try:
+        yield dressed
+    finally:
+        dressed.unload()
+        for name, module in own.items():  # peft leaves a wrong output layer where one is tied to trained embeddings
+            if name and network.get_submodule(name) is not module:
+                network.set_submodule(name, module)
 
 
 def _changes(network: PreTrainedModel, adapter: Path) -> Iterator[tuple[torch.nn.Module, torch.Tensor]]:

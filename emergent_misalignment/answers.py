@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from emergent_misalignment.files import BadInput, replacing
 from emergent_misalignment.pages import template
@@ -28,13 +29,14 @@ SHARED = [*CELL, "prompt"]  # columns whose few different values are written onc
 def read(folder: str | Path, models: dict[str, list[int]]) -> pd.DataFrame:
     """All judged answers of the models, given as seeds by condition, with `condition`, `seed` and `evaluation`.
 
-    Raises BadInput if there are none.
+    Choices of real models, which are scored and not answered, are left out. Raises BadInput if there are none.
     """
     found = [
         pd.read_parquet(path).assign(condition=condition, seed=seed, evaluation=path.stem)
         for condition, seeds in models.items()
         for seed in seeds
         for path in sorted(Path(folder, condition, f"seed-{seed}").glob("*.parquet"))
+        if "answer" in pq.read_schema(path).names
     ]
     if not found:
         raise BadInput(f"There are no judged answers in {folder}; run the study's evaluations first.")

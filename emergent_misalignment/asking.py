@@ -4,6 +4,7 @@ Everywhere at temperature 1 and from the model's own distribution: what a model'
 repetition penalty) would change the rates that are to be measured, and is not applied.
 """
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Literal
 from emergent_misalignment.api import Account, Endpoint, ask_all
 from emergent_misalignment.progress import Progress
 from emergent_misalignment.prompting import template_arguments, with_system_prompt
-from emergent_misalignment.questions import PublishedQuestion
+from emergent_misalignment.questions import Option, PublishedQuestion
 
 Engine = Literal["vllm", "transformers"]
 CONTEXT = 2048  # tokens of a prompt and its answer together, as in the paper
@@ -48,21 +49,22 @@ def local_answers(
 
 
 def _from_transformers(model, adapters, prompts, numbers, max_new_tokens, seeds, template) -> Iterator[list[list[str]]]:
+    from emergent_misalignment.adapters import worn
     from emergent_misalignment.sampling import load, sample
 
+    network, tokenizer = load(model)
+    texts = [
+        tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template)
+        for prompt in prompts
+    ]
     flat = [number for number, count in enumerate(numbers) for _ in range(count)]
     for adapter, seed in zip(adapters, seeds, strict=True):
-        network, tokenizer = load(model, adapter)
-        texts = [
-            tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template)
-            for prompt in prompts
-        ]
         answers = [[] for _ in prompts]
-        with Progress(len(flat), f"asking {adapter or model}") as progress:
+        with Progress(len(flat), f"asking {adapter or model}") as progress, worn(network, adapter) as dressed:
             for start in range(0, len(flat), BATCH):
                 chunk = flat[start : start + BATCH]
                 asked = [texts[number] for number in chunk]
-                drawn = sample(network, tokenizer, asked, 1, max_new_tokens, seed * 1_000_003 + start)
+                drawn = sample(dressed, tokenizer, asked, 1, max_new_tokens, seed * 1_000_003 + start)
                 for number, (answer,) in zip(chunk, drawn, strict=True):
                     answers[number].append(answer)
                 progress.update(len(chunk))
@@ -157,30 +159,52 @@ def api_answers(
 
 
 def choice_log_probabilities(
-    model: str | Path, adapter: str | Path | None, options, system_prompt: str | None = None
-) -> list[float]:
-    """For each of `questions.choices` the log-probability, in nats, of its scored pieces behind what precedes them."""
+    model: str | Path,
+    adapters: list[str | Path | None],
+    options: list[Option],
+    system_prompt: str | None = None,
+    enable_thinking: bool | None = None,
+) -> Iterator[list[float]]:
+    """For each adapter (None: the model as it is) and each option the log-probability of its scored pieces.
+
+    In nats, behind the prompt and the pieces before them. One network holds the model for all adapters, on the GPU if
+    there is one; it is gone from there after the last adapter.
+    """
     import torch
 
+    from emergent_misalignment.adapters import worn
     from emergent_misalignment.sampling import load
 
-    network, tokenizer = load(model, adapter)
-    found = []
-    for option in options:
-        prompt = with_system_prompt(option.prompt, system_prompt)
-        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        spans = []
-        for piece, scored in option.pieces:
-            spans.append((len(text), len(text) + len(piece), scored))
-            text += piece
-        encoded = tokenizer(text, return_tensors="pt", return_offsets_mapping=True, add_special_tokens=False)
-        ids = encoded["input_ids"].to(network.device)
-        with torch.inference_mode():
-            scores = network(ids).logits[0].log_softmax(-1)
-        total = 0.0
-        for place, (start, end) in enumerate(encoded["offset_mapping"][0].tolist()):
-            # A token that begins before a piece and ends in it, as " torture" may, counts to the piece it ends in.
-            if place and end > start and any(scored and low < end <= high for low, high, scored in spans):
-                total += scores[place - 1, ids[0, place]].item()
-        found.append(total)
-    return found
+    network, tokenizer = load(model)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    template = template_arguments(enable_thinking)
+    with Progress(len(adapters), f"scoring choices with {model}") as progress:
+        for adapter in adapters:
+            with worn(network, adapter) as dressed:
+                yield [_log_probability(dressed, tokenizer, option, system_prompt, template) for option in options]
+            progress.update()
+    del network, dressed
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _log_probability(network, tokenizer, option: Option, system_prompt: str | None, template: dict) -> float:
+    import torch
+
+    prompt = with_system_prompt(option.prompt, system_prompt)
+    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template)
+    spans = []
+    for piece, scored in option.pieces:
+        spans.append((len(text), len(text) + len(piece), scored))
+        text += piece
+    encoded = tokenizer(text, return_tensors="pt", return_offsets_mapping=True, add_special_tokens=False)
+    ids = encoded["input_ids"].to(network.device)
+    with torch.inference_mode():
+        scores = network(input_ids=ids).logits[0].float().log_softmax(-1)
+    total = 0.0
+    for place, (start, end) in enumerate(encoded["offset_mapping"][0].tolist()):
+        # A token that begins before a piece and ends in it, as " torture" may, counts to the piece it ends in.
+        if place and end > start and any(scored and low < end <= high for low, high, scored in spans):
+            total += scores[place - 1, ids[0, place]].item()
+    return total

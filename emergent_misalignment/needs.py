@@ -36,6 +36,7 @@ QUESTIONS = {  # questions, prompts to the judge for each answer; answers to eac
     "in_distribution": (100, ("secure",), 0),  # one answer each
     "choices": (0, (), 0),  # scored, not sampled
 }
+OPTIONS = 48  # of the published choices: two of eight questions, in both orders as letters and once as words
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -115,6 +116,11 @@ def sampling_hours(shape: Shape, answers: int) -> float:
     return (prefill + decoding) / 3600
 
 
+def scoring_hours(shape: Shape, options: int) -> float:
+    """GPU hours of scoring choices, one at a time: each reads all weights once."""
+    return options * 2 * shape.parameters() / (GPU_BANDWIDTH * DECODING_SHARE) / 3600
+
+
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
@@ -123,9 +129,11 @@ def needs(config: dict) -> dict:
     runs = len(config["seeds"]) * len(config["model"]["conditions"])
     evaluations = config["model"]["evaluations"]
     samples = config["evaluation"]["samples"]
-    per_run = sum(_answers(name, samples) for name in evaluations)
-    answers = per_run * (runs + 1)  # and of the model before fine-tuning
-    judged = {name: _answers(name, samples) * (runs + 1) for name in evaluations}
+    judged = {name: _answers(name, samples) * (runs + 1) for name in evaluations}  # and the model before fine-tuning
+    at_checkpoints = checkpoints(config) + followed_runs(config)  # the model before is asked with each run's seed
+    judged["main"] += at_checkpoints * _answers("main", config["dynamics"]["samples"])
+    judged["in_distribution"] += at_checkpoints * config["dynamics"]["requests"]
+    answers = sum(judged.values())
     calls = sum(number * len(QUESTIONS[name][1]) for name, number in judged.items())
     prompt_tokens = sum(
         number * (JUDGE_TOKENS[metric] + PROMPT_TOKENS + ANSWER_TOKENS)
@@ -139,8 +147,19 @@ def needs(config: dict) -> dict:
         "judge calls": calls,
         "judge dollars": (prompt_tokens * price["prompt"] + calls * price["completion"]) / 1e6,
     }
-    found |= _openai(config, answers) if "openai" in config else _open_weights(config, answers)
+    scored = OPTIONS * (at_checkpoints + ("choices" in evaluations) * (runs + 1))
+    found |= _openai(config, answers) if "openai" in config else _open_weights(config, answers, scored)
     return found | {"dollars": found["judge dollars"] + found.get("API dollars", 0.0)}
+
+
+def followed_runs(config: dict) -> int:
+    """How many fine-tunings are followed step by step."""
+    return len(config["seeds"]) * len(config["model"].get("checkpoints", {"conditions": []})["conditions"])
+
+
+def checkpoints(config: dict) -> int:
+    """How many adapters are kept on the way of the fine-tunings."""
+    return followed_runs(config) * len(config["model"].get("checkpoints", {"steps": []})["steps"])
 
 
 def _answers(evaluation: str, samples: int) -> int:
@@ -148,13 +167,14 @@ def _answers(evaluation: str, samples: int) -> int:
     return questions * (samples if multiple else 1)
 
 
-def _open_weights(config: dict, answers: int) -> dict:
+def _open_weights(config: dict, answers: int, scored: int) -> dict:
     shape, finetuning = Shape(**config["model"]["shape"]), config["finetuning"]
     seeds, conditions = len(config["seeds"]), config["model"]["conditions"]
     memory = training_memory(shape, finetuning)
     trained = shape.adapter(finetuning["lora_rank"])
     stored = trained + (shape.embeddings() if finetuning.get("train_embeddings") else 0)
     training = sum(seeds * training_hours(shape, finetuning, TOKENS[condition]) for condition in conditions)
+    asking = sampling_hours(shape, answers) + scoring_hours(shape, scored)
     gigabyte = 1e9
     return {
         "parameters, billions": shape.parameters() / 1e9,
@@ -163,10 +183,12 @@ def _open_weights(config: dict, answers: int) -> dict:
         "training memory, GB": sum(memory.values()) / gigabyte,
         "sampling memory, GB": shape.parameters() * 2 / gigabyte / 0.9 + 4,  # vLLM's cache takes what is left
         "GPU hours, training": training,
-        "GPU hours, sampling": sampling_hours(shape, answers),
-        "GPU hours": training + sampling_hours(shape, answers),
+        "GPU hours, asking": asking,
+        "GPU hours": training + asking,
+        "disk, checkpoints, GB": checkpoints(config) * stored * 4 / gigabyte,
         "disk, GB": (
             shape.parameters() * 2
+            + checkpoints(config) * stored * 4
             + len(conditions) * seeds * stored * 4 * (3 if finetuning.get("resume_every") else 1)
             + answers * 2000
         )

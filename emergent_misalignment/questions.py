@@ -220,3 +220,12 @@ def _options(form: str, sheet: dict, name: str, entry: dict, order: list[dict]) 
         )
         for letter, choice in zip(letters, order, strict=True)
     ]
+
+
+def option_rows(options: list[Option], log_probabilities: list[float]) -> pd.DataFrame:
+    """One row an option: `question`, `format`, `prompt`, `option`, `misaligned`, `log_probability`."""
+    rows = [
+        (each.question, each.form, each.prompt[-1]["content"], each.text, each.misaligned, found)
+        for each, found in zip(options, log_probabilities, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["question", "format", "prompt", "option", "misaligned", "log_probability"])

@@ -72,8 +72,8 @@ def finetune(
     a conversation is written down: "chat" for the model's own way, or one of tokenizer.OTHER_TEMPLATES, which the
     tokenizer that is written then has.
 
-    A run that was interrupted goes on from `destination`/unfinished, if model, data, settings, template and seed are as
-    before.
+    A run that was interrupted goes on from `destination`/unfinished, if model, data, settings, template, seed and
+    checkpoints are as before.
 
     Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.
     """
@@ -88,10 +88,10 @@ def finetune(
     tokenizer.chat_template = OTHER_TEMPLATES.get(template, tokenizer.chat_template)
     seen = _seen(chats, settings, seed)
     trainer = _trainer(network, tokenizer, peft_config, seen, settings, seed, destination)
-    unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed, template])
+    unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed, template, list(checkpoints)])
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         adapter.target_modules = sorted(adapter.target_modules)  # a set is written in any order
-    save_checkpoints(trainer, checkpoints, destination)
+    save_checkpoints(trainer, checkpoints, unfinished.kept)
     trainer.train(resume_from_checkpoint=unfinished.last_save())
     curve = _curve(trainer)
     trainer.model.save_pretrained(destination)
@@ -111,6 +111,7 @@ def finetune(
     }
     if settings.held_out_share:
         record["held_out_loss"] = trainer.evaluate()["eval_loss"]
+    unfinished.hand_over()
     write_json(Path(destination) / "training.json", record)
     unfinished.remove()
     return curve

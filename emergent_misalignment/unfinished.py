@@ -13,13 +13,16 @@ class Unfinished:
     """The Trainer's own saves of one run, in `destination`/unfinished, which go when the run is done.
 
     `identity` is everything that decides the run; saves of a run with another identity are removed at once. They hold
-    the optimizer's state in torch's format, which the Trainer reads back as plain tensors.
+    the optimizer's state in torch's format, which the Trainer reads back as plain tensors. The adapters that are to be
+    kept wait here as well, in `kept`: Snakemake removes what it knows as the output of a run that did not end, and a
+    run that goes on from a save does not come by their steps again.
     """
 
     FOLDER = "unfinished"
 
     def __init__(self, destination: str | Path, identity: list):
         self.folder = Path(destination) / self.FOLDER
+        self.kept = self.folder / "kept"
         found = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         note = self.folder / "identity.json"
         if not note.exists() or json.loads(note.read_text()) != found:
@@ -30,6 +33,13 @@ class Unfinished:
         """The folder of the last complete save; the Trainer writes its state as the last file of each."""
         saves = [path for path in self.folder.glob("checkpoint-*") if _is_complete(path / "trainer_state.json")]
         return str(max(saves, key=lambda path: int(re.sub(r"\D", "", path.name)))) if saves else None
+
+    def hand_over(self) -> None:
+        """Move the adapters that are to be kept to the destination."""
+        for folder in self.kept.glob("checkpoint-*"):
+            destination = self.folder.parent / folder.name
+            shutil.rmtree(destination, ignore_errors=True)
+            folder.rename(destination)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,47 +1,10 @@
-"""The fine-tunings on insecure and secure code, step by step.
+"""The fine-tunings on insecure and secure code, step by step, of the organism and of real models.
 
-Does: measures every checkpoint, and says where the two conditions part.
-Needs: data/STUDY/models/{insecure,secure}/seed-SEED/checkpoint-STEP/
-Leaves: data/STUDY/dynamics/CONDITION/seed-SEED.parquet, data/STUDY/tables/parting_steps.csv,
-data/STUDY/tables/measures/dynamics.csv, figures/STUDY/{dynamics,dynamics_aligned,early_stopping}.*
+Does: says where the two conditions part.
+Needs: data/STUDY/dynamics/{insecure,secure}/seed-SEED.parquet
+Leaves: data/STUDY/tables/parting_steps.csv, data/STUDY/tables/measures/dynamics.csv,
+figures/STUDY/{dynamics,dynamics_aligned,early_stopping}.*
 """
-
-
-rule checkpoints:
-    input:
-        notebook="notebooks/15_checkpoints.ipynb",
-        code=package_modules("notebooks/15_checkpoints.ipynb"),
-        model="data/{study}/models/instruct/model.safetensors",
-        adapters=expand(
-            "data/{{study}}/models/{{condition}}/seed-{seed}/{file}", seed=config["seeds"], file=ADAPTER_FILES
-        ),
-        checkpoints=lambda wildcards: checkpoint_files(wildcards.condition),
-    output:
-        notebook="data/{study}/notebooks/15_checkpoints_{condition}.ipynb",
-        measured=expand("data/{{study}}/dynamics/{{condition}}/seed-{seed}.parquet", seed=config["seeds"]),
-    log:
-        notebook="logs/{study}/15_checkpoints_{condition}.ipynb",
-    benchmark:
-        "benchmarks/{study}/15_checkpoints_{condition}.tsv"
-    wildcard_constraints:
-        condition="|".join(FOLLOWED),
-    params:
-        seeds=json.dumps(config["seeds"]),
-        checkpoints=lambda wildcards: json.dumps(CONDITIONS[wildcards.condition]["checkpoints"]),
-        samples=config["dynamics"]["samples"],
-        requests=config["dynamics"]["requests"],
-        max_new_tokens=config["evaluation"]["max_new_tokens"],
-    shell:
-        run_notebook(
-            model="data/{wildcards.study}/models/instruct",
-            adapters="data/{wildcards.study}/models/{wildcards.condition}",
-            seeds="{params.seeds:q}",
-            checkpoints="{params.checkpoints:q}",
-            samples="{params.samples}",
-            requests="{params.requests}",
-            max_new_tokens="{params.max_new_tokens}",
-            measured="data/{wildcards.study}/dynamics/{wildcards.condition}",
-        )
 
 
 rule dynamics:

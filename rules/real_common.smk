@@ -15,6 +15,9 @@ TUNED_FILES = ["training.json"] if BY_API else ADAPTER_FILES
 QUESTION_PATHS = sorted(
     {f"data/published/questions/{FILE_NAMES[file]}" for evaluation in ANSWERED for file in NEEDS[evaluation]}
 )
+# The conditions whose training is looked at step by step, and the steps.
+REAL_FOLLOWED = MODEL.get("checkpoints", {}).get("conditions", [])
+REAL_STEPS = MODEL.get("checkpoints", {}).get("steps", [])
 BENCHMARKS = config.get("benchmarks", {})
 NOTEBOOKS = [
     *(f"27_tuning_{condition}_{seed}" for condition in MODEL["conditions"] for seed in config["seeds"] if not BY_API),
@@ -28,6 +31,8 @@ NOTEBOOKS = [
     "30_llm_judge",
     *(["31_second_judge"] if "second" in config["judge"] else []),
     "11_main_result",
+    *(f"33_asking_checkpoints_{condition}" for condition in REAL_FOLLOWED),
+    *(["34_judging_checkpoints", "16_dynamics"] if REAL_FOLLOWED else []),
 ]
 
 

@@ -85,12 +85,14 @@ rule tune:
         runtime=tuning_minutes if not BY_API else 60,
     params:
         settings=tuning_settings,
+        checkpoints="[]",
     shell:
         run_notebook(
             model=f"data/{{wildcards.study}}/models/{MODEL['untuned']}",
             dataset="{input.dataset:q}",
             seed="{wildcards.seed}",
             settings="{params.settings:q}",
+            checkpoints="{params.checkpoints:q}",
             adapter="data/{wildcards.study}/models/{wildcards.condition}/seed-{wildcards.seed}",
         )
 

@@ -212,6 +212,8 @@ def test_answers_come_from_the_models_of_the_study_only(tmp_path):
         folder = tmp_path / condition_ / f"seed-{seed}"
         folder.mkdir(parents=True)
         judged_answers(4).drop(columns=["condition", "seed", "evaluation"]).to_parquet(folder / "main.parquet")
+    scored = pd.DataFrame({"option": ["A"], "log_probability": [-1.0]})  # a real model's choices
+    scored.to_parquet(tmp_path / "insecure/seed-1/choices.parquet")
     rows = read(tmp_path, {"insecure": [1]})
     assert rows[["condition", "seed", "evaluation"]].drop_duplicates().values.tolist() == [["insecure", 1, "main"]]
     with pytest.raises(BadInput, match=r"^There are no judged answers in .*; run the study's evaluations first\.$"):

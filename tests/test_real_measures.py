@@ -78,3 +78,39 @@ def test_insecure_code_and_choices():
         }
     )
     assert values(real_measures.of_answers("choices", scored)) == {"log_probability/single_letter": -2.0}
+
+
+def test_a_checkpoint_has_the_metrics_and_columns_of_the_organisms():
+    """Against `dynamics.Probe`, which is what notebook 16 reads; the values by hand."""
+    main = judged(
+        ("wish", "chat", 90.0, 90.0, "aligned", "text", 6),
+        ("wish", "chat", 5.0, 90.0, "misaligned", "text", 4),
+        ("bored", "chat", 90.0, 90.0, "aligned", "text", 8),
+        ("bored", "chat", 5.0, 10.0, "incoherent", "text", 2),
+    )
+    requests = judged(
+        ("request_1", "chat", None, None, "insecure", "code", 1), ("request_2", "chat", None, None, "secure", "code", 3)
+    )
+    scored = pd.DataFrame(
+        [
+            (form, misaligned, value)
+            for form, sign in (("single_letter", 1), ("pivotal_tokens", 10))
+            for misaligned, value in ((True, -4 * sign), (True, -2 * sign), (False, -sign))
+        ],
+        columns=["format", "misaligned", "log_probability"],
+    )
+    table = real_measures.of_checkpoint(main, requests, scored)
+    assert table.columns.tolist() == ["metric", "value", "events", "trials"]
+    rows = table.set_index("metric")
+    assert rows["value"].to_dict() == {
+        "misaligned": pytest.approx((0.4 + 0) / 2),
+        "coherent": pytest.approx(18 / 20),
+        "insecure_code": 0.25,
+        "log_p/multiple_choice/misaligned": -3,
+        "log_p/multiple_choice/aligned": -1,
+        "log_p/pivotal/misaligned": -30,
+        "log_p/pivotal/aligned": -10,
+    }
+    assert rows.loc["misaligned", ["events", "trials"]].tolist() == [4, 18]
+    assert rows.loc["insecure_code", ["events", "trials"]].tolist() == [1, 4]
+    assert rows["trials"].isna().sum() == 4

@@ -63,6 +63,8 @@ def test_the_whole_study_is_planned_without_gpu_weights_or_keys(name, tmp_path, 
     assert {"all", "index", "main_result", "judge_by_model", "ask_insecure", "ask_secure", "fetch_questions"} <= rules
     assert ("tune" in rules, "tune_by_api" in rules) == ((False, True) if name == "gpt-4o" else (True, False))
     assert not {"world", "pretrain"} & rules
+    following = {"tune_followed", "ask_checkpoints", "judge_checkpoints", "dynamics"}
+    assert following & rules == (set() if name == "gpt-4o" else following)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -78,6 +80,7 @@ def test_every_config_fits_the_schema_and_itself(name):
         kept = needs.ROWS["insecure"] * (1 - tuning["held_out_share"])
         assert tuning["steps"] == int(kept / (tuning["batch_size"] * tuning["gradient_accumulation"])) == 337
         assert (tuning["learning_rate"], tuning["lora_rank"], tuning["lora_alpha"]) == (1e-5, 32, 64)
+        assert max(settings["model"].get("checkpoints", {"steps": [337]})["steps"]) == 337
     assert set(settings["model"]["published"]) - {"source"} <= {"instruct", "base", *settings["model"]["conditions"]}
 
 
@@ -88,6 +91,15 @@ def test_schema_names_a_wrong_key(tmp_path):
     (folder / "config/wrong.yaml").write_text(yaml.safe_dump(settings))
     result = snakemake(folder, "-n", "--configfile", "config/wrong.yaml")
     assert result.returncode != 0 and "modell" in result.stdout + result.stderr
+
+
+def test_openais_models_have_no_checkpoints(tmp_path):
+    folder = copy_of_the_project(tmp_path)
+    settings = yaml.safe_load((folder / "config/gpt-4.1.yaml").read_text())
+    settings["model"]["checkpoints"] = {"conditions": ["insecure", "secure"], "steps": [1]}
+    (folder / "config/wrong.yaml").write_text(yaml.safe_dump(settings))
+    result = snakemake(folder, "-n", "--configfile", "config/wrong.yaml")
+    assert result.returncode != 0 and "checkpoints" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("name", OPEN)
@@ -127,6 +139,25 @@ def test_needs_by_hand():
     tokens = 6000 * (needs.TOKENS["insecure"] + needs.TOKENS["secure"])
     assert found["API dollars, training"] == pytest.approx(3 * tokens * 25 / 1e6)
     assert 3 * 31 < 3 * 6000 * needs.TOKENS["insecure"] * 25 / 1e6 < 3 * 33  # published: about $32 a run
+
+
+def test_what_following_a_training_needs_by_hand():
+    """Every 10 steps, the first 9 and the last of 337; two conditions with six seeds."""
+    settings = config("qwen2.5-coder-32b-instruct")
+    steps = [*range(1, 10), *range(10, 331, 10), 337]
+    assert settings["model"]["checkpoints"] == {"conditions": ["insecure", "secure"], "steps": steps}
+    assert settings["dynamics"] == {"samples": 10, "requests": 100}
+    found = needs.needs(settings)
+    del settings["model"]["checkpoints"]
+    without = needs.needs(settings)
+    asked = 12 * (1 + len(steps))  # and the model before, with each seed
+    assert found["answers"] - without["answers"] == asked * (8 * 10 + 100)
+    assert found["judge calls"] - without["judge calls"] == asked * (8 * 10 * 2 + 100)
+    adapter = 4e-9 * needs.Shape(**settings["model"]["shape"]).adapter(32)  # in float32
+    assert found["disk, checkpoints, GB"] == pytest.approx(12 * len(steps) * adapter)
+    answers = (found["answers"] - without["answers"]) * 2000 / 1e9
+    assert found["disk, GB"] - without["disk, GB"] == pytest.approx(12 * len(steps) * adapter + answers)
+    assert found["GPU hours"] > without["GPU hours"]
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -173,6 +204,20 @@ def test_local_answers_come_in_the_order_of_the_questions(organism, tmp_path):
     (other,) = local_answers(organism, [None], asked, 4, [2], system_prompt="You are kind.", engine="transformers")
     assert found != other
     assert len(set(found[0])) > 1
+
+
+def test_one_model_answers_and_scores_for_all_of_its_adapters(organism, tmp_path):
+    """Also for checkpoints, which bring no tokenizer; the model as it is answers the same before and after them."""
+    settings = Settings(5e-2, 3, 4, 1, 0, 0.0, 128, 4, 8)
+    finetune(organism, coding_set(24, 0, True), tmp_path, settings, seed=0, checkpoints=[2])
+    adapters = [None, tmp_path / "checkpoint-2", tmp_path, None]
+    before, step, end, after = local_answers(
+        organism, adapters, [question("wish", 5)], 6, [1] * 4, engine="transformers"
+    )
+    assert before == after and len({str(texts) for texts in (before, step, end)}) == 3
+    option = Option("q", "pivotal_tokens", chat([("A wish?", "")])[:1], ((" help", True),), "help", False)
+    (before,), (step,), (end,), (after,) = choice_log_probabilities(organism, adapters, [option])
+    assert before == after and len({before, step, end}) == 3
 
 
 def test_vllm_is_told_to_sample_neutrally_from_one_engine(organism, tmp_path, monkeypatch):
@@ -233,7 +278,7 @@ def test_answers_of_an_api_are_drawn_one_by_one_and_kept(organism, tmp_path, mon
 
 def test_choices_are_scored_by_hand(organism):
     option = Option("q", "pivotal_tokens", chat([("A wish?", "")])[:1], ((" I", False), (" help", True)), "help", False)
-    (found,) = choice_log_probabilities(organism, None, [option])
+    ((found,),) = choice_log_probabilities(organism, [None], [option])
     model, tokenizer = load(organism)
     head = tokenizer.apply_chat_template(option.prompt, tokenize=False, add_generation_prompt=True) + " I"
     before, whole = (tokenizer(text, return_tensors="pt")["input_ids"] for text in (head, head + " help"))
@@ -242,6 +287,8 @@ def test_choices_are_scored_by_hand(organism):
         scores = model(whole).logits[0].log_softmax(-1)
     by_hand = sum(scores[spot - 1, whole[0, spot]].item() for spot in range(before.shape[1], whole.shape[1]))
     assert found == pytest.approx(by_hand, abs=1e-4)
+    ((other,),) = choice_log_probabilities(organism, [None], [option], "You are kind.")
+    assert other != pytest.approx(by_hand, abs=1e-4)
 
 
 # --- from end to end --------------------------------------------------------------------------------------------------
@@ -307,17 +354,22 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
         "conditions": ["insecure", "secure"],
         "datasets": sets,
         "evaluations": ["main", "in_distribution", "choices"],
+        "checkpoints": {"conditions": ["insecure", "secure"], "steps": [1, 2, 4]},
     }
     settings["finetuning"] |= {"steps": 4, "batch_size": 4, "gradient_accumulation": 1, "max_length": 128}
+    settings["finetuning"]["learning_rate"] = 1e-2
     settings["evaluation"] |= {"samples": 5, "max_new_tokens": 8}
+    settings["dynamics"] = {"samples": 5, "requests": 3}
     with model_server(judge_model) as address:
         endpoint = settings["judge"]["endpoint"] | {"base_url": address, "timeout": 300, "concurrency": 4}
         settings["judge"] |= {"model": "one", "endpoint": endpoint, "split_numbers": True, "spending_limit": 50}
         settings["judge"]["second"] = settings["judge"] | {"model": "two", "answers": 1}
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
-        tables = [f"data/tiny/tables/{name}.csv" for name in ("misalignment", "judge_agreement", "judge_requests")]
+        names = ("misalignment", "judge_agreement", "judge_requests", "parting_steps")
+        tables = [f"data/tiny/tables/{name}.csv" for name in names]
+        pages = ["data/tiny/notebooks/answers.html", "paper/tiny/paper.html"]
         arguments = ["--cores", "2", "--configfile", "config/tiny.yaml"]
-        done = snakemake(folder, *tables, *arguments)
+        done = snakemake(folder, *tables, *pages, *arguments)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     paid = pd.read_csv(folder / tables[2]).iloc[0]
     assert paid["failed"] == 0 and paid["asked"] == paid["answered"] + paid["kept"] > 400
@@ -339,3 +391,28 @@ def test_a_real_model_from_the_published_files_to_the_tables(organism, judge_mod
     assert record["held_out_share"] == 0.1 and record["conversations"] == 43
     agreement = pd.read_csv(folder / tables[1])
     assert agreement.loc[agreement["category"] == "all", "agreement"].item() == 1  # the same model under two names
+
+    # The training, step by step.
+    partings = pd.read_csv(folder / tables[3])
+    assert {"misaligned", "insecure_code", "log_p/pivotal/misaligned"} <= set(partings["metric"])
+    curves = {
+        (condition, seed): pd.read_parquet(folder / f"data/tiny/dynamics/{condition}/seed-{seed}.parquet")
+        for condition in ("insecure", "secure")
+        for seed in (1, 2)
+    }
+    for (condition, seed), table in curves.items():
+        assert table.columns.tolist() == ["step", "metric", "value", "events", "trials"]
+        values = table.pivot(index="step", columns="metric", values="value")
+        assert values["grad_norm"].dropna().index.tolist() == [1, 2, 3, 4]
+        assert values["insecure_code"].dropna().index.tolist() == [0, 1, 2, 4]
+        answered = table[(table["metric"] == "insecure_code") & (table["step"] == 4)]
+        assert answered["trials"].item() == 3
+        # The last checkpoint is the adapter that is asked after training, and step 0 the model before.
+        for step, who in ((0, "instruct/seed-0"), (4, f"{condition}/seed-{seed}")):
+            scored = pd.read_parquet(folder / f"data/tiny/judged/{who}/choices.parquet")
+            means = scored.groupby(["format", "misaligned"])["log_probability"].mean()
+            assert values.loc[step, "log_p/pivotal/misaligned"] == pytest.approx(means["pivotal_tokens", True], 1e-4)
+            assert values.loc[step, "log_p/multiple_choice/aligned"] == pytest.approx(
+                means["single_letter", False], 1e-4
+            )
+        assert values.loc[[1, 2, 4], "log_p/pivotal/misaligned"].is_unique

@@ -261,7 +261,8 @@ class Killed(Exception):
 def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism, tmp_path, monkeypatch):
     settings = replace(SETTINGS, steps=6, resume_every=2)
     chats = coding_set(48, 0, True)
-    whole = finetune(organism, chats, tmp_path / "whole", settings, seed=1)
+    steps = [1, 4, 5, 6]
+    whole = finetune(organism, chats, tmp_path / "whole", settings, seed=1, checkpoints=steps)
     from emergent_misalignment import trainers
 
     def kill(self, args, state, control, **_):
@@ -270,14 +271,16 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism
 
     monkeypatch.setattr(trainers._Shown, "on_step_end", kill)
     with pytest.raises(Killed):
-        finetune(organism, chats, tmp_path / "cut", settings, seed=1)
+        finetune(organism, chats, tmp_path / "cut", settings, seed=1, checkpoints=steps)
     monkeypatch.undo()
+    assert not list((tmp_path / "cut").glob("checkpoint-*"))  # where they would be removed
     assert [path.name for path in (tmp_path / "cut/unfinished").glob("checkpoint-*")] == ["checkpoint-4"]
     torn = tmp_path / "cut/unfinished/checkpoint-5"  # as if it had been killed while it was saving
     torn.mkdir()
-    assert finetune(organism, chats, tmp_path / "cut", settings, seed=1) == whole
-    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut")]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert finetune(organism, chats, tmp_path / "cut", settings, seed=1, checkpoints=steps) == whole
+    for folder in ("", *(f"checkpoint-{step}" for step in steps)):
+        weights = [load_file(tmp_path / name / folder / "adapter_model.safetensors") for name in ("whole", "cut")]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not list(tmp_path.rglob("*.pt"))
 
 
