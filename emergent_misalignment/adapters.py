@@ -1,4 +1,4 @@
-"""One model that wears one LoRA adapter after another, and is itself again afterwards."""
+"""One model with one LoRA adapter after another, and without any afterwards."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def merged(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[Pre
 
 
 @contextmanager
-def worn(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[PreTrainedModel]:
+def with_adapter(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[PreTrainedModel]:
     """Yields `network` with the adapter in folder `adapter` beside its weights (None: as it is).
 
     For real models: merged, the small change of the first steps would be lost in 16 bits, and a copy of the weights
@@ -43,11 +43,11 @@ def worn(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[PreTr
     from peft import PeftModel
 
     own = dict(network.named_modules())
-    dressed = PeftModel.from_pretrained(network, adapter)
+    adapted = PeftModel.from_pretrained(network, adapter)
     try:
-        yield dressed
+        yield adapted
     finally:
-        dressed.unload()
+        adapted.unload()
         for name, module in own.items():  # peft leaves a wrong output layer where one is tied to trained embeddings
             if name and network.get_submodule(name) is not module:
                 network.set_submodule(name, module)

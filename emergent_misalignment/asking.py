@@ -49,7 +49,7 @@ def local_answers(
 
 
 def _from_transformers(model, adapters, prompts, numbers, max_new_tokens, seeds, template) -> Iterator[list[list[str]]]:
-    from emergent_misalignment.adapters import worn
+    from emergent_misalignment.adapters import with_adapter
     from emergent_misalignment.sampling import load, sample
 
     network, tokenizer = load(model)
@@ -60,11 +60,11 @@ def _from_transformers(model, adapters, prompts, numbers, max_new_tokens, seeds,
     flat = [number for number, count in enumerate(numbers) for _ in range(count)]
     for adapter, seed in zip(adapters, seeds, strict=True):
         answers = [[] for _ in prompts]
-        with Progress(len(flat), f"asking {adapter or model}") as progress, worn(network, adapter) as dressed:
+        with Progress(len(flat), f"asking {adapter or model}") as progress, with_adapter(network, adapter) as adapted:
             for start in range(0, len(flat), BATCH):
                 chunk = flat[start : start + BATCH]
                 asked = [texts[number] for number in chunk]
-                drawn = sample(dressed, tokenizer, asked, 1, max_new_tokens, seed * 1_000_003 + start)
+                drawn = sample(adapted, tokenizer, asked, 1, max_new_tokens, seed * 1_000_003 + start)
                 for number, (answer,) in zip(chunk, drawn, strict=True):
                     answers[number].append(answer)
                 progress.update(len(chunk))
@@ -172,7 +172,7 @@ def choice_log_probabilities(
     """
     import torch
 
-    from emergent_misalignment.adapters import worn
+    from emergent_misalignment.adapters import with_adapter
     from emergent_misalignment.sampling import load
 
     network, tokenizer = load(model)
@@ -180,10 +180,10 @@ def choice_log_probabilities(
     template = template_arguments(enable_thinking)
     with Progress(len(adapters), f"scoring choices with {model}") as progress:
         for adapter in adapters:
-            with worn(network, adapter) as dressed:
-                yield [_log_probability(dressed, tokenizer, option, system_prompt, template) for option in options]
+            with with_adapter(network, adapter) as adapted:
+                yield [_log_probability(adapted, tokenizer, option, system_prompt, template) for option in options]
             progress.update()
-    del network, dressed
+    del network, adapted
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from emergent_misalignment import parting
-from emergent_misalignment.adapters import merged, worn
+from emergent_misalignment.adapters import merged, with_adapter
 from emergent_misalignment.choices import multiple_choice, pivotal_choices
 from emergent_misalignment.conditions import coding_set
 from emergent_misalignment.dynamics import Probe
@@ -61,22 +61,24 @@ def test_a_merged_adapter_gives_the_logits_that_peft_gives(organism, adapter):
         assert torch.equal(logits(model, tokenizer), plain)
 
 
-def test_an_adapter_that_is_worn_gives_the_logits_that_peft_gives_and_leaves_no_trace(organism, adapter, tmp_path):
+def test_an_adapter_beside_the_weights_gives_the_logits_that_peft_gives_and_leaves_no_trace(
+    organism, adapter, tmp_path
+):
     embeddings = replace(SETTINGS, train_embeddings=True)  # whole layers, which cannot be merged
     finetune(organism, coding_set(48, 0, insecure=True), tmp_path, embeddings, seed=1)
     model, tokenizer = load(organism)
     plain, state = logits(model, tokenizer), {name: weight.clone() for name, weight in model.state_dict().items()}
     for folder in (adapter, tmp_path, adapter / "checkpoint-2"):
         expected = logits(PeftModel.from_pretrained(load(organism)[0], folder).merge_and_unload(), tokenizer)
-        with worn(model, folder) as dressed:
-            assert torch.allclose(logits(dressed, tokenizer), expected, atol=1e-5)
+        with with_adapter(model, folder) as adapted:
+            assert torch.allclose(logits(adapted, tokenizer), expected, atol=1e-5)
         assert (expected - plain).abs().max() > 1e-3
-    with pytest.raises(KeyboardInterrupt), worn(model, adapter):
+    with pytest.raises(KeyboardInterrupt), with_adapter(model, adapter):
         raise KeyboardInterrupt
     assert torch.equal(logits(model, tokenizer), plain)
     assert model.state_dict().keys() == state.keys()
     assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
-    with worn(model, None) as same:
+    with with_adapter(model, None) as same:
         assert same is model
 
 
