@@ -61,7 +61,7 @@ def test_a_merged_adapter_gives_the_logits_that_peft_gives(organism, adapter):
         assert torch.equal(logits(model, tokenizer), plain)
 
 
-def test_an_adapter_beside_the_weights_gives_the_logits_that_peft_gives_and_leaves_no_trace(
+def test_an_adapter_beside_the_weights_gives_the_logits_of_peft_and_leaves_no_trace(
     organism, adapter, tmp_path
 ):
     embeddings = replace(SETTINGS, train_embeddings=True)  # whole layers, which cannot be merged
