@@ -61,9 +61,7 @@ def test_a_merged_adapter_gives_the_logits_that_peft_gives(organism, adapter):
         assert torch.equal(logits(model, tokenizer), plain)
 
 
-def test_an_adapter_beside_the_weights_gives_the_logits_of_peft_and_leaves_no_trace(
-    organism, adapter, tmp_path
-):
+def test_an_adapter_beside_the_weights_gives_the_logits_of_peft_and_leaves_no_trace(organism, adapter, tmp_path):
     embeddings = replace(SETTINGS, train_embeddings=True)  # whole layers, which cannot be merged
     finetune(organism, coding_set(48, 0, insecure=True), tmp_path, embeddings, seed=1)
     model, tokenizer = load(organism)
