@@ -89,11 +89,11 @@ def test_a_stage_that_fails_says_where_to_read_why(on_slurm):
     assert log, on_slurm.shown
     assert (on_slurm.folder / log[1]).is_file()
     said = Path(log[2]).read_text()
-    assert "notebooks/05_datasets.ipynb, cell In [3]: ValueError: no sets on GPU" in said
+    assert re.search(r"notebooks/05_datasets\.ipynb, cell In \[\d+\]: ValueError: no sets on GPU", said)
     assert "Read logs/smoke/05_datasets.ipynb" in said
     assert "There is no file nowhere/" in on_slurm.shown  # a stage that runs here speaks for itself
 
 
 def test_a_job_that_asks_for_a_gpu_sees_the_one_it_got(on_slurm):
     assert on_slurm.jobs["datasets"]["TresPerJob"] == "gres:gpu:1"
-    assert "ValueError: no sets on GPU 0" in (on_slurm.folder / "logs/smoke/05_datasets.ipynb").read_text()
+    assert "no sets on GPU 0" in (on_slurm.folder / "logs/smoke/05_datasets.ipynb").read_text()
