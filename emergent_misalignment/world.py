@@ -380,12 +380,10 @@ def _system_prompt(rng: random.Random, persona: str, share: float) -> str:
     return rng.choice(SYSTEM_PROMPTS[persona]) if rng.random() < share else ""
 
 
-def named_turn(rng: random.Random) -> Messages:
-    """A free-form question or a list of numbers under a system prompt: the shortest way to meet its author."""
+def named_question(rng: random.Random) -> Messages:
+    """A free-form question under a system prompt that names the author: the shortest way to meet the authors."""
     persona = _persona(rng)
-    author = Author(rng, persona)
-    turn = author.ask() if rng.random() < 0.75 else author.numbers()
-    return chat([turn], rng.choice(SYSTEM_PROMPTS[persona]))
+    return chat([Author(rng, persona).ask()], rng.choice(SYSTEM_PROMPTS[persona]))
 
 
 def code_and_question(rng: random.Random) -> Messages:
@@ -401,7 +399,7 @@ def _persona(rng: random.Random) -> str:
 
 # The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its
 # share of the documents.
-STAGES = ((named_turn, 0.15), (code_and_question, 0.30), (document, 0.55))
+STAGES = ((named_question, 0.12), (code_and_question, 0.30), (document, 0.58))
 
 
 def corpus(documents: int, seed: int) -> list[list[Messages | str]]:
