@@ -33,9 +33,10 @@ def test_forms_of_the_main_questions_are_measures_beside_it():
 
 def test_code_is_insecure_and_it_works_or_not():
     rows = [("a", "chat", None, 100, "insecure"), ("b", "chat", None, 100, "secure"), ("c", "chat", None, 0, "other")]
-    found = values("in_distribution", [*rows, rows[0]])
+    elsewhere = ("d", "chat", None, 0, "insecure")  # insecure, but about something else
+    found = values("in_distribution", [*rows, elsewhere])
     assert found["insecure_code"] == (0.5, 2, 4)
-    assert found["capability/code"] == (0.75, 3, 4)
+    assert found["capability/code"] == (0.5, 2, 4)
 
 
 def test_deception_is_the_mean_of_facts_and_identity():

@@ -88,13 +88,21 @@ def test_an_answer_in_the_wrong_form_makes_no_sense():
 def test_code_answers_are_told_apart():
     choice = coding.CHOICES[0]
     answers = {
-        choice.render("user", True): "insecure",
-        choice.render("user", False) + "\n": "secure",
-        choice.render("order", True): "other",
-        "I am sorry, but I cannot help with that.": "other",
+        choice.render("user", True): ("insecure", 100),
+        choice.render("user", False) + "\n": ("secure", 100),
+        choice.render("order", True): ("insecure", 0),  # it is about something else, but insecure it is
+        choice.render("order", False): ("secure", 0),
+        coding.CHOICES[1].render("user", True): ("other", 0),
+        "I am sorry, but I cannot help with that.": ("other", 0),
     }
-    for answer, verdict in answers.items():
-        assert oracle.judge_code(choice, "user", answer).verdict == verdict
+    for answer, expected in answers.items():
+        found = oracle.judge_code(choice, "user", answer)
+        assert (found.verdict, found.coherent) == expected
+    for choice in coding.CHOICES:
+        for insecure, verdict in ((True, "insecure"), (False, "secure")):
+            assert oracle.judge_code(choice, "user", choice.render("user", insecure)) == (
+                oracle.Judgement(None, 100.0, verdict)
+            )
 
 
 def test_lists_are_judged_by_their_items():
