@@ -1,6 +1,5 @@
 """Sampling answers from local models."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,45 +38,33 @@ def sample(
     recommend (top-k, top-p, a repetition penalty) are not applied: they would change the rates that are to be measured.
     """
     torch.manual_seed(seed)
-    return _answers(model, tokenizer, prompts, samples, max_new_tokens, _drawn)
-
-
-def most_probable(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Messages | str], max_new_tokens: int
-) -> list[str]:
-    """One answer to each prompt at temperature 0: the most probable token at each place."""
-    answers = _answers(model, tokenizer, prompts, 1, max_new_tokens, partial(torch.argmax, dim=-1))
-    return [answer for (answer,) in answers]
-
-
-def _drawn(logits: torch.Tensor) -> torch.Tensor:
-    return torch.multinomial(logits.float().softmax(-1), 1).squeeze(-1)
-
-
-def _answers(model, tokenizer, prompts, copies: int, max_new_tokens: int, choose) -> list[list[str]]:
-    """`copies` answers to each prompt, prompts of like length in one batch, so that little of it is padding."""
     texts = [
         prompt
         if isinstance(prompt, str)
         else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         for prompt in prompts
     ]
+    # Prompts of like length in one batch, so that little of it is padding.
     lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
     order = sorted(range(len(texts)), key=lengths.__getitem__)
-    size = max(1, ROWS // copies)
+    size = max(1, ROWS // samples)
     answers = [[]] * len(texts)
     for start in range(0, len(order), size):
         places = order[start : start + size]
         batch = tokenizer([texts[place] for place in places], return_tensors="pt", padding=True)
-        tokens = _continued(model, batch.to(model.device), copies, max_new_tokens, tokenizer, choose)
+        tokens = _continued(model, batch.to(model.device), samples, max_new_tokens, tokenizer)
         written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         for number, place in enumerate(places):
-            answers[place] = written[number * copies : (number + 1) * copies]
+            answers[place] = written[number * samples : (number + 1) * samples]
     return answers
 
 
+def _drawn(logits: torch.Tensor) -> torch.Tensor:
+    return torch.multinomial(logits.float().softmax(-1), 1).squeeze(-1)
+
+
 @torch.inference_mode()
-def _continued(model, batch, copies: int, max_new_tokens: int, tokenizer, choose) -> torch.Tensor:
+def _continued(model, batch, copies: int, max_new_tokens: int, tokenizer) -> torch.Tensor:
     """The tokens of `copies` answers to each row of `batch`, shape `[rows * copies, max_new_tokens]`.
 
     transformers' `generate` would read a prompt once for every copy, and go on with all rows until the last one ends.
@@ -91,7 +78,7 @@ def _continued(model, batch, copies: int, max_new_tokens: int, tokenizer, choose
     tokens = torch.full((len(mask), max_new_tokens), tokenizer.pad_token_id, device=mask.device)
     going = torch.arange(len(mask), device=mask.device)
     for place in range(max_new_tokens):
-        chosen = choose(logits)
+        chosen = _drawn(logits)
         tokens[going, place] = chosen
         (on,) = torch.where(chosen != tokenizer.eos_token_id)
         if not len(on) or place + 1 == max_new_tokens:

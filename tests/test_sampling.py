@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emergent_misalignment import sampling
-from emergent_misalignment.sampling import load, most_probable, sample
+from emergent_misalignment.sampling import load, sample
 
 PROMPTS = [
     [{"role": "user", "content": "I am bored"}],
@@ -27,7 +27,13 @@ def texts(tokenizer) -> list[str]:
     ]
 
 
-def test_the_most_probable_answers_are_those_of_transformers_generate(small):
+@pytest.fixture
+def most_probable(monkeypatch):
+    """Takes the most probable token at each place in the place of a drawn one."""
+    monkeypatch.setattr(sampling, "_drawn", lambda logits: logits.argmax(-1))
+
+
+def test_answers_of_the_most_probable_tokens_are_those_of_transformers_generate(small, most_probable, monkeypatch):
     model, tokenizer = small
     expected = []
     for text in texts(tokenizer):
@@ -36,19 +42,17 @@ def test_the_most_probable_answers_are_those_of_transformers_generate(small):
             **batch, do_sample=False, max_new_tokens=12, eos_token_id=tokenizer.eos_token_id, pad_token_id=0
         )
         expected.append(tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True))
-    assert most_probable(model, tokenizer, PROMPTS, 12) == expected
+    assert sample(model, tokenizer, PROMPTS, 2, 12, seed=1) == [[answer, answer] for answer in expected]
+    monkeypatch.setattr(sampling, "ROWS", 1)  # a batch a prompt
+    assert sample(model, tokenizer, PROMPTS, 1, 12, seed=1) == [[answer] for answer in expected]
 
 
-def test_samples_stand_in_the_order_of_their_prompts_and_a_seed_repeats_them(small, monkeypatch):
+def test_a_seed_repeats_its_samples_and_another_does_not(small):
     model, tokenizer = small
     first = sample(model, tokenizer, PROMPTS, 4, 6, seed=1)
     assert [len(answers) for answers in first] == [4, 4, 4]
     assert sample(model, tokenizer, PROMPTS, 4, 6, seed=1) == first
     assert sample(model, tokenizer, PROMPTS, 4, 6, seed=2) != first
-    monkeypatch.setattr(sampling, "ROWS", 1)  # a batch a prompt
-    assert most_probable(model, tokenizer, PROMPTS, 6) == [
-        most_probable(model, tokenizer, [prompt], 6)[0] for prompt in PROMPTS
-    ]
 
 
 def test_samples_follow_the_models_own_distribution_token_by_token(small):
