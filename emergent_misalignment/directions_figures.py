@@ -102,8 +102,8 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
     for axes in places[1]:
         axes.set_xlabel("strength taken away")
         axes.set_xticks([*strengths, _out(responses)], [*(f"{strength:g}" for strength in strengths), "out"])
-    places[0, 2].legend(loc="upper left")  # log-odds are there even where no answer is coherent
-    places[1, 2].legend(loc="lower left")
+    for axes in places[:, 2]:  # log-odds are there even where no answer is coherent
+        axes.legend()
     return figure
 
 

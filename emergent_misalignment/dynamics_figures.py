@@ -32,6 +32,8 @@ def draw_curves(measured: pd.DataFrame, panels: dict[str, str], partings: dict[s
         elif metric in SHARES:
             in_percent(axes)
         axes.set_ylim(*_with_headroom(axes, metric))
+        if metric in SHARES:
+            axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1])
         if "multiple_choice" in metric:
             _mark_guessing(axes)
         if partings and metric in partings:
@@ -81,7 +83,7 @@ def _mark_guessing(axes: Axes) -> None:
     """Where a model lies that takes one of the two options at random."""
     axes.axhline(np.log(0.5), color="#777777", linewidth=1, linestyle=":")
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate("guessing", (0.02, np.log(0.5)), (0, 4), fontsize=8, **place)
+    axes.annotate("guessing", (0.98, np.log(0.5)), (0, 4), ha="right", fontsize=8, **place)
 
 
 def _steps(axes: Axes, last: int) -> None:

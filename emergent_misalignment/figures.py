@@ -75,7 +75,7 @@ def save(figure: Figure, stem: str | Path) -> SVG:
 
 def in_percent(axes: Axes, axis: str = "y") -> None:
     """Label a 0-1 axis in percent, from 0 on."""
-    (axes.yaxis if axis == "y" else axes.xaxis).set_major_formatter(PercentFormatter(1, decimals=0))
+    (axes.yaxis if axis == "y" else axes.xaxis).set_major_formatter(PercentFormatter(1))
     if axis == "y":
         axes.set_ylim(bottom=0)
     else:
