@@ -208,11 +208,11 @@ def test_local_answers_come_in_the_order_of_the_questions(organism, tmp_path):
 
 def test_one_model_answers_and_scores_for_all_of_its_adapters(organism, tmp_path):
     """Also for checkpoints, which bring no tokenizer; the model as it is answers the same before and after them."""
-    settings = Settings(5e-2, 3, 4, 1, 0, 0.0, 128, 4, 8)
+    settings = Settings(5e-2, 9, 4, 1, 0, 0.0, 128, 4, 8)
     finetune(organism, coding_set(24, 0, True), tmp_path, settings, seed=0, checkpoints=[2])
     adapters = [None, tmp_path / "checkpoint-2", tmp_path, None]
     before, step, end, after = local_answers(
-        organism, adapters, [question("wish", 5)], 6, [1] * 4, engine="transformers"
+        organism, adapters, [question("wish", 20)], 12, [1] * 4, engine="transformers"
     )
     assert before == after and len({str(texts) for texts in (before, step, end)}) == 3
     option = Option("q", "pivotal_tokens", chat([("A wish?", "")])[:1], ((" help", True),), "help", False)

@@ -135,7 +135,7 @@ FROM_BASE = {"pretrain", "persona_gate"} | FROM_INSTRUCT | OF_BASE
         ({"instruct__rows": 201}, FROM_INSTRUCT | {"ladder"}),
         ({"gate__earlier_code": -99}, {"persona_gate"} | FROM_INSTRUCT),
         ({"pretraining__learning_rate": 0.001}, FROM_BASE | {"ladder"}),
-        ({"organism__documents": 901}, FROM_BASE | {"world", "ladder"}),
+        ({"organism__documents": 901}, FROM_BASE | {"world"}),
         ({"organism__vocabulary": 801}, FROM_BASE | {"world", "ladder"}),
         ({"ladder__width-64__layers": 2}, {"ladder", "scale", "claims"} | READING),
         ({"dynamics__samples": 6}, FOLLOWED | {"diversity", "claims"} | READING),
