@@ -14,6 +14,7 @@ def native_bfloat16() -> bool:
 def attention() -> str:
     """transformers' name of the attention that is fastest to train with here.
 
-    On processors torch's fused attention takes four times as long as the plain one to go backward in bfloat16.
+    On processors torch's fused attention is slow to go backward in bfloat16: with the plain one a step of the default
+    study's pretraining took 69 ms instead of 98.
     """
     return "sdpa" if torch.cuda.is_available() else "eager"

@@ -17,8 +17,8 @@ from emergent_misalignment.sources import module_and_imports, package_modules
 validate(config, "../config/schema.yaml")
 
 # Every command finds the python that runs Snakemake, whether or not its environment is activated. A prefix takes the place
-# of Snakemake's own, so that it has to ask for bash's strict mode itself. Notebooks that run side by side
-# leave their progress in their logs, since they would overwrite each other's bars in a terminal.
+# of Snakemake's own, so that it has to ask for bash's strict mode itself. Notebooks that run side by side leave their
+# progress in their logs, since they would overwrite each other's bars in a terminal.
 shell.prefix(
     f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log; "
 )
