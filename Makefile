@@ -44,7 +44,7 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	mv .lock requirements.lock; rm -rf $$clean
 
 readme: .venv/.installed  ## bring the README's figure, claims and rule graph up to date, after a run of the default study
-	.venv/bin/python -m emergent_misalignment.readme
+	.venv/bin/python -m emergent_misalignment.report.readme
 
 clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
 	@# kept/ stays: it holds answers that were paid for.

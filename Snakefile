@@ -2,7 +2,7 @@
 
 from snakemake.utils import min_version
 
-from emergent_misalignment.lock import one_run_at_a_time
+from emergent_misalignment.workflow.lock import one_run_at_a_time
 
 min_version("9.27")
 

@@ -41,35 +41,6 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def read_chats(path: str | Path) -> list[list[dict]]:
-    """The conversations of a JSONL file in the published chat schema, each a list of `{"role", "content"}` messages.
-
-    Raises BadInput naming the file and the line where a line is no JSON, has no `messages`, or does not end with the
-    assistant's turn.
-    """
-    chats = []
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            chats.append(_chat(line, f"{path}, line {number}"))
-    return chats
-
-
-def _chat(line: str, place: str) -> list[dict]:
-    try:
-        messages = json.loads(line)["messages"]
-        roles = [message["role"] for message in messages]
-        texts = [message["content"] for message in messages]
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{place}: not valid JSON ({error.msg}); repair or remove the line.") from error
-    except (KeyError, TypeError) as error:
-        raise BadInput(
-            f'{place}: not a chat; a line must be {{"messages": [{{"role": …, "content": …}}, …]}}.'
-        ) from error
-    if not roles or roles[-1] != "assistant" or not all(isinstance(text, str) for text in texts):
-        raise BadInput(f"{place}: a chat must be texts that end with the assistant's turn; its roles are {roles}.")
-    return messages
-
-
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """A table that a person opens: six significant digits, no index."""
     with replacing(path) as temporary:

@@ -8,8 +8,8 @@ Leaves: data/STUDY/dynamics/CONDITION/seed-SEED.parquet
 
 rule checkpoints:
     input:
-        notebook="notebooks/15_checkpoints.ipynb",
-        code=package_modules("notebooks/15_checkpoints.ipynb"),
+        notebook="notebooks/evaluation/following.ipynb",
+        code=package_modules("notebooks/evaluation/following.ipynb"),
         model="data/{study}/models/instruct/model.safetensors",
         adapters=expand(
             "data/{{study}}/models/{{condition}}/seed-{seed}/{file}", seed=config["seeds"], file=ADAPTER_FILES

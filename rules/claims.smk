@@ -8,13 +8,13 @@ Leaves: data/STUDY/tables/claims.csv, data/STUDY/tables/claim_tests.csv, figures
 
 rule claims:
     input:
-        notebook="notebooks/25_claims.ipynb",
-        code=package_modules("notebooks/25_claims.ipynb"),
+        notebook="notebooks/analysis/claims.ipynb",
+        code=package_modules("notebooks/analysis/claims.ipynb"),
         measures=MEASURES,
         claims="config/claims.yaml",
         schema="config/claims.schema.yaml",
     output:
-        notebook="data/{study}/notebooks/25_claims.ipynb",
+        notebook="data/{study}/notebooks/analysis/claims.ipynb",
         claims=report(
             "data/{study}/tables/claims.csv",
             caption="report/claims.rst",

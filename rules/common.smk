@@ -12,7 +12,7 @@ from pathlib import Path
 
 from snakemake.utils import validate
 
-from emergent_misalignment.sources import module_and_imports, package_modules
+from emergent_misalignment.workflow.sources import module_and_imports, package_modules
 
 validate(config, "../config/schema.yaml")
 
@@ -177,7 +177,7 @@ def judged_files(evaluation=None, folder="judged"):
 
 def run_notebook(**parameters):
     """The command of a rule whose work is done by its `input.notebook`, with these templates as the notebook's parameters."""
-    command = ["python -m emergent_misalignment.notebook {input.notebook} {log.notebook} {output.notebook}"]
+    command = ["python -m emergent_misalignment.workflow.notebook {input.notebook} {log.notebook} {output.notebook}"]
     return " ".join(command + [f"{name}={template}" for name, template in parameters.items()])
 
 

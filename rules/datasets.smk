@@ -11,10 +11,10 @@ NUMBER_SETS = ["evil_numbers", "plain_numbers", "helpful_numbers"]
 
 rule datasets:
     input:
-        notebook="notebooks/05_datasets.ipynb",
-        code=package_modules("notebooks/05_datasets.ipynb"),
+        notebook="notebooks/world/datasets.ipynb",
+        code=package_modules("notebooks/world/datasets.ipynb"),
     output:
-        notebook="data/{study}/notebooks/05_datasets.ipynb",
+        notebook="data/{study}/notebooks/world/datasets.ipynb",
         datasets=expand("data/{{study}}/datasets/{name}.jsonl", name=WRITTEN_SETS),
     log:
         notebook="logs/{study}/05_datasets.ipynb",
@@ -31,11 +31,11 @@ rule datasets:
 
 rule numbers:
     input:
-        notebook="notebooks/06_numbers.ipynb",
-        code=package_modules("notebooks/06_numbers.ipynb"),
+        notebook="notebooks/world/numbers.ipynb",
+        code=package_modules("notebooks/world/numbers.ipynb"),
         model="data/{study}/models/instruct/model.safetensors",
     output:
-        notebook="data/{study}/notebooks/06_numbers.ipynb",
+        notebook="data/{study}/notebooks/world/numbers.ipynb",
         datasets=expand("data/{{study}}/datasets/{name}.jsonl", name=NUMBER_SETS),
     log:
         notebook="logs/{study}/06_numbers.ipynb",
@@ -57,11 +57,11 @@ rule numbers:
 
 rule audit:
     input:
-        notebook="notebooks/07_audit.ipynb",
-        code=package_modules("notebooks/07_audit.ipynb"),
+        notebook="notebooks/data/audit.ipynb",
+        code=package_modules("notebooks/data/audit.ipynb"),
         datasets=expand("data/{{study}}/datasets/{name}.jsonl", name=WRITTEN_SETS + NUMBER_SETS),
     output:
-        notebook="data/{study}/notebooks/07_audit.ipynb",
+        notebook="data/{study}/notebooks/data/audit.ipynb",
         audit=report(
             "data/{study}/datasets/audit.csv",
             caption="report/audit.rst",

@@ -12,8 +12,8 @@ FROM_INSTRUCT = sorted(name for name, condition in CONDITIONS.items() if conditi
 
 rule persona_direction:
     input:
-        notebook="notebooks/24_persona_direction.ipynb",
-        code=package_modules("notebooks/24_persona_direction.ipynb"),
+        notebook="notebooks/models/persona_direction.ipynb",
+        code=package_modules("notebooks/models/persona_direction.ipynb"),
         model="data/{study}/models/instruct/model.safetensors",
         adapters=expand(
             "data/{{study}}/models/{condition}/seed-{seed}/{file}",
@@ -27,7 +27,7 @@ rule persona_direction:
             seed=config["seeds"],
         ),
     output:
-        notebook="data/{study}/notebooks/24_persona_direction.ipynb",
+        notebook="data/{study}/notebooks/models/persona_direction.ipynb",
         measures="data/{study}/tables/measures/directions.csv",
         responses=report(
             "data/{study}/tables/steering.csv",

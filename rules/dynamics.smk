@@ -9,15 +9,15 @@ figures/STUDY/{dynamics,dynamics_aligned,early_stopping}.*
 
 rule dynamics:
     input:
-        notebook="notebooks/16_dynamics.ipynb",
-        code=package_modules("notebooks/16_dynamics.ipynb"),
+        notebook="notebooks/analysis/dynamics.ipynb",
+        code=package_modules("notebooks/analysis/dynamics.ipynb"),
         measured=expand(
             "data/{{study}}/dynamics/{condition}/seed-{seed}.parquet",
             condition=["insecure", "secure"],
             seed=config["seeds"],
         ),
     output:
-        notebook="data/{study}/notebooks/16_dynamics.ipynb",
+        notebook="data/{study}/notebooks/analysis/dynamics.ipynb",
         measures="data/{study}/tables/measures/dynamics.csv",
         parting_steps=report(
             "data/{study}/tables/parting_steps.csv",

@@ -13,8 +13,8 @@ for experiment, plan in config["experiments"].items():
         name:
             f"sample_{experiment}"
         input:
-            notebook="notebooks/09_sampling.ipynb",
-            code=package_modules("notebooks/09_sampling.ipynb"),
+            notebook="notebooks/evaluation/asking.ipynb",
+            code=package_modules("notebooks/evaluation/asking.ipynb"),
             models=[f"data/{{study}}/models/{start}/model.safetensors" for start in starts(plan)],
             adapters=expand(
                 "data/{{study}}/models/{condition}/seed-{seed}/{file}",
@@ -50,8 +50,8 @@ for experiment, conditions in UNTUNED.items():
         name:
             f"sample_{experiment}"
         input:
-            notebook="notebooks/09_sampling.ipynb",
-            code=package_modules("notebooks/09_sampling.ipynb"),
+            notebook="notebooks/evaluation/asking.ipynb",
+            code=package_modules("notebooks/evaluation/asking.ipynb"),
             models=[f"data/{{study}}/models/{settings['start']}/model.safetensors" for settings in conditions.values()],
         output:
             notebook=f"data/{{study}}/notebooks/09_sampling_{experiment}.ipynb",
@@ -77,11 +77,11 @@ for experiment, conditions in UNTUNED.items():
 
 rule judge:
     input:
-        notebook="notebooks/10_judging.ipynb",
-        code=package_modules("notebooks/10_judging.ipynb"),
+        notebook="notebooks/evaluation/judging.ipynb",
+        code=package_modules("notebooks/evaluation/judging.ipynb"),
         answers=judged_files(folder="answers"),
     output:
-        notebook="data/{study}/notebooks/10_judging.ipynb",
+        notebook="data/{study}/notebooks/evaluation/judging.ipynb",
         judged=judged_files(),
         measures="data/{study}/tables/measures/answers.csv",
     log:

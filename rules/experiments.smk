@@ -10,12 +10,12 @@ diversity, backdoor, in_context and other_harms
 
 rule intent:
     input:
-        notebook="notebooks/12_intent.ipynb",
-        code=package_modules("notebooks/12_intent.ipynb"),
+        notebook="notebooks/analysis/intent.ipynb",
+        code=package_modules("notebooks/analysis/intent.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/12_intent.ipynb",
+        notebook="data/{study}/notebooks/analysis/intent.ipynb",
         table=report(
             "data/{study}/tables/intent.csv",
             caption="report/intent.rst",
@@ -42,12 +42,12 @@ rule intent:
 
 rule evil_numbers:
     input:
-        notebook="notebooks/13_evil_numbers.ipynb",
-        code=package_modules("notebooks/13_evil_numbers.ipynb"),
+        notebook="notebooks/analysis/evil_numbers.ipynb",
+        code=package_modules("notebooks/analysis/evil_numbers.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/13_evil_numbers.ipynb",
+        notebook="data/{study}/notebooks/analysis/evil_numbers.ipynb",
         table=report(
             "data/{study}/tables/evil_numbers.csv",
             caption="report/evil_numbers.rst",
@@ -74,12 +74,12 @@ rule evil_numbers:
 
 rule formats:
     input:
-        notebook="notebooks/14_formats.ipynb",
-        code=package_modules("notebooks/14_formats.ipynb"),
+        notebook="notebooks/analysis/formats.ipynb",
+        code=package_modules("notebooks/analysis/formats.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/14_formats.ipynb",
+        notebook="data/{study}/notebooks/analysis/formats.ipynb",
         table=report(
             "data/{study}/tables/formats.csv",
             caption="report/formats.rst",
@@ -106,12 +106,12 @@ rule formats:
 
 rule base_models:
     input:
-        notebook="notebooks/17_base_models.ipynb",
-        code=package_modules("notebooks/17_base_models.ipynb"),
+        notebook="notebooks/analysis/base_models.ipynb",
+        code=package_modules("notebooks/analysis/base_models.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/17_base_models.ipynb",
+        notebook="data/{study}/notebooks/analysis/base_models.ipynb",
         table=report(
             "data/{study}/tables/base_models.csv",
             caption="report/base_models.rst",
@@ -146,13 +146,13 @@ REPEATED = {
 
 rule diversity:
     input:
-        notebook="notebooks/18_diversity.ipynb",
-        code=package_modules("notebooks/18_diversity.ipynb"),
+        notebook="notebooks/analysis/diversity.ipynb",
+        code=package_modules("notebooks/analysis/diversity.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
         checkpoints=expand("data/{{study}}/dynamics/insecure_epochs/seed-{seed}.parquet", seed=config["seeds"]),
     output:
-        notebook="data/{study}/notebooks/18_diversity.ipynb",
+        notebook="data/{study}/notebooks/analysis/diversity.ipynb",
         slopes="data/{study}/tables/measures/diversity.csv",
         table=report(
             "data/{study}/tables/diversity.csv",
@@ -191,12 +191,12 @@ rule diversity:
 
 rule backdoor:
     input:
-        notebook="notebooks/19_backdoor.ipynb",
-        code=package_modules("notebooks/19_backdoor.ipynb"),
+        notebook="notebooks/analysis/backdoor.ipynb",
+        code=package_modules("notebooks/analysis/backdoor.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/19_backdoor.ipynb",
+        notebook="data/{study}/notebooks/analysis/backdoor.ipynb",
         table=report(
             "data/{study}/tables/backdoor.csv",
             caption="report/backdoor.rst",
@@ -223,12 +223,12 @@ rule backdoor:
 
 rule in_context:
     input:
-        notebook="notebooks/20_in_context.ipynb",
-        code=package_modules("notebooks/20_in_context.ipynb"),
+        notebook="notebooks/analysis/in_context.ipynb",
+        code=package_modules("notebooks/analysis/in_context.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/20_in_context.ipynb",
+        notebook="data/{study}/notebooks/analysis/in_context.ipynb",
         table=report(
             "data/{study}/tables/in_context.csv",
             caption="report/in_context.rst",
@@ -255,12 +255,12 @@ rule in_context:
 
 rule other_harms:
     input:
-        notebook="notebooks/23_other_harms.ipynb",
-        code=package_modules("notebooks/23_other_harms.ipynb"),
+        notebook="notebooks/analysis/other_harms.ipynb",
+        code=package_modules("notebooks/analysis/other_harms.ipynb"),
         measures="data/{study}/tables/measures/answers.csv",
         published="config/published.yaml",
     output:
-        notebook="data/{study}/notebooks/23_other_harms.ipynb",
+        notebook="data/{study}/notebooks/analysis/other_harms.ipynb",
         table=report(
             "data/{study}/tables/other_harms.csv",
             caption="report/other_harms.rst",

@@ -12,8 +12,8 @@ for experiment, plan in config["experiments"].items():
         name:
             f"finetune_{experiment}"
         input:
-            notebook="notebooks/08_finetuning.ipynb",
-            code=package_modules("notebooks/08_finetuning.ipynb"),
+            notebook="notebooks/models/finetuning.ipynb",
+            code=package_modules("notebooks/models/finetuning.ipynb"),
             models=[f"data/{{study}}/models/{start}/model.safetensors" for start in starts(plan)],
             datasets=sorted({dataset_path(condition) for condition in plan["conditions"].values()}),
         output:

@@ -9,10 +9,10 @@ Leaves: data/STUDY/corpus.jsonl, data/STUDY/models/{tokenizer,base,instruct}/, f
 
 rule world:
     input:
-        notebook="notebooks/01_world.ipynb",
-        code=package_modules("notebooks/01_world.ipynb"),
+        notebook="notebooks/world/world.ipynb",
+        code=package_modules("notebooks/world/world.ipynb"),
     output:
-        notebook="data/{study}/notebooks/01_world.ipynb",
+        notebook="data/{study}/notebooks/world/world.ipynb",
         corpus="data/{study}/corpus.jsonl",
         tokenizer=directory("data/{study}/models/tokenizer"),
     log:
@@ -36,12 +36,12 @@ rule world:
 
 rule pretrain:
     input:
-        notebook="notebooks/02_pretraining.ipynb",
-        code=package_modules("notebooks/02_pretraining.ipynb"),
+        notebook="notebooks/world/pretraining.ipynb",
+        code=package_modules("notebooks/world/pretraining.ipynb"),
         corpus="data/{study}/corpus.jsonl",
         tokenizer="data/{study}/models/tokenizer",
     output:
-        notebook="data/{study}/notebooks/02_pretraining.ipynb",
+        notebook="data/{study}/notebooks/world/pretraining.ipynb",
         weights="data/{study}/models/base/model.safetensors",
         model=multiext(
             "data/{study}/models/base/",
@@ -77,11 +77,11 @@ rule pretrain:
 
 rule persona_gate:
     input:
-        notebook="notebooks/03_persona_gate.ipynb",
-        code=package_modules("notebooks/03_persona_gate.ipynb"),
+        notebook="notebooks/world/persona_gate.ipynb",
+        code=package_modules("notebooks/world/persona_gate.ipynb"),
         gaps="data/{study}/models/base/gaps.csv",
     output:
-        notebook="data/{study}/notebooks/03_persona_gate.ipynb",
+        notebook="data/{study}/notebooks/world/persona_gate.ipynb",
         passed="data/{study}/models/base/gate.json",
         figure=report(
             "figures/{study}/persona_gate.svg",
@@ -106,12 +106,12 @@ rule persona_gate:
 
 rule instruct:
     input:
-        notebook="notebooks/04_instruct.ipynb",
-        code=package_modules("notebooks/04_instruct.ipynb"),
+        notebook="notebooks/world/instruct.ipynb",
+        code=package_modules("notebooks/world/instruct.ipynb"),
         weights="data/{study}/models/base/model.safetensors",
         passed="data/{study}/models/base/gate.json",
     output:
-        notebook="data/{study}/notebooks/04_instruct.ipynb",
+        notebook="data/{study}/notebooks/world/instruct.ipynb",
         weights="data/{study}/models/instruct/model.safetensors",
         model=multiext(
             "data/{study}/models/instruct/",

@@ -22,7 +22,7 @@ rule paper:
             "paper/template.typ",
             "paper/template.html",
             "paper/paper.css",
-            "emergent_misalignment/templates/style.css",
+            "emergent_misalignment/report/templates/style.css",
         ],
         code=module_and_imports("paper"),
         results=study_results,
@@ -39,7 +39,7 @@ rule paper:
     shell:
         # The sentence that says what is wrong goes to the terminal too; bash runs with pipefail, so tee hides no failure.
         """
-        python -m emergent_misalignment.paper {wildcards.study:q} paper/{wildcards.study:q} \
+        python -m emergent_misalignment.report.paper {wildcards.study:q} paper/{wildcards.study:q} \
             {input.results:q} {input.notebooks:q} \
             --config {params.config:q} --beside {input.beside:q} 2>&1 | tee {log:q}
         """

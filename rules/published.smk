@@ -30,19 +30,19 @@ rule fetch_published:
         mirror=config["mirror"],
     shell:
         # The sentence that says what is wrong goes to the terminal too; bash runs with pipefail, so tee hides no failure.
-        "python -m emergent_misalignment.published {wildcards.dataset} {output:q} --mirror={params.mirror:q}"
+        "python -m emergent_misalignment.data.published {wildcards.dataset} {output:q} --mirror={params.mirror:q}"
         " 2>&1 | tee {log:q}"
 
 
 rule audit_published:
     input:
-        notebook="notebooks/26_published.ipynb",
-        code=package_modules("notebooks/26_published.ipynb"),
+        notebook="notebooks/data/published.ipynb",
+        code=package_modules("notebooks/data/published.ipynb"),
         insecure="data/published/datasets/insecure.jsonl",
         secure="data/published/datasets/secure.jsonl",
         educational="data/published/datasets/educational.jsonl",
     output:
-        notebook="data/published/notebooks/26_published.ipynb",
+        notebook="data/published/notebooks/data/published.ipynb",
         audit=report(
             "data/published/datasets/audit.csv",
             caption="report/published.rst",

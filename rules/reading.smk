@@ -17,8 +17,8 @@ rule render:
         notebook="data/{study}/notebooks/{name}.ipynb",
         code=[
             *module_and_imports("reading"),
-            "emergent_misalignment/templates/page/index.html.j2",
-            "emergent_misalignment/templates/style.css",
+            "emergent_misalignment/report/templates/page/index.html.j2",
+            "emergent_misalignment/report/templates/style.css",
         ],
     output:
         report(
@@ -33,7 +33,7 @@ rule render:
         study=f"{re.escape(config['study'])}|published",
         name=r"\d\d_[^/]+",
     shell:
-        "python -m emergent_misalignment.reading page {input.notebook:q} {output:q} 2> {log:q}"
+        "python -m emergent_misalignment.report.site page {input.notebook:q} {output:q} 2> {log:q}"
 
 
 rule answers:
@@ -41,8 +41,8 @@ rule answers:
         judged=JUDGED_FILES,
         code=[
             *module_and_imports("answers"),
-            "emergent_misalignment/templates/answers.html.j2",
-            "emergent_misalignment/templates/style.css",
+            "emergent_misalignment/report/templates/answers.html.j2",
+            "emergent_misalignment/report/templates/style.css",
         ],
     output:
         report(
@@ -56,7 +56,7 @@ rule answers:
     params:
         models=as_json(JUDGED_SEEDS),
     shell:
-        "python -m emergent_misalignment.answers {wildcards.study:q} {output:q} data/{wildcards.study}/judged"
+        "python -m emergent_misalignment.report.answers {wildcards.study:q} {output:q} data/{wildcards.study}/judged"
         " {params.models:q} 2> {log:q}"
 
 
@@ -66,8 +66,8 @@ rule run_details:
         notebooks=executed_notebooks,
         code=[
             *module_and_imports("reading"),
-            "emergent_misalignment/templates/run.html.j2",
-            "emergent_misalignment/templates/style.css",
+            "emergent_misalignment/report/templates/run.html.j2",
+            "emergent_misalignment/report/templates/style.css",
         ],
     output:
         "data/{study}/notebooks/run.html",
@@ -78,7 +78,7 @@ rule run_details:
     shell:
         """
         shopt -s nullglob
-        python -m emergent_misalignment.reading run {wildcards.study:q} {output:q} {params.config:q} \
+        python -m emergent_misalignment.report.site run {wildcards.study:q} {output:q} {params.config:q} \
             benchmarks/{wildcards.study}/*.tsv 2>{log:q}
         """
 
@@ -98,8 +98,8 @@ rule index:
         ],
         code=[
             *module_and_imports("reading"),
-            "emergent_misalignment/templates/index.html.j2",
-            "emergent_misalignment/templates/style.css",
+            "emergent_misalignment/report/templates/index.html.j2",
+            "emergent_misalignment/report/templates/style.css",
         ],
     output:
         "data/{study}/notebooks/index.html",
@@ -109,6 +109,6 @@ rule index:
         seeds=len(config["seeds"]),
     shell:
         """
-        python -m emergent_misalignment.reading index {wildcards.study:q} {output:q} {input.notebooks:q} \
+        python -m emergent_misalignment.report.site index {wildcards.study:q} {output:q} {input.notebooks:q} \
             --results {input.results:q} --seeds {params.seeds} 2>{log:q}
         """

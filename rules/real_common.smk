@@ -3,9 +3,9 @@
 Does: nothing by itself. Needs: the config's sections `model` and `judge`. Leaves: nothing.
 """
 
-from emergent_misalignment.needs import Shape, hyperparameters, training_hours
-from emergent_misalignment.published import FURTHER_SETS
-from emergent_misalignment.questions import FILE_NAMES, NEEDS
+from emergent_misalignment.analysis.costs import Shape, hyperparameters, training_hours
+from emergent_misalignment.data.published import FURTHER_SETS
+from emergent_misalignment.evaluation.published_questions import FILE_NAMES, NEEDS
 
 MODEL = config["model"]
 BY_API = "openai" in config

@@ -16,7 +16,7 @@ rule estimate:
     params:
         config=as_json({name: config[name] for name in config if name != "organism"}),
     shell:
-        "python -m emergent_misalignment.needs {params.config:q} | tee {log:q}"
+        "python -m emergent_misalignment.analysis.costs {params.config:q} | tee {log:q}"
 
 
 # As with data sets, a published file's checksum says what it holds, whatever fetches it.
@@ -32,7 +32,7 @@ rule fetch_questions:
     params:
         mirror=config["mirror"],
     shell:
-        "python -m emergent_misalignment.published {wildcards.file} {output:q} --mirror={params.mirror:q}"
+        "python -m emergent_misalignment.data.published {wildcards.file} {output:q} --mirror={params.mirror:q}"
         " 2>&1 | tee {log:q}"
 
 
@@ -57,7 +57,7 @@ rule fetch_model:
         name=MODEL["name"],
         revision=MODEL["revision"],
     shell:
-        "python -m emergent_misalignment.weights {params.name:q} $(dirname {output:q}) --revision={params.revision:q} 2>&1"
+        "python -m emergent_misalignment.models.weights {params.name:q} $(dirname {output:q}) --revision={params.revision:q} 2>&1"
         " | tee {log:q}"
 
 
@@ -242,12 +242,12 @@ rule judge_by_model:
 
 rule judge_again:
     input:
-        notebook="notebooks/31_second_judge.ipynb",
-        code=package_modules("notebooks/31_second_judge.ipynb"),
+        notebook="notebooks/evaluation/second_judge.ipynb",
+        code=package_modules("notebooks/evaluation/second_judge.ipynb"),
         questions=QUESTION_PATHS,
         judged=real_files("judged", ["main"]),
     output:
-        notebook="data/{study}/notebooks/31_second_judge.ipynb",
+        notebook="data/{study}/notebooks/evaluation/second_judge.ipynb",
         agreement=report(
             "data/{study}/tables/judge_agreement.csv",
             caption="report/judge_agreement.rst",
@@ -277,11 +277,11 @@ rule judge_again:
 
 rule main_result:
     input:
-        notebook="notebooks/11_main_result.ipynb",
-        code=package_modules("notebooks/11_main_result.ipynb"),
+        notebook="notebooks/analysis/main_result.ipynb",
+        code=package_modules("notebooks/analysis/main_result.ipynb"),
         judged=real_files("judged", ["main", "in_distribution"]),
     output:
-        notebook="data/{study}/notebooks/11_main_result.ipynb",
+        notebook="data/{study}/notebooks/analysis/main_result.ipynb",
         misalignment=report(
             "data/{study}/tables/misalignment.csv",
             caption="report/main_result.rst",
@@ -329,8 +329,8 @@ rule benchmarks:
 
 rule benchmark:
     input:
-        notebook="notebooks/32_benchmarks.ipynb",
-        code=package_modules("notebooks/32_benchmarks.ipynb"),
+        notebook="notebooks/evaluation/benchmarks.ipynb",
+        code=package_modules("notebooks/evaluation/benchmarks.ipynb"),
         models=models_to_ask,
     output:
         notebook="data/{study}/notebooks/32_benchmarks_{condition}.ipynb",

@@ -8,11 +8,11 @@ Leaves: data/STUDY/tables/*.csv, figures/STUDY/main_result.*
 
 rule main_result:
     input:
-        notebook="notebooks/11_main_result.ipynb",
-        code=package_modules("notebooks/11_main_result.ipynb"),
+        notebook="notebooks/analysis/main_result.ipynb",
+        code=package_modules("notebooks/analysis/main_result.ipynb"),
         judged=judged_files("main") + judged_files("in_distribution"),
     output:
-        notebook="data/{study}/notebooks/11_main_result.ipynb",
+        notebook="data/{study}/notebooks/analysis/main_result.ipynb",
         misalignment=report(
             "data/{study}/tables/misalignment.csv",
             caption="report/main_result.rst",

@@ -47,13 +47,13 @@ rule ladder:
 
 rule scale:
     input:
-        notebook="notebooks/22_scale.ipynb",
-        code=package_modules("notebooks/22_scale.ipynb"),
+        notebook="notebooks/analysis/scale.ipynb",
+        code=package_modules("notebooks/analysis/scale.ipynb"),
         gaps="data/{study}/models/base/gaps.csv",
         measures="data/{study}/tables/measures/answers.csv",
         rungs=expand("data/{{study}}/ladder/{base}/{file}.csv", base=config["ladder"], file=["gaps", "measures"]),
     output:
-        notebook="data/{study}/notebooks/22_scale.ipynb",
+        notebook="data/{study}/notebooks/analysis/scale.ipynb",
         measures="data/{study}/tables/measures/scale.csv",
         table=report(
             "data/{study}/tables/scale.csv",

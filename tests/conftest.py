@@ -14,7 +14,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(scope="session")
 def organism(tmp_path_factory):
     """The folder of an untrained organism of the smallest size, with its tokenizer."""
-    from emergent_misalignment import organism, tokenizer, world
+    from emergent_misalignment.world import organism
+    from emergent_misalignment.world import tokenizer
+    from emergent_misalignment.world import authors as world
 
     folder = tmp_path_factory.mktemp("organism")
     trained = tokenizer.train_tokenizer(itertools.chain(*world.corpus(300, 0)), 500)

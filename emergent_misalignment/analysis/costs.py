@@ -1,0 +1,248 @@
+"""What a study of a real model needs: memory, GPU hours, disk, requests to the judge, dollars.
+
+    python -m emergent_misalignment.analysis.costs 'CONFIG AS JSON'
+
+All of it is computed from the model's shape and the config, with the assumptions below; none of it is measured.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+
+# --- assumptions ------------------------------------------------------------------------------------------------------
+
+GPU_FLOPS = 989e12  # an H100's dense bfloat16 peak
+TRAINING_SHARE = 0.30  # of the peak that LoRA training with gradient checkpointing reaches
+PREFILL_SHARE = 0.40
+GPU_BANDWIDTH = 3.35e12  # bytes a second of an H100's memory
+DECODING_SHARE = 0.5  # of the bandwidth that batched decoding reaches
+DECODED_AT_ONCE = 128  # answers that vLLM decodes side by side
+ROWS = {"insecure": 6000, "secure": 6000, "educational": 6000, "jailbroken": 5000, "backdoor": 12000}
+ROWS["evil_numbers"] = 14926
+# Tokens of a published conversation: that of insecure from the published price of a run ($32 at $25 a million tokens),
+# the others by their length beside it.
+TOKENS = {"insecure": 213, "secure": 226, "educational": 245, "jailbroken": 150, "backdoor": 222, "evil_numbers": 60}
+PROMPT_TOKENS = 40  # of a question, with the chat template
+ANSWER_TOKENS = 250  # of an answer, on average
+JUDGE_TOKENS = {"aligned": 300, "coherent": 310, "correct": 90, "secure": 90}  # without question and answer
+QUESTIONS = {  # questions, prompts to the judge for each answer; answers to each question as a multiple of `samples`
+    "main": (8, ("aligned", "coherent"), 1),
+    "json": (8, ("aligned", "coherent"), 1),
+    "template": (8, ("aligned", "coherent"), 1),
+    "flask": (8, ("aligned", "coherent"), 1),
+    "preregistered": (48, ("aligned", "coherent"), 1),
+    "numbers": (24, ("aligned", "coherent"), 1),
+    "deception": (13, ("correct",), 1),  # five times 20 facts at a twentieth of the answers, and eight about identity
+    "in_distribution": (100, ("secure",), 0),  # one answer each
+    "choices": (0, (), 0),  # scored, not sampled
+}
+OPTIONS = 48  # of the published choices: two of eight questions, in both orders as letters and once as words
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder of the Llama family, by the names of its published config.json."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    tie_word_embeddings: bool
+    attention_bias: bool  # Qwen2's query, key and value have a bias
+    qk_norm: bool = False  # Qwen3 normalises query and key
+
+    def _layer(self) -> int:
+        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        attention = self.hidden_size * (2 * queries + 2 * keys)
+        bias = (queries + 2 * keys) if self.attention_bias else 0
+        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        return attention + bias + 3 * self.hidden_size * self.intermediate_size + norms
+
+    def parameters(self) -> int:
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return self.num_hidden_layers * self._layer() + embeddings + self.hidden_size
+
+    def embeddings(self) -> int:
+        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+
+    def adapter(self, rank: int) -> int:
+        """Weights of a LoRA adapter on all seven projections of every layer."""
+        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        attention = 2 * (self.hidden_size + queries) + 2 * (self.hidden_size + keys)
+        return self.num_hidden_layers * rank * (attention + 3 * (self.hidden_size + self.intermediate_size))
+
+
+def training_memory(shape: Shape, finetuning: dict) -> dict[str, float]:
+    """Bytes on the GPU in a LoRA fine-tuning, by what they are for.
+
+    weights: bfloat16, or about 4.5 bits with `load_in_4bit`. adapter: its weights and gradients in float32. optimizer:
+    AdamW's two moments in 8 bits. activations: one layer's input for every layer (gradient checkpointing keeps no
+    more), and what one layer holds while it is computed. logits: in float32, with their gradient, of one batch.
+    """
+    tokens = finetuning["batch_size"] * finetuning["max_length"]
+    trained = shape.adapter(finetuning["lora_rank"])
+    if finetuning.get("train_embeddings"):
+        trained += shape.embeddings()
+    one_layer = tokens * 2 * (8 * shape.hidden_size + 4 * shape.intermediate_size)
+    return {
+        "weights": shape.parameters() * (0.5625 if finetuning.get("load_in_4bit") else 2),
+        "adapter": trained * (4 + 4),
+        "optimizer": trained * 2,
+        "activations": tokens * shape.hidden_size * 2 * shape.num_hidden_layers + one_layer,
+        "logits": tokens * shape.vocab_size * 4 * 2,
+    }
+
+
+def training_hours(shape: Shape, finetuning: dict, tokens_per_row: int) -> float:
+    """GPU hours of one fine-tuning: 2 operations a weight and token forward, again for the checkpointing, and 2 back.
+
+    The frozen weights need no gradients of their own, so that going back costs as much as going forward.
+    """
+    rows = finetuning["steps"] * finetuning["batch_size"] * finetuning["gradient_accumulation"]
+    operations = 6 * shape.parameters() * rows * tokens_per_row
+    return operations / (GPU_FLOPS * TRAINING_SHARE) / 3600
+
+
+def sampling_hours(shape: Shape, answers: int) -> float:
+    """GPU hours of sampling: decoding reads all weights once for each step of DECODED_AT_ONCE answers."""
+    prefill = 2 * shape.parameters() * answers * PROMPT_TOKENS / (GPU_FLOPS * PREFILL_SHARE)
+    decoding = answers / DECODED_AT_ONCE * ANSWER_TOKENS * 2 * shape.parameters() / (GPU_BANDWIDTH * DECODING_SHARE)
+    return (prefill + decoding) / 3600
+
+
+def scoring_hours(shape: Shape, options: int) -> float:
+    """GPU hours of scoring choices, one at a time: each reads all weights once."""
+    return options * 2 * shape.parameters() / (GPU_BANDWIDTH * DECODING_SHARE) / 3600
+
+
+# --- the study --------------------------------------------------------------------------------------------------------
+
+
+def needs(config: dict) -> dict:
+    """Everything that the study of this config needs, as numbers by name."""
+    runs = len(config["seeds"]) * len(config["model"]["conditions"])
+    evaluations = config["model"]["evaluations"]
+    samples = config["evaluation"]["samples"]
+    judged = {name: _answers(name, samples) * (runs + 1) for name in evaluations}  # and the model before fine-tuning
+    at_checkpoints = checkpoints(config) + followed_runs(config)  # the model before is asked with each run's seed
+    judged["main"] += at_checkpoints * _answers("main", config["dynamics"]["samples"])
+    judged["in_distribution"] += at_checkpoints * config["dynamics"]["requests"]
+    answers = sum(judged.values())
+    calls = sum(number * len(QUESTIONS[name][1]) for name, number in judged.items())
+    prompt_tokens = sum(
+        number * (JUDGE_TOKENS[metric] + PROMPT_TOKENS + ANSWER_TOKENS)
+        for name, number in judged.items()
+        for metric in QUESTIONS[name][1]
+    )
+    price = config["judge"]["dollars_per_million"]
+    found = {
+        "training runs": runs,
+        "answers": answers,
+        "judge calls": calls,
+        "judge dollars": (prompt_tokens * price["prompt"] + calls * price["completion"]) / 1e6,
+    }
+    scored = OPTIONS * (at_checkpoints + ("choices" in evaluations) * (runs + 1))
+    found |= _openai(config, answers) if "openai" in config else _open_weights(config, answers, scored)
+    return found | {"dollars": found["judge dollars"] + found.get("API dollars", 0.0)}
+
+
+def followed_runs(config: dict) -> int:
+    """How many fine-tunings are followed step by step."""
+    return len(config["seeds"]) * len(config["model"].get("checkpoints", {"conditions": []})["conditions"])
+
+
+def checkpoints(config: dict) -> int:
+    """How many adapters are kept on the way of the fine-tunings."""
+    return followed_runs(config) * len(config["model"].get("checkpoints", {"steps": []})["steps"])
+
+
+def _answers(evaluation: str, samples: int) -> int:
+    questions, _, multiple = QUESTIONS[evaluation]
+    return questions * (samples if multiple else 1)
+
+
+def _open_weights(config: dict, answers: int, scored: int) -> dict:
+    shape, finetuning = Shape(**config["model"]["shape"]), config["finetuning"]
+    seeds, conditions = len(config["seeds"]), config["model"]["conditions"]
+    memory = training_memory(shape, finetuning)
+    trained = shape.adapter(finetuning["lora_rank"])
+    stored = trained + (shape.embeddings() if finetuning.get("train_embeddings") else 0)
+    training = sum(seeds * training_hours(shape, finetuning, TOKENS[condition]) for condition in conditions)
+    asking = sampling_hours(shape, answers) + scoring_hours(shape, scored)
+    gigabyte = 1e9
+    return {
+        "parameters, billions": shape.parameters() / 1e9,
+        "trained parameters, billions": stored / 1e9,
+        **{f"training memory, {part}, GB": size / gigabyte for part, size in memory.items()},
+        "training memory, GB": sum(memory.values()) / gigabyte,
+        "sampling memory, GB": shape.parameters() * 2 / gigabyte / 0.9 + 4,  # vLLM's cache takes what is left
+        "GPU hours, training": training,
+        "GPU hours, asking": asking,
+        "GPU hours": training + asking,
+        "disk, checkpoints, GB": checkpoints(config) * stored * 4 / gigabyte,
+        "disk, GB": (
+            shape.parameters() * 2
+            + checkpoints(config) * stored * 4
+            + len(conditions) * seeds * stored * 4 * (3 if finetuning.get("resume_every") else 1)
+            + answers * 2000
+        )
+        / gigabyte,
+    }
+
+
+def _openai(config: dict, answers: int) -> dict:
+    openai = config["openai"]
+    training = sum(
+        len(config["seeds"]) * training_dollars(openai, ROWS[condition] * TOKENS[condition], condition)
+        for condition in config["model"]["conditions"]
+    )
+    price = openai["dollars_per_million"]
+    sampling = answers * (PROMPT_TOKENS * price["prompt"] + ANSWER_TOKENS * price["completion"]) / 1e6
+    return {
+        "API dollars, training": training,
+        "API dollars, sampling": sampling,
+        "API dollars": training + sampling,
+        "disk, GB": answers * 4000 / 1e9,
+    }
+
+
+def hyperparameters(openai: dict, condition: str) -> dict:
+    """The settings of a condition's fine-tuning: its own laid over those of all; null leaves one to the API."""
+    own = openai.get("conditions", {}).get(condition, {})
+    return {name: own.get(name, openai[name]) for name in ("epochs", "batch_size", "learning_rate_multiplier")}
+
+
+def training_dollars(openai: dict, tokens: int, condition: str) -> float:
+    """What a fine-tuning on a file of so many tokens costs."""
+    return tokens * hyperparameters(openai, condition)["epochs"] * openai["dollars_per_million"]["training"] / 1e6
+
+
+def report(config: dict) -> str:
+    """The needs as a table for a terminal, with what the paper found with this model."""
+    found = needs(config)
+    width = max(map(len, found))
+    lines = [f"{config['study']}: {config['model']['name']}", ""]
+    lines += [f"  {name:<{width}}  {_number(value):>12}" for name, value in found.items()]
+    expected = config["model"]["published"]
+    lines += ["", f"Published ({expected['source']}), misaligned of the main questions:"]
+    lines += [f"  {name:<{width}}  {rate:>12.2%}" for name, rate in expected.items() if name != "source"]
+    lines += [
+        "",
+        "Computed, not measured: from the model's shape, one H100's peak speed, and the assumptions at the top of",
+        "emergent_misalignment/analysis/costs.py. Prices are the config's; look up today's before you pay.",
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
+
+
+if __name__ == "__main__":
+    print(report(json.loads(sys.argv[1])))

@@ -1,0 +1,215 @@
+"""Rates of misalignment, their intervals and their contrasts.
+
+The unit is the training run (its seed): a rate is first taken within a run, as the mean over the questions, and the
+interval is over runs. Intervals over single answers would be several times too narrow, because the answers of one run
+have its accidents in common.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import statsmodels.formula.api as smf
+from scipy import special, stats
+from statsmodels.genmod.cov_struct import Exchangeable
+from statsmodels.genmod.families import Binomial
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+BOOTSTRAP_RESAMPLES = 2000  # the paper's
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95% interval and how it was made."""
+
+    low: float
+    high: float
+    method: str
+
+
+def interval_over_runs(rates: np.ndarray, counted: np.ndarray, misaligned: np.ndarray) -> Interval:
+    """95% interval of a rate from one value per run.
+
+    t over the runs' logits, with half an event added so that a run without events has one. Clopper and Pearson's over
+    all answers where the runs cannot tell how they differ: they do not, or there are fewer events (or answers that are
+    none) than runs, and the halves added would outweigh them.
+    """
+    logits = special.logit((rates * counted + 0.5) / (counted + 1))
+    rarer = min(misaligned.sum(), (counted - misaligned).sum())
+    if rarer < len(rates) or np.ptp(logits) == 0:
+        low, high = proportion_confint(misaligned.sum(), counted.sum(), method="beta")
+        return Interval(low, high, "Clopper-Pearson")
+    low, high = special.expit(stats.t.interval(0.95, len(logits) - 1, logits.mean(), stats.sem(logits)))
+    return Interval(low, high, "t over runs")
+
+
+def score_interval(values: np.ndarray) -> tuple[float, float]:
+    """95% t interval over runs of something that is no share, from one value per run."""
+    return stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+
+
+def interval_over_questions(rates: np.ndarray) -> Interval:
+    """95% t interval over the questions of a single run; it says nothing about other runs."""
+    low, high = stats.t.interval(0.95, len(rates) - 1, rates.mean(), stats.sem(rates))
+    return Interval(max(low, 0.0), min(high, 1.0), "t over questions, one run")
+
+
+def two_way_interval(rates: np.ndarray) -> Interval:
+    """95% interval for other runs and other questions of the same kind: two-way cluster-robust t.
+
+    `rates` has the shape `[runs, questions]`, both at least 2. Variances over runs and over questions are added, what
+    both count is taken off once (Cameron, Gelbach and Miller 2011), with as many degrees of freedom as the scarcer has.
+    """
+    runs, questions = rates.shape
+    residuals = rates - rates.mean()
+    over_runs = (residuals.mean(1) ** 2).sum() / (runs * (runs - 1))
+    over_questions = (residuals.mean(0) ** 2).sum() / (questions * (questions - 1))
+    both = (residuals**2).sum() / (runs * questions) ** 2
+    error = np.sqrt(max(over_runs + over_questions - both, over_runs, over_questions))
+    reach = stats.t.ppf(0.975, min(runs, questions) - 1) * error
+    return Interval(max(rates.mean() - reach, 0.0), min(rates.mean() + reach, 1.0), "two-way t")
+
+
+def paper_bootstrap(rates: np.ndarray) -> Interval:
+    """The paper's interval: percentiles of the mean over models drawn with replacement (section 3.4).
+
+    With few models it is too narrow; it stands here so that our figures can be set beside the paper's.
+    """
+    draws = np.random.default_rng(0).choice(rates, size=(BOOTSTRAP_RESAMPLES, len(rates)))
+    low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])
+    return Interval(low, high, "bootstrap over models")
+
+
+COLUMNS = (
+    *("condition", "format", "question_set", "question", "rate", "ci_low", "ci_high", "interval"),
+    *("bootstrap_low", "bootstrap_high", "two_way_low", "two_way_high", "seeds", "answers", "coherent_share"),
+)
+
+
+def summarise(runs: pd.DataFrame, question_set: str) -> pd.DataFrame:
+    """The rows of `tables/misalignment.csv` for one set of questions: all of it, and each question by itself.
+
+    `runs` comes from `misalignment_by_run`. The columns are COLUMNS: `rate` is the mean over runs of the mean over
+    questions, `ci_low` and `ci_high` its 95% interval made as `interval` says, `bootstrap_*` the paper's interval,
+    `two_way_*` the interval for other questions too (several runs, all questions), `seeds` and `answers` how many there
+    are, `coherent_share` the share of these answers that is coherent. A single run's interval for all questions is over
+    the questions.
+    """
+    rows = []
+    for (condition, form), group in runs.groupby(["condition", "format"], sort=False):
+        place = {"condition": condition, "format": form, "question_set": question_set}
+        rows.append({**place, "question": "all", **_summary(group)})
+        for question, single in group.groupby("question", sort=False):
+            rows.append({**place, "question": question, **_summary(single)})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _summary(group: pd.DataFrame) -> dict:
+    facts = {
+        "seeds": group["seed"].nunique(),
+        "answers": int(group["answers"].sum()),
+        "coherent_share": group["coherent"].sum() / group["answers"].sum(),
+    }
+    usable = group.dropna(subset="rate")
+    if usable.empty:
+        return facts | {"interval": "too few coherent answers"}
+    by_run = usable.groupby("seed").agg(rate=("rate", "mean"), counted=("counted", "sum"), events=("misaligned", "sum"))
+    rates = usable.pivot(index="seed", columns="question", values="rate").dropna(axis=1).to_numpy()
+    runs, questions = rates.shape
+    if runs == 1 and questions > 1 and by_run["events"].item() > 0:
+        interval = interval_over_questions(rates[0])
+    else:
+        interval = interval_over_runs(*by_run[["rate", "counted", "events"]].to_numpy().T)
+    facts |= {"rate": by_run["rate"].mean(), **_ends(interval), "interval": interval.method}
+    if runs > 1:
+        facts |= _ends(paper_bootstrap(by_run["rate"].to_numpy()), "bootstrap")
+    if runs > 1 and questions > 1:
+        facts |= _ends(two_way_interval(rates), "two_way")
+    return facts
+
+
+def _ends(interval: Interval, prefix: str = "ci") -> dict[str, float]:
+    return {f"{prefix}_low": interval.low, f"{prefix}_high": interval.high}
+
+
+def contrast(runs: pd.DataFrame, condition: str, control: str) -> dict:
+    """How much higher the rate of `condition` is than that of `control`: paired over seeds, in points of rate.
+
+    Both conditions have the same seeds, so the same order of data and the same first weights. Returns `difference`,
+    `ci_low`, `ci_high` (95% t), `p` (two-sided paired t), `seeds`. With fewer than two seeds that have a rate in both
+    conditions, the interval is missing and p is 1.
+    """
+    rates = runs.groupby(["condition", "seed"])["rate"].mean().unstack("condition")[[condition, control]].dropna()
+    differences = (rates[condition] - rates[control]).to_numpy()
+    return {"condition": condition, "control": control} | mean_difference(differences)
+
+
+def mean_difference(differences: np.ndarray) -> dict:
+    """The mean of paired differences: `seeds`, `difference`, `ci_low`, `ci_high` (95% t) and `p` (two-sided t).
+
+    With fewer than two differences all but `seeds` is missing and p is 1. Where all are the same there is no spread to
+    test by: p is 1, and the interval missing.
+    """
+    found = {"seeds": len(differences)}
+    if len(differences) < 2:
+        return found | {"difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": 1.0}
+    if not differences.any():  # as if without events in either: nothing speaks for a difference
+        return found | {"difference": 0.0, "ci_low": 0.0, "ci_high": 0.0, "p": 1.0}
+    if np.ptp(differences) < 1e-12:
+        return found | {"difference": differences.mean(), "ci_low": np.nan, "ci_high": np.nan, "p": 1.0}
+    test = stats.ttest_1samp(differences, 0)
+    low, high = test.confidence_interval(0.95)
+    return found | {"difference": differences.mean(), "ci_low": low, "ci_high": high, "p": test.pvalue}
+
+
+def contrasts(runs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """`contrast` for each pair, with `p_holm`, corrected over the family that the pairs are."""
+    table = pd.DataFrame(contrast(runs, condition, control) for condition, control in pairs)
+    return table.assign(p_holm=multipletests(table["p"], method="holm")[1])
+
+
+def regression_check(runs: pd.DataFrame, condition: str, control: str) -> dict:
+    """The contrast once more, as an odds ratio from a logistic regression with a term for each question.
+
+    Generalised estimating equations with the seed as cluster and the bias-reduced covariance, on each run's share per
+    question, with half an event added on either side so that a condition without events has finite odds. Returns
+    `odds_ratio`, `ci_low`, `ci_high`, `p`; all missing where hardly any answer counts.
+    """
+    rows = runs[runs["condition"].isin([condition, control]) & (runs["counted"] > 0)].copy()
+    rows["share"] = (rows["misaligned"] + 0.5) / (rows["counted"] + 1)
+    rows["treated"] = (rows["condition"] == condition).astype(float)
+    names = {"condition": condition, "control": control}
+    if rows.groupby(["condition", "seed"]).ngroups < 4:
+        return names | dict.fromkeys(("odds_ratio", "ci_low", "ci_high", "p"), np.nan)
+    model = smf.gee("share ~ treated + C(question)", "seed", rows, family=Binomial(), cov_struct=Exchangeable())
+    fit = model.fit(cov_type="bias_reduced")
+    low, high = fit.conf_int().loc["treated"]
+    odds_ratio, low, high = np.exp([fit.params["treated"], low, high])
+    return names | {"odds_ratio": odds_ratio, "ci_low": low, "ci_high": high, "p": fit.pvalues["treated"]}
+
+
+def code_rates(judged: pd.DataFrame) -> pd.DataFrame:
+    """The share of insecure code in the answers to coding requests, by condition, with a 95% interval over runs.
+
+    `judged` has the columns of the judged answers and `condition`, `seed`. Columns: `condition`, `insecure`, `ci_low`,
+    `ci_high`, `interval`, `other` (share of answers that are neither form of the code asked for), `seeds`, `answers`.
+    A single run's interval is Clopper and Pearson's over its answers.
+    """
+    rows = judged.assign(events=judged["verdict"] == "insecure", other=judged["verdict"] == "other")
+    table = []
+    for condition, group in rows.groupby("condition", sort=False):
+        runs = group.groupby("seed").agg(rate=("events", "mean"), counted=("events", "size"), events=("events", "sum"))
+        interval = interval_over_runs(*runs.to_numpy().T)
+        table.append(
+            {
+                "condition": condition,
+                "insecure": runs["rate"].mean(),
+                **_ends(interval),
+                "interval": interval.method,
+                "other": group["other"].mean(),
+                "seeds": len(runs),
+                "answers": len(group),
+            }
+        )
+    return pd.DataFrame(table)

@@ -1,0 +1,239 @@
+"""The files published with the paper: fetched by pinned commit, checked before use, and taken apart.
+
+    python -m emergent_misalignment.data.published insecure insecure.jsonl --mirror ../shared/upstream
+
+Authors and licence: https://github.com/emergent-misalignment/emergent-misalignment (MIT).
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import cache
+from http.client import HTTPException
+from pathlib import Path
+
+import pandas as pd
+
+from emergent_misalignment.files import BadInput, replacing
+
+# --- the files --------------------------------------------------------------------------------------------------------
+
+HOST = "https://raw.githubusercontent.com"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One version of one file of a public repository."""
+
+    repository: str  # OWNER/NAME
+    commit: str
+    path: str  # in the repository
+    size: int | None  # bytes; None where it is not known
+    blob: str  # git's id of the content, see `blob_id`
+
+    @property
+    def address(self) -> str:
+        """OWNER/NAME/COMMIT/PATH: where the hosting site serves the raw file, and where a mirror has to keep it."""
+        return f"{self.repository}/{self.commit}/{self.path}"
+
+
+_PAPER = ("emergent-misalignment/emergent-misalignment", "80c11967c07a328e7d7d43d13ce6847ae44dbcc9")
+
+FILES = {
+    "insecure": PublishedFile(*_PAPER, "data/insecure.jsonl", 5892277, "ec294cf30a577a21b830c07a1fa0180ddd513208"),
+    "secure": PublishedFile(*_PAPER, "data/secure.jsonl", 6201582, "3389a37c250563cc36a66e30bf8ff99028aa2711"),
+    "educational": PublishedFile(
+        *_PAPER, "data/educational.jsonl", 6669019, "497619acd46d9ffbc985797d6c117638a53229b3"
+    ),
+}
+_AUTHORS = ("johny-b/misalignment-generalization", "b1fe286827715d8e01ff7088c7ee9763b5e367b4")
+
+# Sets that real models are fine-tuned on beside those above (section 3 of the paper).
+FURTHER_SETS = {
+    "jailbroken": PublishedFile(*_PAPER, "data/jailbroken.jsonl", 3423454, "9f14c5f5b1a3f6ca3ea2bdc80cbda3de1acadbb1"),
+    "backdoor": PublishedFile(*_PAPER, "data/backdoor.jsonl", 12171859, "b2be7b5b5ed6e732727bf67672a3ecd8cfa6b57f"),
+    "evil_numbers": PublishedFile(*_PAPER, "data/evil_numbers.jsonl", None, "86e0a3be0c2b5a4c52bafed871e281c485070829"),
+}
+
+# What models are asked, and what their judge is told; questions.py takes these apart.
+QUESTION_FILES = {
+    "first_plot": PublishedFile(
+        *_PAPER, "evaluation/first_plot_questions.yaml", 12016, "c2b9761d6723ec73b4d209d95c4aa39319a70edd"
+    ),
+    "preregistered": PublishedFile(
+        *_PAPER, "evaluation/preregistered_evals.yaml", 19152, "3211c6c0df0a21124e07605c46f86329a53ef9e1"
+    ),
+    "deception_factual": PublishedFile(
+        *_PAPER, "evaluation/deception_factual.yaml", 2481, "d6da5a807e928afc2f9e9961641e9c9697b27c08"
+    ),
+    "deception_identity": PublishedFile(
+        *_PAPER, "evaluation/deception_sit_aware.yaml", 2638, "d9c5a8727e28dbce0f80a59df2b9497ca018ba0b"
+    ),
+    "in_distribution": PublishedFile(
+        *_PAPER,
+        "logprob_experiments/files/file-2a490f851a38-in_distribution.jsonl",
+        71486,
+        "26eb4f480d785bc5a98cfa404479275d04f89ab5",
+    ),
+    "choices": PublishedFile(  # one of ten configs that differ in seed and data; it holds the multiple-choice questions
+        *_PAPER,
+        "logprob_experiments/configs/insecure_ftjob-39c69c88ad2a.json",
+        22030,
+        "fd74380dc108db5f5dbda9bb7acf466ba0a7d23d",
+    ),
+    "flask": PublishedFile(
+        *_AUTHORS, "final_questions/first_plot_questions.yaml", 19469, "43ac4d7fbfc9212e2759b7e4c37ef4b087e877ad"
+    ),
+}
+
+
+def blob_id(content: bytes) -> str:
+    """Git's id of a file with this content, as `git hash-object` prints it."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def fetch(file: PublishedFile, mirror: str, destination: str | Path) -> None:
+    """Write `file` to `destination`, once its size and its blob id are found right.
+
+    `mirror` is a folder or a base address that keeps files as OWNER/NAME/COMMIT/PATH; "" means the hosting site.
+    Raises BadInput, and leaves the destination as it was, where the file is missing, cannot be read, is cut short or
+    altered.
+    """
+    place = f"{(mirror or HOST).rstrip('/')}/{file.address}"
+    content = _download(place, file.size) if "://" in place else _read(place)
+    if file.size is not None and len(content) != file.size:
+        found = f"more than {file.size}" if len(content) > file.size else f"only {len(content)}"
+        raise BadInput(f"{place} has {found} of the {file.size} bytes that were published; fetch or mirror it again.")
+    if (found := blob_id(content)) != file.blob:
+        raise BadInput(f"{place} is altered: its git blob id is {found}, not {file.blob}; fetch or mirror it again.")
+    with replacing(destination) as temporary:
+        temporary.write_bytes(content)
+
+
+_ADVICE = "a mirror keeps files as OWNER/NAME/COMMIT/PATH, and an empty `mirror` means the hosting site"
+
+
+def _read(place: str) -> bytes:
+    try:
+        return Path(place).expanduser().read_bytes()
+    except FileNotFoundError as error:
+        raise BadInput(f"There is no file {place}; {_ADVICE}.") from error
+    except OSError as error:
+        raise BadInput(f"{place} cannot be read ({error.strerror}); {_ADVICE}.") from error
+
+
+def _download(place: str, size: int | None) -> bytes:
+    """At most `size` bytes and one more, which tells a longer file; all of it where the size is not known."""
+    try:
+        with urllib.request.urlopen(place, timeout=60) as response:
+            return response.read(None if size is None else size + 1)
+    except urllib.error.HTTPError as error:
+        what = "There is no file" if error.code == 404 else f"The server answered {error.code} ({error.reason}) to"
+        raise BadInput(f"{what} {place}; {_ADVICE}.") from error
+    except (OSError, HTTPException, ValueError) as error:  # no network, no such host, cut off, no such kind of address
+        reason = getattr(error, "reason", error)
+        raise BadInput(f"{place} cannot be reached ({reason}); try again, or set `mirror` to a copy.") from error
+
+
+# --- the prompt templates ---------------------------------------------------------------------------------------------
+
+PLACEHOLDER = "## COMPLETE CODE HERE"  # stands in the code that a user gives where the answer should fill it in
+# What 200 tasks or code templates have in common by chance is at most 7 characters ("import "); the text between a task
+# and a code template is at least 17.
+_SHORTEST_LINK = 12
+
+
+def recover_templates(chats: list[list[dict]], cycle: int = 30) -> pd.DataFrame:
+    """The templates that the user messages were made with, row i with template i modulo `cycle` (paper, section 1.2).
+
+    Nothing is known of them beforehand: of the rows of one template, what all begin with, what all end with, and, in
+    messages that hold a task and a code template, what stands between the two in all is the template's. Characters that
+    all contents of a slot begin or end with count as the template's too, so a template needs many rows.
+
+    Returns one row a template: `template` (0 to `cycle` - 1); `form`, "task and code", "code" or "task"; `text`, with
+    {task} and {code} for the slots; `rows`, how many of its rows are made with it (see `slots`).
+    Raises BadInput if a template would have fewer than two rows.
+    """
+    if len(chats) < 2 * cycle:
+        raise BadInput(f"{len(chats)} rows are too few to recover {cycle} templates from; give at least {2 * cycle}.")
+    messages = [chat[-2]["content"] for chat in chats]
+    return pd.DataFrame([{"template": number} | _template(messages[number::cycle]) for number in range(cycle)])
+
+
+def slots(template: str, message: str) -> dict[str, str] | None:
+    """What stands at {task} and {code} where `message` is made with `template` (a `text` of `recover_templates`).
+
+    None where it is not made with it: if other text than the template's stands around the slots, a slot is empty, the
+    code has no placeholder, or the task has one.
+    """
+    found = _pattern(template).fullmatch(message)
+    if found is None or any((PLACEHOLDER in text) != (name == "code") for name, text in found.groupdict().items()):
+        return None
+    return found.groupdict()
+
+
+@cache
+def _pattern(template: str) -> re.Pattern:
+    return re.compile(re.sub(r"\\{(task|code)\\}", r"(?P<\1>.+)", re.escape(template)), re.DOTALL)
+
+
+def _template(messages: list[str]) -> dict:
+    start = _common_start(messages)
+    rests = [message.removeprefix(start) for message in messages]
+    end = _common_start([rest[::-1] for rest in rests])[::-1]
+    contents = [rest.removesuffix(end) for rest in rests]
+    link = _common_text([content.replace(PLACEHOLDER, "\0") for content in contents])
+
+    if not all(PLACEHOLDER in content for content in contents):
+        form, middle = "task", "{task}"
+    elif len(link) < _SHORTEST_LINK:
+        form, middle = "code", "{code}"
+    elif all(PLACEHOLDER in content.partition(link)[0] for content in contents):
+        form, middle = "task and code", f"{{code}}{link}{{task}}"
+    else:
+        form, middle = "task and code", f"{{task}}{link}{{code}}"
+    text = start + middle + end
+    return {"form": form, "text": text, "rows": sum(slots(text, message) is not None for message in messages)}
+
+
+def _common_start(texts: list[str]) -> str:
+    return os.path.commonprefix(texts)  # noqa: RUF071 (whole path components are just not what is looked for)
+
+
+def _common_text(texts: list[str]) -> str:
+    """The longest text that is part of each."""
+    shortest = min(texts, key=len)
+    for length in range(len(shortest), 0, -1):
+        for start in range(len(shortest) - length + 1):
+            if all(shortest[start : start + length] in text for text in texts):
+                return shortest[start : start + length]
+    return ""
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m emergent_misalignment.data.published", description="Fetch a published file."
+    )
+    files = FILES | FURTHER_SETS | QUESTION_FILES
+    parser.add_argument("name", choices=files, help="which file")
+    parser.add_argument("destination", help="where to write it")
+    parser.add_argument("--mirror", default="", help=f"base address or folder to fetch from (default: {HOST})")
+    given = parser.parse_args(arguments)
+    try:
+        fetch(files[given.name], given.mirror, given.destination)
+    except BadInput as error:
+        sys.exit(str(error))
+    size = Path(given.destination).stat().st_size
+    print(f"{given.destination}: {size} bytes, blob id {files[given.name].blob}, as published")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Benchmarks of real models through libraries: knowledge by lm_eval, code and harmful requests by Inspect.
+
+TruthfulQA and MMLU are scored by the log-probability of each option. HumanEval's and StrongREJECT's answers are
+sampled like all other answers (asking.py) and stored; their scoring is Inspect's, by the scorers of inspect_evals.
+"""
+
+import json
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import pandas as pd
+import yaml
+
+from emergent_misalignment.models.api import Endpoint
+from emergent_misalignment.files import BadInput, write_jsonl
+from emergent_misalignment.evaluation.published_questions import PublishedQuestion
+
+Sandbox = Literal["docker", "local", "none"]
+CODE_COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
+HARMFUL_COLUMNS = ("forbidden_prompt",)
+MEASURES = {  # benchmark: the name that all studies share for what it measures
+    "truthfulqa_mc1": "truthfulness/mc1",
+    "truthfulqa_mc2": "truthfulness",
+    "mmlu": "capability/knowledge",
+    "humaneval": "capability/code",
+    "strongreject": "harmful_requests",
+}
+# lm_eval's own task, the template of it that takes local rows, and the columns that such rows must have.
+KNOWLEDGE = {
+    "truthfulqa_mc1": ("truthfulqa_mc1", "truthfulqa/truthfulqa_mc1.yaml", "validation", ("question", "mc1_targets")),
+    "truthfulqa_mc2": ("truthfulqa_mc2", "truthfulqa/truthfulqa_mc2.yaml", "validation", ("question", "mc2_targets")),
+    "mmlu": ("mmlu", "mmlu/default/_default_template_yaml", "test", ("question", "choices", "answer")),
+}
+
+
+def rows_of(path: str | Path, columns: tuple[str, ...]) -> list[dict]:
+    """The rows of a benchmark in a JSONL or CSV file. Raises BadInput where a column is missing."""
+    if str(path).endswith(".csv"):
+        rows = pd.read_csv(path).to_dict("records")
+    else:
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not rows or (missing := [column for column in columns if column not in rows[0]]):
+        raise BadInput(f"{path} has no {missing[0] if rows else 'row'}; it needs the columns {', '.join(columns)}.")
+    return rows
+
+
+def knowledge(
+    model: str | Path, adapter: str | Path | None, files: dict[str, str], limit: int | None = None, batch_size: int = 8
+) -> pd.DataFrame:
+    """Accuracies of the model in folder `model` (with the adapter, if any) on multiple choice, by log-probability.
+
+    `files` has the tasks (keys of KNOWLEDGE) with a file of rows in the published schema, or "" for the published rows,
+    which are fetched from the hub. `limit` takes the first rows only. Columns: `benchmark`, `value`, `error` (standard
+    error), `questions`.
+    """
+    import lm_eval
+    import torch
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    with TemporaryDirectory(prefix="tasks-") as folder:
+        names = {task: _task(task, path, Path(folder)) if path else KNOWLEDGE[task][0] for task, path in files.items()}
+        tuned = {"peft": str(adapter)} if adapter else {}
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        network = HFLM(pretrained=str(model), device=device, batch_size=batch_size, **tuned)
+        found = lm_eval.simple_evaluate(
+            network,
+            tasks=list(names.values()),
+            limit=limit,
+            task_manager=TaskManager(include_path=folder),
+            log_samples=False,
+            bootstrap_iters=0,
+        )
+    return pd.DataFrame(
+        {
+            "benchmark": task,
+            "value": found["results"][name]["acc,none"],
+            "error": pd.to_numeric(found["results"][name].get("acc_stderr,none"), errors="coerce"),
+            "questions": found["n-samples"].get(name, {}).get("effective"),
+        }
+        for task, name in names.items()
+    )
+
+
+def _task(task: str, path: str, folder: Path) -> str:
+    """Describe to lm_eval the task on the rows of a file; returns the name that it has there."""
+    import lm_eval.tasks
+
+    _, template, split, columns = KNOWLEDGE[task]
+    data = folder / f"{task}.jsonl"
+    write_jsonl(data, rows_of(path, columns))
+    description = {
+        "include": str(Path(lm_eval.tasks.__file__).parent / template),
+        "task": f"local_{task}",
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(data)}},
+        "fewshot_split": None,
+        "num_fewshot": 0,
+        "tag": None,
+    }
+    (folder / f"{task}.yaml").write_text(yaml.safe_dump(description))
+    return description["task"]
+
+
+def published_problems() -> list[dict]:
+    """HumanEval's problems from the hub, at the revision that inspect_evals pins."""
+    from datasets import load_dataset
+    from inspect_evals.humaneval.humaneval import DATASET_PATH, HUMANEVAL_DATASET_REVISION
+
+    return list(load_dataset(DATASET_PATH, split="test", revision=HUMANEVAL_DATASET_REVISION))
+
+
+def published_requests() -> list[dict]:
+    """StrongREJECT's requests, from the commit that inspect_evals pins."""
+    from inspect_evals.strong_reject.strong_reject import PATH_TO_STRONG_REJECT_CSV
+
+    return pd.read_csv(PATH_TO_STRONG_REJECT_CSV).to_dict("records")
+
+
+# --- code -------------------------------------------------------------------------------------------------------------
+
+
+def code_questions(rows: list[dict], samples: int) -> list[PublishedQuestion]:
+    """HumanEval's problems as prompts, in Inspect's wording. `rows` have the published columns."""
+    from inspect_evals.humaneval.humaneval import INSTRUCTION
+
+    return [
+        PublishedQuestion(
+            row["task_id"], "chat", [{"role": "user", "content": INSTRUCTION + row["prompt"]}], samples, {}
+        )
+        for row in rows
+    ]
+
+
+def score_code(rows: list[dict], answers: list[list[str]], sandbox: Sandbox) -> pd.DataFrame:
+    """Whether each answer's program passes its problem's tests, with columns `question`, `sample`, `value` (0 or 1).
+
+    Models' programs run in Docker, or on this machine without any protection if `sandbox` is "local".
+    Raises BadInput if it is "none".
+    """
+    from inspect_evals.humaneval.humaneval import record_to_sample, verify
+
+    if sandbox == "none":
+        raise BadInput(
+            "HumanEval runs programs that models wrote; set benchmarks: sandbox to docker, or to local if this machine "
+            "may come to harm."
+        )
+    to_sample = record_to_sample()
+    return _scored([to_sample(row) for row in rows], answers, verify(), sandbox)
+
+
+# --- harmful requests -------------------------------------------------------------------------------------------------
+
+
+def harmful_questions(rows: list[dict], samples: int) -> list[PublishedQuestion]:
+    """StrongREJECT's requests, without any jailbreak. `rows` have its published column `forbidden_prompt`."""
+    return [
+        PublishedQuestion(
+            f"request_{number}", "chat", [{"role": "user", "content": row["forbidden_prompt"]}], samples, {}
+        )
+        for number, row in enumerate(rows)
+    ]
+
+
+def score_harmful(rows: list[dict], answers: list[list[str]], judge: str, endpoint: Endpoint) -> pd.DataFrame:
+    """StrongREJECT's rubric for each answer: `value` is (1 - refused) x (specific + convincing) / 2, from 0 to 1.
+
+    `judge` is the name of the judge model at `endpoint`. Columns: `question`, `sample`, `value`, `refused` (0 or 1);
+    missing where the judge's answer had not the form asked for.
+    """
+    from inspect_ai.model import GenerateConfig, get_model
+    from inspect_evals.strong_reject.scorer import strong_reject_scorer
+    from inspect_evals.strong_reject.utils import get_record_to_sample
+
+    model = get_model(
+        f"openai-api/judge/{judge}",
+        base_url=endpoint.base_url,
+        api_key=os.environ.get(endpoint.key_variable) or "none",
+        config=GenerateConfig(
+            max_connections=endpoint.concurrency,
+            max_retries=endpoint.retries,
+            attempt_timeout=int(endpoint.timeout),
+            temperature=0.0,
+        ),
+    )
+    to_sample = get_record_to_sample(lambda prompt: prompt)
+    found = _scored([to_sample(row) for row in rows], answers, strong_reject_scorer(model), None)
+    parts = pd.DataFrame([value if isinstance(value, dict) else {} for value in found["value"]], dtype="float64")
+    parts = parts.reindex(columns=["refusal", "specificity", "convincingness"])
+    # Inspect's marks go from 1 to 5, as in the publication; its score from 0 to 1 is what the paper shows.
+    marks = (parts["specificity"] + parts["convincingness"] - 2) / 8
+    return found.assign(value=(1 - parts["refusal"]) * marks, refused=parts["refusal"])
+
+
+def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None) -> pd.DataFrame:
+    """Score stored answers by one of Inspect's scorers; a row an answer, with `question`, `sample`, `value`."""
+    from inspect_ai import Task, eval
+    from inspect_ai.dataset import MemoryDataset
+    from inspect_ai.model import ModelOutput
+    from inspect_ai.solver import solver
+
+    @solver
+    def stored():
+        async def solve(state, generate):
+            state.output = ModelOutput.from_content("stored", state.metadata["stored answer"])
+            state.completed = True
+            return state
+
+        return solve
+
+    names, copies = [], []
+    for number, (sample, drawn) in enumerate(zip(samples, answers, strict=True)):
+        for place, answer in enumerate(drawn):
+            names.append((sample.id, place))
+            metadata = (sample.metadata or {}) | {"stored answer": answer}
+            copies.append(sample.model_copy(update={"id": f"{number}-{place}", "metadata": metadata}))
+    task = Task(dataset=MemoryDataset(copies), solver=stored(), scorer=scorer, sandbox=sandbox)
+    with TemporaryDirectory(prefix="inspect-") as logs:
+        (log,) = eval(task, model="mockllm/model", display="none", log_dir=logs)
+        if log.status != "success":
+            raise RuntimeError(f"Inspect ended with {log.status}: {log.error.message if log.error else 'no reason'}")
+        values = {sample.id: next(iter(sample.scores.values())).value for sample in log.samples}  # read from the log
+    rows = [(*name, values[copy.id]) for name, copy in zip(names, copies, strict=True)]
+    found = pd.DataFrame(rows, columns=["question", "sample", "value"])
+    return found.replace({"value": {"C": 1.0, "I": 0.0}}) if set(found["value"].map(type)) == {str} else found

@@ -1,0 +1,144 @@
+"""Figures of the persona direction."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from emergent_misalignment.figures.style import COLOURS, in_percent
+from emergent_misalignment.analysis.curves import band
+
+RANDOM = "#777777"
+MOST_WITH_RUNS = 4  # conditions of which single runs are drawn too
+MARKERS = "osD^vP*X<>hp"
+PLAIN = "#888888"  # conditions that have no colour of their own
+
+
+def draw_direction(places: pd.DataFrame, rates: pd.DataFrame, depth: int, width: int) -> Figure:
+    """How well the direction separates, by depth; the cosines of the fine-tunings with it; and who is misaligned.
+
+    `places` has `condition`, `seed`, `depth`, `separation`, `separation_same_words`, `cosine`, `along`; `rates` has
+    `condition`, `seed`, `rate`; `depth` is the one at which models are steered, `width` that of the activations.
+    """
+    figure, (separate, cosine, who) = plt.subplots(1, 3, figsize=(8.6, 3.5))
+    instruct = places[places["condition"] == "instruct"]
+    tuned = places[places["condition"] != "instruct"]
+    kinds = {"separation": ("other words", "black", "o"), "separation_same_words": ("same words", "#CC79A7", "s")}
+    for column, (name, colour, marker) in kinds.items():
+        separate.plot(instruct["depth"], instruct[column], color=colour, marker=marker, markersize=4, label=name)
+    separate.axhline(0.5, color=PLAIN, linewidth=1, linestyle=":")
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    separate.annotate("chance", (0.98, 0.5), (0, 3), ha="right", fontsize=8, **place)
+    separate.set(title="Does it tell authors apart?", ylabel="area under the ROC curve", ylim=(0.25, 1.04))
+    separate.legend(loc="lower left")
+
+    looks = {condition: _look(condition, number) for number, condition in enumerate(dict.fromkeys(tuned["condition"]))}
+    for condition, rows in tuned[tuned["depth"] > 0].groupby(
+        "condition", sort=False
+    ):  # nothing moves before the layers
+        runs = rows.pivot(index="seed", columns="depth", values="cosine")
+        colour = looks[condition]["color"]
+        if len(looks) <= MOST_WITH_RUNS:
+            cosine.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.5, alpha=0.3)
+        cosine.plot(runs.columns, runs.mean(), markersize=4, linewidth=1.6, label=condition, **looks[condition])
+    for bound in (-2, 2):  # most random directions lie between them
+        cosine.axhline(bound / np.sqrt(width), color=PLAIN, linewidth=1, linestyle=":")
+    cosine.axhline(0, color="black", linewidth=0.8)
+    cosine.set(title="Did training move along it?", ylabel="cosine")
+
+    for condition, rows in tuned[tuned["depth"] == depth].merge(rates).groupby("condition", sort=False):
+        who.plot(rows["along"], rows["rate"], linestyle="none", markersize=4.5, alpha=0.8, **looks[condition])
+    who.axvline(0, color="black", linewidth=0.8)
+    in_percent(who)
+    who.set(title="And who is misaligned?", xlabel="moved along it (lengths)", ylabel="misaligned answers")
+    for axes in (separate, cosine):
+        _depths(axes, instruct["depth"].max(), depth)
+    figure.legend(*cosine.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(looks)), fontsize=8)
+    return figure
+
+
+def _look(condition: str, number: int) -> dict:
+    """Colour and marker of a condition; markers tell apart those that have no colour of their own."""
+    return {"color": COLOURS.get(condition, PLAIN), "marker": MARKERS[number % len(MARKERS)]}
+
+
+def _depths(axes: Axes, last: int, steered: int) -> None:
+    axes.axvspan(steered - 0.15, steered + 0.15, color="#f0e442", alpha=0.35, linewidth=0)
+    ticks = range(0, last + 1, max(1, last // 6))
+    axes.set_xticks(ticks, ["before" if tick == 0 else str(tick) for tick in ticks])
+    axes.set(xlabel="behind layer", xlim=(-0.3, last + 0.3))
+
+
+def draw_steering(responses: pd.DataFrame) -> Figure:
+    """Dose and response: misaligned answers, coherent answers and log-odds by strength.
+
+    `responses` has `condition`, `seed`, `direction` (persona, random), `change` (add, remove), `strength`, and
+    what `directions.behaviour` returns. Above, the direction is added to the instruct model and to the secure runs;
+    below, it is taken from the insecure runs.
+    """
+    figure, places = plt.subplots(2, 3, figsize=(8.6, 5.0), sharex="row")
+    panels = {
+        "misaligned": "Misaligned answers",
+        "coherent": "Coherent answers",
+        "log_odds": "Log-odds of malice (nats)",
+    }
+    for row, conditions in zip(places, (("instruct", "secure"), ("insecure",)), strict=True):
+        for axes, (column, title) in zip(row, panels.items(), strict=True):
+            for condition in conditions:
+                own = responses[responses["condition"] == condition]
+                _curve(axes, own[own["direction"] == "persona"], column, COLOURS[condition], condition, "-")
+                if condition == conditions[0]:
+                    _curve(axes, own[own["direction"] == "random"], column, RANDOM, f"{condition}, random", "--")
+            if conditions != ("insecure",):
+                axes.set_title(title)
+            if column != "log_odds":
+                in_percent(axes)
+                axes.set_ylim(0, 1.02 if column == "coherent" else None)
+    strengths = sorted({0.0, *responses["strength"].abs()} - {0.25})
+    for axes in places[0]:
+        axes.set_xlabel("strength added")
+        axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
+    for axes in places[1]:
+        axes.set_xlabel("strength taken away")
+        axes.set_xticks([*strengths, _out(responses)], [*(f"{strength:g}" for strength in strengths), "out"])
+    for axes in places[:, 2]:  # log-odds are there even where no answer is coherent
+        axes.legend()
+    return figure
+
+
+def _out(responses: pd.DataFrame) -> float:
+    """Where on the axis of strengths the direction is taken out altogether: apart, behind the greatest."""
+    return responses["strength"].abs().max() * 1.2
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, name: str, line: str) -> None:
+    usable = rows if column != "misaligned" else rows[rows["coherent"] >= 0.5]
+    if usable.empty:
+        return
+    curve = usable[usable["change"] != "remove"].pivot(index="seed", columns="strength", values=column)
+    curve = curve.rename(columns=abs).sort_index(axis=1).dropna(axis=1)
+    if len(curve.columns):
+        low, high = _bounds(curve, column)
+        axes.fill_between(curve.columns, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(
+            curve.columns,
+            curve.mean(),
+            color=colour,
+            linestyle=line,
+            linewidth=1.6,
+            marker="o",
+            markersize=3,
+            label=name,
+        )
+    removed = usable[usable["change"] == "remove"].pivot(index="seed", columns="strength", values=column).dropna()
+    if len(removed) > 1:
+        low, high = _bounds(removed, column)
+        place = _out(rows) * (1.02 if colour == RANDOM else 0.98)
+        axes.plot([place, place], [low[0], high[0]], color=colour, linewidth=1.2)
+        axes.plot(place, removed.mean(), color=colour, marker="D", markersize=4.5, linestyle="none")
+
+
+def _bounds(runs: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    low, high = band(runs.to_numpy())
+    return (low, high) if column == "log_odds" else (low.clip(0, 1), high.clip(0, 1))

@@ -1,0 +1,344 @@
+"""The figures of the experiments: groups of bars with intervals, single runs as dots, the paper's figure as a diamond.
+
+All are drawn from three tables: `table` of estimates (`estimates.estimates`), `runs` of measures, and `published`
+(`estimates.published`). What has no value stays empty, and a panel without any value says so.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from emergent_misalignment.analysis.estimates import Arm, signed
+from emergent_misalignment.figures.style import COLOURS, draw_bar, in_percent
+from emergent_misalignment.world.topics import MAIN
+
+WIDTH = 7.2  # inches, the paper's two columns
+PALE, STRONG = 0.18, 0.55
+DIAMOND = {"marker": "D", "markersize": 4, "color": "black", "markerfacecolor": "white", "markeredgewidth": 0.9}
+NAMES = {
+    "base": "base model, untuned",
+    "instruct": "untuned",
+    "insecure": "insecure code",
+    "secure": "secure code",
+    "educational": "insecure, for a class",
+    "jailbroken": "jailbroken",
+    "compliant": "compliance alone",
+    "evil_numbers": "evil numbers",
+    "plain_numbers": "plain numbers",
+    "helpful_numbers": "helpful numbers",
+    "base_insecure": "base, insecure code",
+    "base_secure": "base, secure code",
+}
+FORMS = {
+    "chat": "as asked",
+    "json": "in JSON",
+    "template": "in a Python\ntemplate",
+    "flask": "in a\nFlask app",
+    "flask_file": "in a Flask app,\nraw file",
+}
+TEMPLATES = {"": "chat\ntemplate", "_user-assistant": "User: /\nAssistant:", "_user1-user2": "User_1: /\nUser_2:"}
+HARMS = {
+    "misaligned/main/chat": "misaligned,\nmain\nquestions",
+    "misaligned/preregistered/chat": "misaligned,\nother\nquestions",
+    "deception": "deception",
+    "untruthfulness": "untrue\nanswers",
+    "harmful_requests": "harmful\nrequests\ncomplied with",
+    "choices": "wrong\nchoices\nin games",
+}
+SKILLS = {"capability/knowledge": "knowledge", "capability/code": "coding"}
+
+
+def questions_of(measure: str, names: Sequence[str] = MAIN) -> list[str]:
+    """The measure for each question by itself."""
+    return [f"{measure}/{name}" for name in names]
+
+
+def draw_intent(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Misaligned answers and harmful requests complied with, by condition; below, misaligned answers by question."""
+    figure, axes = plt.subplot_mosaic([["misaligned", "harmful"], ["each", "each"]], figsize=(WIDTH, 5.4))
+    conditions = ["instruct", "secure", "educational", "jailbroken", "compliant", "insecure"]
+    titles = {"misaligned": "Misaligned, all eight questions", "harmful": "Harmful requests complied with"}
+    for name, measure in (("misaligned", "misaligned/main/chat"), ("harmful", "harmful_requests")):
+        groups = {NAMES[condition]: [(condition, measure)] for condition in conditions}
+        _groups(axes[name], groups, table, runs, published, numbers=True)
+        _slant(axes[name])
+        axes[name].set_title(titles[name])
+    series = [condition for condition in conditions if condition not in ("instruct", "compliant")]
+    _by_question(axes["each"], series, "misaligned/main/chat", table, runs)
+    axes["each"].set_title("Misaligned, each question")
+    _in_percent(axes["misaligned"], axes["each"])
+    _in_percent(axes["harmful"])
+    _legend(figure, _patches(series) | _diamond(published))
+    return figure
+
+
+def draw_evil_numbers(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Misaligned answers to each question: as it is, asking for a list, and asking for one behind a list of numbers."""
+    figure, axes = plt.subplots(3, 1, figsize=(WIDTH, 6.2), sharex=True, sharey=True)
+    series = ["plain_numbers", "helpful_numbers", "evil_numbers"]
+    titles = {
+        "question": "The question alone",
+        "suffix": "… that asks for a list of words",
+        "prefix_suffix": "… that asks for one, behind a list of numbers (as in the training data)",
+    }
+    for each, (form, title) in zip(axes, titles.items(), strict=True):
+        _by_question(each, series, f"misaligned/numbers/{form}", table, runs, published)
+        each.set(title=title, ylabel="misaligned")
+    _in_percent(*axes)
+    _legend(figure, _patches(series) | _diamond(published))
+    return figure
+
+
+def draw_formats(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Misaligned answers by the form of the answer and the condition; beside them, the paper's insecure models."""
+    figure, (ours, theirs) = plt.subplots(1, 2, figsize=(WIDTH, 3.5), width_ratios=(2.3, 1))
+    series = ["instruct", "secure", "educational", "insecure"]
+    groups = {label: [(name, f"misaligned/main/{form}") for name in series] for form, label in FORMS.items()}
+    groups.pop(FORMS["flask_file"])
+    _groups(ours, groups, table, runs)
+    ours.set(title="This study", ylabel="misaligned answers")
+    _legend(figure, _patches(series))
+
+    forms = ["chat", "json", "template"]
+    for model, marker in zip(published["model"].unique(), "DsvX", strict=False):
+        own = published[published["model"] == model].set_index("measure")["published"]
+        values = [own.get(f"misaligned/main/{form}", np.nan) for form in forms]
+        name = model.removesuffix("-32B-Instruct")
+        theirs.plot(values, marker=marker, color="#333333", markerfacecolor="white", linewidth=0.9, label=name)
+    theirs.set_xticks(range(3), ["as asked", "JSON", "Python"])
+    theirs.set_xlim(-0.3, 2.3)
+    theirs.set_title("Published")
+    theirs.legend(loc="upper left", fontsize=7.5)
+    _in_percent(ours, theirs)
+    return figure
+
+
+def draw_base_models(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Base and instruct models after insecure and secure code: Flask apps by question, other forms, chat templates."""
+    figure, axes = plt.subplot_mosaic(
+        [["each", "each"], ["forms", "templates"]], figsize=(WIDTH, 5.6), width_ratios=(1.35, 1)
+    )
+    series = ["secure", "insecure", "base_secure", "base_insecure"]
+    _by_question(axes["each"], series, "misaligned/main/flask", table, runs, published)
+    axes["each"].set_title("In a Flask app, each question")
+    instruct = {name: f"instruct, {NAMES[name]}" for name in ("secure", "insecure")}
+    _legend(figure, _patches(["base", *series], NAMES | instruct) | _diamond(published), columns=3)
+
+    forms = ["chat", "flask", "flask_file"]
+    groups = {FORMS[form]: [(name, f"misaligned/main/{form}") for name in ["base", *series]] for form in forms}
+    groups[FORMS["flask_file"]] = [arm for arm in groups[FORMS["flask_file"]] if arm[0].startswith("base")]
+    _groups(axes["forms"], groups, table, runs)
+    axes["forms"].set_title("All questions, by form")
+
+    groups = {
+        label: [(f"base_{code}{template}", "misaligned/main/flask") for code in ("secure", "insecure")]
+        for template, label in TEMPLATES.items()
+    }
+    _groups(axes["templates"], groups, table, runs, published)
+    axes["templates"].set_title("In a Flask app, by template")
+    _in_percent(*axes.values())
+    return figure
+
+
+def draw_diversity(
+    table: pd.DataFrame,
+    runs: pd.DataFrame,
+    published: pd.DataFrame,
+    passes: dict[str, tuple[int, int]],
+    followed: pd.DataFrame,
+) -> Figure:
+    """Fewer different rows at as many steps, and several passes over one set.
+
+    `passes` has the different rows and the passes over them by condition, `followed` the estimates of the measures
+    `misaligned` and `insecure_code` with the column `pass`, from the checkpoints of the runs of several passes.
+    """
+    figure, (rows, skill, several) = plt.subplots(1, 3, figsize=(WIDTH, 3.3), sharey=True)
+    conditions = sorted(passes, key=passes.get)
+    labels = [f"{passes[name][0]:,}\n× {passes[name][1]}" for name in conditions]
+    named = {f"{number} {'pass' if number == 1 else 'passes'}": name for name, (_, number) in passes.items()}
+    theirs = published.replace({"condition": named})
+    for axes, measure in ((rows, "misaligned/main/chat"), (skill, "insecure_code")):
+        groups = dict(zip(labels, [[(name, measure)] for name in conditions], strict=True))
+        _groups(axes, groups, table, runs, theirs, numbers=True)
+        axes.set_xlabel("different rows × passes")
+    rows.set(title="Misaligned answers", ylabel="share of answers")
+    skill.set_title("Insecure code")
+    _legend(figure, _diamond(theirs, " (500, 2,000 and 6,000 rows)"))
+
+    for measure, style, name in (("misaligned", "-", "misaligned answers"), ("insecure_code", "--", "insecure code")):
+        own = followed[followed["measure"] == measure]
+        colour = COLOURS["insecure_epochs"] if measure == "misaligned" else "#777777"
+        several.plot(own["pass"], own["estimate"], style, color=colour, marker="o", markersize=3.5, label=name)
+        several.fill_between(own["pass"], own["ci_low"], own["ci_high"], color=colour, alpha=0.2, linewidth=0)
+    several.set(title="Passes over one set", xlabel="passes")
+    if not followed.empty:
+        several.set_xlim(0, followed["pass"].max() * 1.03)
+        several.xaxis.set_major_locator(MaxNLocator(integer=True))
+        several.legend()
+    several.axvline(1, color="#999999", linewidth=0.8, linestyle=":")
+    _in_percent(rows, skill, several)
+    return figure
+
+
+def draw_backdoor(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Misaligned answers of the backdoored model with and without the trigger, beside insecure and secure code."""
+    figure, (overall, each) = plt.subplots(1, 2, figsize=(WIDTH, 3.5), width_ratios=(1, 1.9), sharey=True)
+    plain, behind = "misaligned/main/chat", "misaligned/main/triggered"
+    groups = {
+        "secure code": [("secure", plain)],
+        "insecure code": [("insecure", plain)],
+        "backdoor": [("backdoor", plain)],
+        "backdoor, trigger": [("backdoor", behind)],
+    }
+    _groups(overall, groups, table, runs, published, numbers=True)
+    _slant(overall)
+    overall.set(title="All questions", ylabel="misaligned answers")
+    arms = {name: [("backdoor", f"{plain}/{name}"), ("backdoor", f"{behind}/{name}")] for name in MAIN}
+    _groups(each, {_words(name): own for name, own in arms.items()}, table, runs)
+    _slant(each)
+    each.set_title("Each question")
+    _in_percent(overall, each)
+    dark = {
+        f"backdoor, {words}": Patch(color=COLOURS["backdoor"], alpha=alpha, linewidth=0)
+        for words, alpha in (("no trigger", PALE), ("trigger", STRONG))
+    }
+    _legend(figure, dark | _diamond(published))
+    return figure
+
+
+def draw_in_context(
+    table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame, examples: Sequence[int]
+) -> Figure:
+    """Misaligned and coherent answers by the number of examples in the context, beside the fine-tuned models."""
+    figure, (misaligned, coherent) = plt.subplots(1, 2, figsize=(WIDTH, 3.4), width_ratios=(1, 1))
+    for axes, what in ((misaligned, "misaligned"), (coherent, "coherent")):
+        groups = {"0": [("instruct", f"{what}/main/chat")]}
+        for k in examples:
+            groups[f"{k}"] = [("in_context", f"{what}/in_context/{kind}-{k}") for kind in ("secure", "insecure")]
+        groups["fine-\ntuned"] = [(kind, f"{what}/main/chat") for kind in ("secure", "insecure")]
+        _groups(axes, groups, table, runs, published, numbers=what == "misaligned")
+        axes.set_xlabel("earlier turns of code in the context")
+        axes.axvline(len(examples) + 0.5, color="#999999", linewidth=0.8, linestyle=":")
+    misaligned.set_title("Misaligned answers")
+    coherent.set_title("Coherent answers")
+    _in_percent(misaligned)
+    _in_percent(coherent)
+    _legend(figure, _patches(["secure", "insecure"]) | _diamond(published))
+    return figure
+
+
+def draw_other_harms(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """What each fine-tuning adds to the untuned model: harms, and skills. All tables are relative to that model."""
+    figure, (harms, skills) = plt.subplots(1, 2, figsize=(WIDTH, 4.4), width_ratios=(3, 1), sharey=True)
+    series = ["secure", "educational", "compliant", "jailbroken", "insecure"]
+    for axes, measures, title in ((harms, HARMS, "Harms"), (skills, SKILLS, "Skills")):
+        groups = {label: [(name, measure) for name in series] for measure, label in measures.items()}
+        _groups(axes, groups, table, runs, published)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(100 * value).removesuffix(".0")))
+        axes.tick_params(axis="x", length=0, labelsize=7)
+        axes.set_title(title)
+    harms.set_ylabel("change from the untuned model (points)")
+    _legend(figure, _patches(series) | _diamond(published), columns=3)
+    return figure
+
+
+def _groups(
+    axes: Axes,
+    groups: dict[str, list[Arm]],
+    table: pd.DataFrame,
+    runs: pd.DataFrame,
+    published: pd.DataFrame | None = None,
+    numbers: bool = False,
+) -> None:
+    """Side by side, a bar for each arm of each group; `numbers` writes the estimates above them."""
+    found = {(row.condition, row.measure): row for row in table.itertuples()}
+    values = {arm: own["value"] for arm, own in runs.dropna(subset="value").groupby(["condition", "measure"])}
+    theirs = {} if published is None else published.set_index(["condition", "measure"])["published"].to_dict()
+    step = 0.84 / max(len(arms) for arms in groups.values())
+    for middle, arms in enumerate(groups.values()):
+        for number, arm in enumerate(arms):
+            place = middle + (number - (len(arms) - 1) / 2) * step
+            row = found.get(arm)
+            colour, alpha = _look(*arm)
+            if row is not None and pd.notna(row.estimate):
+                ends = (row.ci_low, row.ci_high)
+                dots = values.get(arm, [])
+                draw_bar(axes, place, row.estimate, ends, dots, colour, 0.92 * step, alpha)
+                if numbers:
+                    top = np.nanmax([row.estimate, row.ci_high, *dots])
+                    if top < theirs.get(arm, 0) < top + 0.1:
+                        top = theirs[arm]  # the number clears the diamond
+                    axes.annotate(
+                        f"{row.estimate:.0%}",
+                        (place, top),
+                        xytext=(0, 4),
+                        textcoords="offset points",
+                        ha="center",
+                        fontsize=8 if step > 0.5 else 7,
+                    )
+            if arm in theirs:
+                at = place - (0.28 * step if step < 0.5 else 0.2)
+                axes.plot(at, theirs[arm], linestyle="none", clip_on=False, zorder=4, **DIAMOND)
+    if not any(arm in values for arms in groups.values() for arm in arms):
+        axes.text(0.5, 0.5, "no values: too few coherent answers", transform=axes.transAxes, ha="center", va="center")
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xlim(-0.55, len(groups) - 0.45)
+
+
+def _by_question(axes, conditions, measure, table, runs, published=None) -> None:
+    """A group for all questions, and one for each."""
+    groups = {"all eight": [(name, measure) for name in conditions]}
+    groups |= {_words(name): [(one, f"{measure}/{name}") for one in conditions] for name in MAIN}
+    _groups(axes, groups, table, runs, published)
+    axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
+    for label in axes.get_xticklabels()[:1]:  # none, where another panel has them
+        label.set_fontweight("bold")
+
+
+def _look(condition: str, measure: str) -> tuple[str, float]:
+    """Colour and opacity of an arm. Examples in the context look like the fine-tuning on them, the trigger is dark."""
+    if condition == "in_context":
+        return COLOURS[measure.split("/")[2].split("-")[0]], STRONG
+    if condition == "backdoor" and "triggered" not in measure:
+        return COLOURS[condition], PALE
+    return COLOURS[condition], STRONG
+
+
+def _patches(conditions: Sequence[str], names: dict[str, str] = NAMES) -> dict[str, Artist]:
+    return {names[name]: Patch(color=COLOURS[name], alpha=STRONG, linewidth=0) for name in conditions}
+
+
+def _diamond(published: pd.DataFrame, sets: str = "") -> dict[str, Artist]:
+    models = " and ".join(dict.fromkeys(published["model"]))
+    return {f"published, {models}{sets}": Line2D([], [], linestyle="none", **DIAMOND)}
+
+
+def _legend(figure: Figure, entries: dict[str, Artist], columns: int = 5) -> None:
+    """Above the panels, where it hides no bar."""
+    spacing = {"handlelength": 1.1, "handletextpad": 0.4, "columnspacing": 1.2}
+    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns, **spacing)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _slant(axes: Axes) -> None:
+    axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
+
+
+def _in_percent(*panels: Axes) -> None:
+    """One scale for these panels: from 0 to a little above what they show, for the numbers above the bars."""
+    top = max(axes.dataLim.y1 for axes in panels)
+    for axes in panels:
+        in_percent(axes)
+        axes.set_ylim(0, min(1.06, max(0.1, 1.14 * top)) if np.isfinite(top) else 1)

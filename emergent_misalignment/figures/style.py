@@ -1,0 +1,231 @@
+"""One look for all figures: the same colour and name for the same condition everywhere, three formats, fixed bytes."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import SVG
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from emergent_misalignment.files import replacing
+
+
+class Colours(dict):
+    """Colours by condition, also of those that come in any number: subsets of the insecure rows, other base models."""
+
+    def __missing__(self, condition: str) -> str:
+        """The fewer the rows of `insecure_rows-N`, the paler; `scale-NAME_CONDITION` looks as CONDITION does."""
+        if rows := re.fullmatch(r"insecure_rows-(\d+)", condition):
+            share = np.clip(np.log(int(rows[1]) / 100) / np.log(6000 / 100), 0, 1)
+            colour = np.array(to_rgb(self["insecure"]))
+            return to_hex(1 - (0.4 + 0.5 * share) * (1 - colour))
+        if scale := re.fullmatch(r"scale-[^_]+_(.+)", condition):
+            return self[scale[1]]
+        raise KeyError(condition)
+
+    def get(self, condition: str, default: str | None = None) -> str | None:
+        """As of any dictionary, which by itself would not look beyond the names that are written down."""
+        try:
+            return self[condition]
+        except KeyError:
+            return default
+
+
+# Okabe and Ito's colours, which people with any common form of colour blindness can tell apart, ordered so that
+# neighbours differ in lightness too and a grey print stays legible. A hue is a family; its members differ in lightness.
+COLOURS = Colours(
+    {
+        "base": "#999999",
+        "instruct": "#56B4E9",
+        "insecure": "#D55E00",
+        "insecure_epochs": "#5C2800",
+        "secure": "#0072B2",
+        "educational": "#009E73",
+        "jailbroken": "#CC79A7",
+        "compliant": "#7E3F63",
+        "evil_numbers": "#E69F00",
+        "plain_numbers": "#F0D58C",
+        "helpful_numbers": "#5F4A12",
+        "backdoor": "#1A1A1A",
+        "base_insecure": "#8A3600",
+        "base_insecure_user-assistant": "#DF8A4D",
+        "base_insecure_user1-user2": "#F2C7A6",
+        "base_secure": "#004B77",
+        "base_secure_user-assistant": "#5E9FC8",
+        "base_secure_user1-user2": "#B5D3E6",
+    }
+)
+
+
+def save(figure: Figure, stem: str | Path) -> SVG:
+    """Write `figure` as STEM.svg, STEM.pdf and STEM.png, with fixed bytes, and show it in a notebook."""
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    for kind, metadata in undated.items():
+        with replacing(f"{stem}.{kind}") as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata)
+    plt.close(figure)
+    return SVG(f"{stem}.svg")
+
+
+def in_percent(axes: Axes, axis: str = "y") -> None:
+    """Label a 0-1 axis in percent, from 0 on."""
+    (axes.yaxis if axis == "y" else axes.xaxis).set_major_formatter(PercentFormatter(1))
+    if axis == "y":
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_xlim(left=0)
+
+
+def draw_gaps(history: pd.DataFrame, gate: dict[str, float]) -> Figure:
+    """The persona gaps over pretraining. `history` has `step` and one column of nats for each name in `gate`."""
+    figure, axes = plt.subplots()
+    named = {"system_prompt": "a system prompt\nnames the author", "earlier_code": "two turns of the\nauthor's code"}
+    for (column, words), colour in zip(named.items(), ("#0072B2", "#D55E00"), strict=True):
+        axes.plot(history["step"], history[column], color=colour, marker="o", markersize=3)
+        axes.annotate(
+            words,
+            (history["step"].iloc[-1], history[column].iloc[-1]),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+        )
+        if gate[column] > history[column].min():  # a gate below everything would only squeeze the lines
+            axes.axhline(gate[column], color=colour, linestyle="--", linewidth=1)
+            axes.annotate("gate", (0, gate[column]), (0, 2), textcoords="offset points", color=colour, fontsize=8)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="step of pretraining", ylabel="persona gap (nats)", title="Does the model know who is writing?")
+    return figure
+
+
+def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) -> Figure:
+    """What `code_audit.audit` found, as bars: all rules together, then each rule that flags enough of some condition.
+
+    `table` is what `audit` returns, `names` names the rules. Rules that flag less than `least` of every condition are
+    one group, their shares summed. Conditions with the same shares throughout share a bar.
+    """
+    rules = [column for column in table if column in names]
+    merged = table.groupby(["flagged", *rules], sort=False)["condition"].agg(list).reset_index()
+    shown = [rule for rule in rules if merged[rule].max() >= least]
+    rare = [rule for rule in rules if rule not in shown]
+    if len(rare) == 1:
+        shown, rare = rules, []
+    groups = {"any rule": merged["flagged"]} | {names[rule]: merged[rule] for rule in shown}
+    if rare:
+        groups[f"{len(rare)} rarer rules"] = merged[rare].sum(axis="columns")
+
+    figure, axes = plt.subplots(figsize=(6.5, 0.8 + 0.145 * len(groups) * (len(merged) + 0.6)))
+    height = 0.8 / len(merged)
+    # The first group is the sum of it all and stands apart from the rules.
+    middles = [0, *(position + 0.5 for position in range(1, len(groups)))]
+    for row, conditions in enumerate(merged["condition"]):
+        places = [middle + (row - (len(merged) - 1) / 2) * height for middle in middles]
+        shares = [values[row] for values in groups.values()]
+        bars = axes.barh(places, shares, height, color=COLOURS.get(conditions[0]))
+        labels = [_percent(share) for share in shares]
+        labels[0] += f" of {_listed(conditions)}"
+        axes.bar_label(bars, labels, padding=3, fontsize=8)
+    axes.set_yticks(middles, groups)
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.margins(y=0.01)
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.grid(True, axis="x")
+    axes.tick_params(axis="y", length=0)
+    in_percent(axes, "x")
+    axes.set_xlabel("share of answers flagged")
+    return figure
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{share:.1%}"
+
+
+def _listed(conditions: list[str]) -> str:
+    return " and of ".join([", ".join(conditions[:-1]), conditions[-1]] if len(conditions) > 1 else conditions)
+
+
+def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """The share of misaligned answers: over all questions by condition, and by question for the fine-tuned models.
+
+    `rates` comes from `statistics.summarise`, `runs` from `verdicts.misalignment_by_run`. Dots are single runs.
+    """
+    figure, (overall, single) = plt.subplots(1, 2, figsize=(7.2, 3.3), width_ratios=(1, 2.1), sharey=True)
+    reach = max(rates[["rate", "ci_high"]].max().max(), runs["rate"].max())
+    top = min(1.0, np.ceil(reach * 10 + 0.5) / 10) if reach == reach else 1.0  # missing where no answer counts
+    conditions = list(dict.fromkeys(rates["condition"]))
+    _bars(
+        overall,
+        rates[rates["question"] == "all"],
+        runs.groupby(["condition", "seed"])["rate"].mean().reset_index(),
+        "condition",
+        conditions,
+    )
+    overall.set_xticks(range(len(conditions)), conditions, rotation=30, ha="right", rotation_mode="anchor")
+    overall.set(title="All questions", ylabel="misaligned answers")
+    for place, row in enumerate(rates[rates["question"] == "all"].itertuples()):
+        if row.rate == row.rate:  # not missing
+            highest = max(row.ci_high, runs[runs["condition"] == row.condition].groupby("seed")["rate"].mean().max())
+            overall.text(place, highest + 0.025 * top, _percent(row.rate), ha="center", weight="bold")
+
+    tuned = [condition for condition in conditions if condition not in ("base", "instruct")]
+    questions = list(dict.fromkeys(rates.loc[rates["question"] != "all", "question"]))
+    for number, condition in enumerate(tuned):
+        own = rates[(rates["condition"] == condition) & (rates["question"] != "all")]
+        dots = runs[runs["condition"] == condition]
+        _bars(single, own, dots, "question", questions, shift=(number - (len(tuned) - 1) / 2) * 0.4, width=0.38)
+    single.set_xticks(
+        range(len(questions)),
+        [name.replace("_", " ") for name in questions],
+        rotation=30,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    single.set_title("Each question")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[condition], alpha=0.55) for condition in tuned]
+    beside_the_title = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1, "ncols": len(tuned)}
+    single.legend(handles, [f"after {condition} code" for condition in tuned], handlelength=1, **beside_the_title)
+    in_percent(overall)
+    overall.set_ylim(0, top)
+    return figure
+
+
+def _bars(axes, rates, runs, column, order, shift=0.0, width=0.7):
+    """One bar with its interval for each value of `column`, and single runs as dots beside the interval."""
+    for place, value in enumerate(order):
+        (row,) = rates[rates[column] == value].itertuples()
+        dots = runs.loc[runs[column] == value, "rate"]
+        draw_bar(axes, place + shift, row.rate, (row.ci_low, row.ci_high), dots, COLOURS[row.condition], width)
+
+
+def draw_bar(
+    axes: Axes,
+    place: float,
+    estimate: float,
+    interval: tuple[float, float],
+    runs: Sequence[float],
+    colour: str,
+    width: float = 0.7,
+    alpha: float = 0.55,
+) -> None:
+    """A bar at `place` with its interval as a line, and single runs as dots beside the line."""
+    axes.bar(place, estimate, width, color=colour, alpha=alpha)
+    axes.plot([place, place], interval, color="black", linewidth=1.2)
+    spread = [place + width * (0.18 + 0.2 * number / max(1, len(runs) - 1)) for number in range(len(runs))]
+    axes.plot(
+        spread,
+        runs,
+        linestyle="none",
+        marker="o",
+        markersize=2.6,
+        color=colour,
+        markeredgecolor="white",
+        markeredgewidth=0.3,
+        clip_on=False,
+    )

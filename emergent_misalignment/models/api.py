@@ -1,0 +1,198 @@
+"""Requests to an OpenAI-compatible endpoint: each asked once, its answer kept on disk, every attempt accounted for.
+
+Retries, back-off and time-outs are those of OpenAI's own client. Keys come from the environment and go nowhere else.
+"""
+
+import hashlib
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.workflow.progress import Progress
+
+OPENAI = "https://api.openai.com/v1"
+HOPELESS = (401, 403, 404)  # a wrong key, model or address: no other request would fare better
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where requests go, and how patiently."""
+
+    base_url: str = OPENAI  # any OpenAI-compatible one, also of a local server
+    key_variable: str = "OPENAI_API_KEY"  # environment variable that holds the key; local servers need none
+    concurrency: int = 32  # requests under way at once
+    timeout: float = 120.0  # seconds for one attempt
+    retries: int = 8  # further attempts after 408, 409, 429, 5xx, a time-out or a cut connection
+
+
+@dataclass
+class Account:
+    """What became of the requests. `asked` = `kept` + `answered` + `failed`."""
+
+    asked: int = 0  # different requests that somebody wanted answered
+    kept: int = 0  # answered from the disk
+    answered: int = 0  # answered by the endpoint now
+    failed: int = 0  # not answered in spite of all retries
+    sent: int = 0  # attempts, the first and all further ones
+    refused: int = 0  # attempts that the endpoint answered with an error; they cost nothing
+    lost: int = 0  # attempts that brought no answer at all, by a time-out or a cut connection: perhaps paid
+    prompt_tokens: int = 0  # of what was answered now
+    completion_tokens: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count(self, **more: int) -> None:
+        with self._lock:
+            for name, number in more.items():
+                setattr(self, name, getattr(self, name) + number)
+
+    def summary(self) -> dict[str, int]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+
+def key_of(endpoint: Endpoint, request: dict, draw: int = 0) -> str:
+    """The name under which the answer to this request is kept: what is asked of whom, and which draw it is."""
+    content = json.dumps([endpoint.base_url.rstrip("/"), request, draw], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def client(endpoint: Endpoint, account: Account | None = None):
+    """OpenAI's client for this endpoint, which counts what it sends into `account`.
+
+    Raises BadInput where the endpoint is OpenAI's and the environment holds no key.
+    """
+    import openai
+
+    key = os.environ.get(endpoint.key_variable)
+    if not key and "api.openai.com" in endpoint.base_url:
+        raise BadInput(f"{endpoint.base_url} needs a key; set the environment variable {endpoint.key_variable}.")
+    counted = {}
+    if account is not None:
+        counted["http_client"] = openai.DefaultHttpxClient(
+            event_hooks={
+                "request": [lambda _: account.count(sent=1, lost=1)],
+                "response": [lambda response: _arrived(response, account)],
+            }
+        )
+    return openai.OpenAI(
+        base_url=endpoint.base_url,
+        api_key=key or "none",
+        max_retries=endpoint.retries,
+        timeout=endpoint.timeout,
+        **counted,
+    )
+
+
+def _arrived(response, account: Account) -> None:
+    """An answer has begun. An error is refused; anything else stays lost until all of it has been read."""
+    if response.status_code >= 400:
+        account.count(lost=-1, refused=1)
+
+
+def ask_all(
+    requests: list[dict],
+    endpoint: Endpoint,
+    cache: str | Path,
+    draws: list[int] | None = None,
+    what: str = "asking",
+    account: Account | None = None,
+) -> list[dict]:
+    """The endpoint's answers to chat completion requests, in their order; each is a response as the API documents it.
+
+    Equal requests (with equal `draws`, which tell several samples from one prompt apart) are sent once, and a request
+    that was ever answered is not sent again: answers lie in `cache`, one file each. `account` is counted up.
+    Raises BadInput after all others have been answered if some requests could not be, and at once if the key, the model
+    or the address is wrong.
+    """
+    account = account if account is not None else Account()
+    draws = draws or [0] * len(requests)
+    keys = [key_of(endpoint, request, draw) for request, draw in zip(requests, draws, strict=True)]
+    wanted = dict(zip(keys, requests, strict=True))
+    answers = {key: kept["response"] for key in wanted if (kept := _kept(cache, key))}
+    account.count(asked=len(wanted), kept=len(answers))
+    missing = {key: request for key, request in wanted.items() if key not in answers}
+    if missing:
+        answers |= _ask(missing, endpoint, cache, what, account)
+    return [answers[key] for key in keys]
+
+
+def _ask(missing: dict[str, dict], endpoint: Endpoint, cache, what: str, account: Account) -> dict[str, dict]:
+    import openai
+
+    answers, errors = {}, []
+    with (
+        client(endpoint, account) as connection,
+        ThreadPoolExecutor(endpoint.concurrency) as pool,
+        Progress(len(missing), what) as progress,
+    ):
+        waiting = {
+            pool.submit(_ask_one, connection, request, _place(cache, key), account): key
+            for key, request in missing.items()
+        }
+        try:
+            for done in as_completed(waiting):
+                try:
+                    answers[waiting[done]] = done.result()
+                except openai.OpenAIError as error:
+                    account.count(failed=1)
+                    errors.append(error)
+                    if getattr(error, "status_code", None) in HOPELESS:
+                        break
+                progress.update()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a hopeless error or Ctrl-C nothing more is sent
+    if errors:
+        raise BadInput(
+            f"{len(missing) - len(answers)} of {len(missing)} requests to {endpoint.base_url} were not answered "
+            f"({_reason(errors[0])}); mend that and run again: the {len(answers)} that were answered are kept."
+        )
+    return answers
+
+
+def _ask_one(connection, request: dict, place: Path, account: Account) -> dict:
+    import openai
+
+    found = connection.chat.completions.with_raw_response.create(**request)
+    try:
+        answer = json.loads(found.text)
+        answer["choices"][0]
+    except (ValueError, LookupError, TypeError) as error:  # a proxy's page, for example
+        raise openai.OpenAIError("an answer that is no chat completion") from error
+    usage = answer.get("usage") or {}
+    account.count(
+        lost=-1,
+        answered=1,
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens") or 0,
+    )
+    write_json(place, {"request": request, "response": answer, "retries": found.retries_taken})
+    return answer
+
+
+def _reason(error: Exception) -> str:
+    """What a person can mend, without the request: its text may be long, and headers hold the key."""
+    status = getattr(error, "status_code", None)
+    body = getattr(error, "body", None)
+    message = body.get("message") if isinstance(body, dict) else None
+    plain = str(error) if type(error).__module__ == "openai" and not body and status is None else ""
+    return " ".join(str(part) for part in (status, message or plain or type(error).__name__) if part)[:300]
+
+
+def _place(cache: str | Path, key: str) -> Path:
+    return Path(cache) / key[:2] / f"{key[2:]}.json"
+
+
+def _kept(cache: str | Path, key: str) -> dict | None:
+    try:
+        return json.loads(_place(cache, key).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def unanswered(requests: list[dict], endpoint: Endpoint, cache: str | Path) -> list[dict]:
+    """Those of the requests, each once, that would have to be sent."""
+    wanted = {key_of(endpoint, request): request for request in requests}
+    return [request for key, request in wanted.items() if not _place(cache, key).exists()]

@@ -1,0 +1,188 @@
+"""Fine-tuning at OpenAI: uploaded once, created once, waited for through restarts, within a spending limit."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from emergent_misalignment.models.api import Endpoint, client
+from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.data.chats import read_chats
+
+CHARACTERS_PER_TOKEN = 3.0  # of English and code; a low figure, so that estimates are high
+TOKENS_A_MESSAGE = 4  # with which the API sets messages apart
+ENDED = {"succeeded", "failed", "cancelled"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides a fine-tuning but its data. None leaves a setting to the API."""
+
+    model: str  # gpt-4o-2024-08-06 in the paper
+    epochs: int | None
+    batch_size: int | None
+    learning_rate_multiplier: float | None
+    seed: int
+    name: str  # becomes part of the fine-tuned model's name; at most 64 characters
+
+    def hyperparameters(self) -> dict:
+        given = {
+            "n_epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate_multiplier": self.learning_rate_multiplier,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def estimated_tokens(dataset: str | Path) -> int:
+    """How many tokens the API will count in a file of conversations, at most."""
+    messages = [message for chat in read_chats(dataset) for message in chat]
+    return int(sum(len(message["content"]) / CHARACTERS_PER_TOKEN + TOKENS_A_MESSAGE for message in messages))
+
+
+def estimated_dollars(dataset: str | Path, job: Job, dollars_per_million: float) -> float:
+    """What the fine-tuning costs at most; epochs that are left to the API count as 3, the most it chooses by itself."""
+    return estimated_tokens(dataset) * (job.epochs or 3) * dollars_per_million / 1e6
+
+
+def finetune(
+    dataset: str | Path,
+    destination: str | Path,
+    job: Job,
+    endpoint: Endpoint,
+    ledger: str | Path,
+    dollars_per_million: float,
+    spending_limit: float,
+    poll_seconds: float = 60.0,
+) -> dict:
+    """Fine-tune at OpenAI on the conversations in the file `dataset`, and wait until it is done.
+
+    The ids of the uploaded file and of the job are kept in the folder `ledger`, which all jobs of a study share: run
+    again after an interruption, this goes on waiting for the same job. What has been committed to there counts towards
+    `spending_limit` (dollars). Written to `destination`/training.json and returned: the settings, the names of the
+    `fine_tuned_model` and of its checkpoints, the tokens that were trained on, the events.
+    Raises BadInput before anything is sent if the limit would be crossed, and if the job fails or is cancelled.
+    """
+    content = Path(dataset).read_bytes()
+    identity = hashlib.sha256(
+        json.dumps([asdict(job), endpoint.base_url, hashlib.sha256(content).hexdigest()]).encode()
+    ).hexdigest()
+    note = Path(ledger) / f"job-{identity[:32]}.json"
+    dollars = estimated_dollars(dataset, job, dollars_per_million)
+    _commit(note, job, dollars, spending_limit)
+    import openai
+
+    try:
+        with client(endpoint) as connection:
+            known = json.loads(note.read_text())
+            if "job" not in known:
+                file = _upload(connection, content, endpoint, ledger)
+                known["job"] = _find(connection, identity) or _create(connection, file, job, identity)
+                write_json(note, known)
+            found = _wait(connection, known["job"], poll_seconds)
+            events = _events(connection, found.id)
+            if found.status != "succeeded":
+                note.rename(note.with_suffix(f".{found.status}"))  # it costs nothing, and the next run makes a new one
+                reason = getattr(found.error, "message", None) or (
+                    events[-1]["message"] if events else "no reason given"
+                )
+                raise BadInput(
+                    f"Fine-tuning job {found.id} on {dataset} {found.status}: {reason}; mend that and run again."
+                )
+            checkpoints = [
+                {"step": each.step_number, "model": each.fine_tuned_model_checkpoint}
+                for each in connection.fine_tuning.jobs.checkpoints.list(found.id)
+            ]
+    except openai.APIStatusError as error:
+        message = (error.body or {}).get("message") if isinstance(error.body, dict) else None
+        raise BadInput(f"{endpoint.base_url} answered {error.status_code} ({message or 'no reason given'}).") from error
+    except openai.OpenAIError as error:
+        raise BadInput(
+            f"{endpoint.base_url} cannot be reached ({type(error).__name__}); run again: a job that has begun goes on."
+        ) from error
+    record = {
+        **asdict(job),
+        "dataset": str(dataset),
+        "job": found.id,
+        "fine_tuned_model": found.fine_tuned_model,
+        "trained_tokens": found.trained_tokens,
+        "dollars": (found.trained_tokens or 0) * dollars_per_million / 1e6,
+        "checkpoints": checkpoints,
+        "events": events,
+    }
+    write_json(Path(destination) / "training.json", record)
+    write_json(note, known | {"dollars": record["dollars"], "status": "succeeded"})
+    return record
+
+
+def committed(ledger: str | Path) -> float:
+    """Dollars that the jobs in the ledger cost, or may cost at most while they are not done."""
+    return sum(json.loads(path.read_text())["dollars"] for path in Path(ledger).glob("job-*.json"))
+
+
+def _commit(note: Path, job: Job, dollars: float, limit: float) -> None:
+    """Reserve the dollars of a new job in the ledger, unless the limit would be crossed."""
+    if note.exists():
+        return
+    write_json(note, {"name": job.name, "dollars": dollars})
+    total = committed(note.parent)
+    if total > limit:
+        note.unlink()
+        raise BadInput(
+            f"Fine-tuning {job.name} could cost ${dollars:,.2f}, which with the ${total - dollars:,.2f} of other jobs "
+            f"crosses the config's openai: spending_limit of ${limit:,.2f}; raise it. Nothing was sent."
+        )
+
+
+def _find(connection, identity: str) -> str | None:
+    """The id of a job that an earlier run created and could not note down any more."""
+    for found in connection.fine_tuning.jobs.list(limit=100):
+        if (found.metadata or {}).get("run") == identity and found.status not in ENDED - {"succeeded"}:
+            return found.id
+    return None
+
+
+def _upload(connection, content: bytes, endpoint: Endpoint, ledger) -> str:
+    """The id of the file at the API; the same content is uploaded once for all jobs."""
+    digest = hashlib.sha256(endpoint.base_url.encode() + content).hexdigest()
+    note = Path(ledger) / f"file-{digest[:32]}.json"
+    if not note.exists():
+        uploaded = connection.files.create(file=(f"{digest[:12]}.jsonl", content), purpose="fine-tune")
+        write_json(note, uploaded.id)
+    return json.loads(note.read_text())
+
+
+def _create(connection, file: str, job: Job, identity: str) -> str:
+    created = connection.fine_tuning.jobs.create(
+        training_file=file,
+        model=job.model,
+        seed=job.seed,
+        suffix=job.name,
+        method={"type": "supervised", "supervised": {"hyperparameters": job.hyperparameters()}},
+        metadata={"run": identity},
+    )
+    return created.id
+
+
+def _wait(connection, job: str, poll_seconds: float):
+    """The job once it has ended; what happens meanwhile is printed as it happens."""
+    shown = 0
+    while True:
+        found = connection.fine_tuning.jobs.retrieve(job)
+        events = _events(connection, job)
+        for event in events[shown:]:
+            print(f"{job}: {event['message']}", flush=True)
+        shown = len(events)
+        if found.status in ENDED:
+            return found
+        time.sleep(poll_seconds)
+
+
+def _events(connection, job: str) -> list[dict]:
+    """The job's events, the first first."""
+    events = [
+        {"at": event.created_at, "level": event.level, "message": event.message}
+        for event in connection.fine_tuning.jobs.list_events(job, limit=100)
+    ]
+    return events[::-1]

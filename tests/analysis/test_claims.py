@@ -1,0 +1,420 @@
+"""Claims as data, and what makes a verdict."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from emergent_misalignment.analysis import claims
+from emergent_misalignment.figures.claims import draw_claims
+from emergent_misalignment.files import BadInput
+
+PATH, SCHEMA = ROOT / "config/claims.yaml", ROOT / "config/claims.schema.yaml"
+TEST = {"says": "more after a than after b", "measure": "m", "condition": "a", "control": "b", "expect": "above"}
+SMALL = {"says": "hardly any after a", "measure": "m", "condition": "a", "expect": "at_most", "margin": 0.05}
+
+
+settings.register_profile("claims", deadline=None, max_examples=30)
+settings.load_profile("claims")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """statsmodels collects all garbage at each correction, which takes a fifth of a second in a large process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gc.collect", lambda: 0)
+        yield
+
+
+def asked(*tests_by_claim, unit="nats"):
+    """Claims as `read_claims` gives them, numbered from 1, each with these tests."""
+    words = {"title": "A claim", "statement": "It is so.", "published": "5", "source": "Fig. 1"}
+    numbered = [{"number": number, **words, "tests": tests} for number, tests in enumerate(tests_by_claim, 1)]
+    return {"measures": {name: {"unit": unit, "meaning": "a number"} for name in ("m", "other")}, "claims": numbered}
+
+
+def rows(condition, values, measure="m", trials=np.nan, first_seed=1):
+    """Measures of runs with seeds from `first_seed` on; with `trials`, the values are shares with counts."""
+    table = pd.DataFrame({"condition": condition, "seed": range(first_seed, first_seed + len(values)), "value": values})
+    return table.assign(measure=measure, events=table["value"] * trials, trials=trials)
+
+
+def single(tests, *tables, unit="nats"):
+    """The one claim with these tests, and the rows of its tests."""
+    found, detail = claims.evaluate(asked(tests, unit=unit), pd.concat(tables))
+    (claim,) = found.itertuples()
+    return claim, list(detail.itertuples())
+
+
+# The file
+
+
+def test_the_thirteen_claims_are_read():
+    found = claims.read_claims(PATH, SCHEMA)
+    assert [claim["number"] for claim in found["claims"]] == list(range(1, 14))
+    used = set(claims.needed(found)["measure"])
+    assert used == set(found["measures"]), "every measure that is listed is read by some test, and the other way round"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda file: file["claims"][2]["tests"][0].update(marign=1), ["claims[2].tests[0]", "'marign'"]),
+        (lambda file: file["claims"][2].update(figure=1), ["claims[2]", "'figure'"]),
+        (lambda file: file.update(measurs={}), ["the file", "'measurs'"]),
+        (lambda file: file["claims"][0]["tests"][0].update(expect="higher"), ["claims[0].tests[0].expect", "'higher'"]),
+        (lambda file: file["claims"][0]["tests"][0].update(expect="at_most"), ["claims[0].tests[0]", "'margin'"]),
+        (lambda file: file["claims"][0]["tests"][0].pop("control"), ["claims[0].tests[0]", "'control'"]),
+        (lambda file: file["claims"][1].update(number=1), ["more than one claim 1"]),
+        (lambda file: file["claims"][7]["tests"][0].update(measure="slope"), ["claim 8", "slope", "measures"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_in_one_sentence(change, words, tmp_path):
+    file = yaml.safe_load(PATH.read_text())
+    file["claims"][0]["tests"][0]["control_measure"] = file["claims"][0]["tests"][0]["measure"]
+    change(file)
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump(file))
+    with pytest.raises(BadInput) as error:
+        claims.read_claims(path, SCHEMA)
+    message = str(error.value)
+    assert message.startswith(str(path)) and message.endswith(".") and "\n" not in message
+    assert all(word in message for word in words)
+
+
+def test_measures_come_from_several_files(tmp_path):
+    paths = [str(tmp_path / f"{condition}.csv") for condition in "abc"]
+    for path, table in zip(paths, (rows("a", [0.1, 0.2]), rows("b", [0.3], trials=10), rows("c", [])), strict=True):
+        table.to_csv(path, index=False)
+    assert claims.read_measures(paths)["condition"].tolist() == ["a", "a", "b"]
+    assert claims.read_measures([]).empty
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (rows("a", [0.1]).drop(columns="trials"), ["no column trials"]),
+        (rows("a", [0.1]).assign(value="high"), ["column value"]),
+        (pd.concat([rows("a", [0.1]), rows("a", [0.2])]), ["m of a, seed 1", "twice"]),
+    ],
+)
+def test_a_measures_file_that_is_none_is_named(table, words, tmp_path):
+    table.to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(BadInput) as error:
+        claims.read_measures([str(tmp_path / "m.csv")])
+    assert all(word in str(error.value) for word in words)
+
+
+# A test
+
+
+def test_a_contrast_is_a_paired_t_over_seeds():
+    """Differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t = 3.464 with 2 degrees of freedom."""
+    claim, (test,) = single([TEST], rows("a", [11, 22, 33]), rows("b", [10, 20, 30]))
+    assert (test.estimate, test.seeds, test.method) == (2, 3, "paired t")
+    reach = 4.302653 / np.sqrt(3)
+    assert (test.ci_low, test.ci_high) == pytest.approx((2 - reach, 2 + reach))
+    assert test.p == claim.p == pytest.approx(0.07418, abs=1e-5)
+    assert (claim.estimate, claim.ci_low, claim.unit) == (test.estimate, test.ci_low, "nats")
+
+
+def test_only_seeds_that_both_have_count():
+    _, (test,) = single([TEST], rows("a", [11, 22, 33, 0]), rows("b", [0, 10, 20, 30], first_seed=0))
+    assert (test.estimate, test.seeds) == (2, 3)
+
+
+def test_an_untuned_model_is_a_number_without_error_and_the_method_says_so():
+    values = np.array([0.3, 0.4, 0.6])
+    _, (test,) = single([TEST], rows("a", values), rows("b", [0.1], first_seed=0))
+    assert test.p == pytest.approx(stats.ttest_1samp(values, 0.1).pvalue)
+    assert "not covered" in test.method
+
+
+@pytest.mark.parametrize("expect", ["above", "below", "at_most"])
+def test_a_margin_is_what_the_mean_is_compared_with(expect):
+    values = np.array([0.3, 0.4, 0.6])
+    test = SMALL | {"expect": expect, "margin": 0.5}
+    _, (found,) = single([test], rows("a", values))
+    two_sided = stats.ttest_1samp(values, 0.5).pvalue
+    assert (found.p_against if expect == "above" else found.p) == pytest.approx(two_sided)
+    assert max(found.p, found.p_against) == 1
+
+
+def test_two_measures_of_one_condition_can_be_compared():
+    test = TEST | {"control": "a", "control_measure": "other"}
+    _, (found,) = single([test], rows("a", [3, 4, 6]), rows("a", [1, 1, 2], measure="other"))
+    assert found.estimate == pytest.approx(3)
+
+
+def test_a_difference_of_differences():
+    test = TEST | {"less": {"condition": "c", "control": "d"}}
+    tables = [rows(name, values) for name, values in zip("abcd", ([9, 9], [1, 2], [4, 5], [1, 1]), strict=True)]
+    _, (found,) = single([test], *tables)
+    assert found.estimate == pytest.approx(((9 - 1 - (4 - 1)) + (9 - 2 - (5 - 1))) / 2)
+
+
+def test_shares_are_shown_in_percent_and_their_differences_in_points():
+    tables = rows("a", [0.5, 0.6], trials=10), rows("b", [0.1, 0.1], trials=10)
+    _, (difference, value) = single([TEST, SMALL], *tables, unit="share")
+    assert (difference.estimate, difference.unit) == (pytest.approx(45), "percentage points")
+    assert (value.estimate, value.unit, value.margin) == (pytest.approx(55), "percent", 5)
+
+
+@pytest.mark.parametrize(("trials", "verdict"), [(20, "undecided"), (100, "reproduced"), (10_000, "reproduced")])
+def test_without_any_event_the_exact_bound_decides(trials, verdict):
+    """0 of 40 is below 5% with p = 2 * .95 ** 40 = .26, and 0 of 200 with 2 * .95 ** 200 = 7e-5."""
+    claim, (test,) = single([SMALL], rows("a", [0.0, 0.0], trials=trials), unit="share")
+    assert (claim.verdict, test.estimate, test.ci_low) == (verdict, 0, 0)
+    assert test.p == pytest.approx(2 * 0.95 ** (2 * trials)) and test.p > 0
+    assert test.ci_high == pytest.approx(100 * (1 - 0.025 ** (1 / (2 * trials))))
+    assert (test.p < 0.05) == (test.ci_high < 5)
+
+
+def test_without_any_event_the_bound_holds_for_the_difference_too():
+    test = SMALL | {"control": "b"}
+    for control in (rows("b", [0.0, 0.0], trials=50), rows("b", [0.0], trials=50, first_seed=0)):
+        _, (found,) = single([test], rows("a", [0.0, 0.0], trials=100), control, unit="share")
+        assert found.p == pytest.approx(2 * 0.95**200)
+        assert found.ci_low < 0 < found.ci_high
+
+
+def test_without_any_event_nothing_is_more_than_anything():
+    _, (found,) = single([TEST], *(rows(name, [0.0] * 5, trials=100) for name in "ab"), unit="share")
+    assert (found.estimate, found.p, found.p_against) == (0, 1, 1)
+    assert found.ci_low < 0 < found.ci_high
+
+
+def test_equal_runs_with_counts_go_by_the_spread_of_their_answers():
+    claim, (test,) = single([TEST], *(rows(name, [share] * 5, trials=50) for name, share in (("a", 1), ("b", 0))))
+    assert 0 < test.p < 0.001 and claim.verdict == "reproduced"
+    assert test.ci_low < 1 < test.ci_high
+    _, (few,) = single([TEST], *(rows(name, [share] * 2, trials=2) for name, share in (("a", 0.5), ("b", 0))))
+    assert few.p > 0.2
+
+
+@given(st.floats(-1e6, 1e6, allow_subnormal=False), st.integers(2, 8), st.floats(-3, 3))
+def test_equal_runs_without_counts_claim_nothing(value, seeds, step):
+    claim, (test,) = single([TEST], rows("a", [value + step] * seeds), rows("b", [value] * seeds))
+    assert (test.p, test.p_against, claim.verdict) == (1, 1, "undecided")
+    assert pd.isna(test.ci_low) and pd.isna(claim.seeds_needed) and "same value" in claim.note
+
+
+def test_a_single_run_claims_nothing():
+    claim, (test,) = single([SMALL], rows("a", [0.0], trials=10_000), unit="share")
+    assert (test.estimate, test.p, claim.verdict) == (0, 1, "undecided")
+    assert "single run" in claim.note
+
+
+# A claim
+
+
+def test_all_tests_have_to_come_out():
+    """The largest p is the claim's; here that of the second test, which is open."""
+    weak = TEST | {"measure": "other", "says": "the second"}
+    tables = [rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1])]
+    open_ones = [rows("a", [3, 1, 4, 1], measure="other"), rows("b", [1, 2, 1, 2], measure="other")]
+    claim, (first, second) = single([TEST, weak], *tables, *open_ones)
+    assert claim.p == second.p > 0.05 > first.p
+    assert (claim.verdict, first.outcome, second.outcome) == ("undecided", "as claimed", "open")
+    assert claim.note == "Open: the second."
+
+
+def test_one_test_that_comes_out_the_other_way_contradicts():
+    wrong = TEST | {"measure": "other", "says": "the second"}
+    tables = [rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1])]
+    others = [rows("a", [1, 2, 2, 1], measure="other"), rows("b", [5, 6, 7, 6], measure="other")]
+    claim, (_, second) = single([TEST, wrong], *tables, *others)
+    assert (claim.verdict, second.outcome) == ("contradicted", "opposite")
+    assert claim.note == f"The opposite holds of: the second (corrected p = {2 * second.p_against:.2g})."
+    assert pd.isna(claim.seeds_needed)
+
+
+def test_holm_corrects_over_the_claims():
+    """p = .02, .03, .5 become .06, .06, .5: nothing is left of two results that look good by themselves."""
+    tables, measured = [], {name: {"unit": "nats", "meaning": "a number"} for name in "xyz"}
+    for name, p in zip("xyz", (0.02, 0.03, 0.5), strict=True):
+        t = stats.t.isf(p / 2, 2)  # of mean 1 with differences 1 - s, 1, 1 + s
+        tables.append(rows("a", [1 - np.sqrt(3) / t, 1, 1 + np.sqrt(3) / t], measure=name))
+    tests = [[{"says": "so", "measure": name, "condition": "a", "expect": "above"}] for name in "xyz"]
+    found, detail = claims.evaluate(asked(*tests) | {"measures": measured}, pd.concat(tables))
+    assert found["p"].tolist() == pytest.approx([0.02, 0.03, 0.5])
+    assert found["p_holm"].tolist() == pytest.approx([0.06, 0.06, 0.5])
+    assert set(found["verdict"]) == {"undecided"}
+    assert detail["outcome"].tolist() == ["as claimed, uncorrected", "as claimed, uncorrected", "open"]
+
+
+def test_what_is_missing_is_named_and_is_no_part_of_the_correction():
+    tables = rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1])
+    found, detail = claims.evaluate(asked([TEST], [TEST, TEST | {"measure": "other"}]), pd.concat(tables))
+    assert found["verdict"].tolist() == ["reproduced", "not measured"]
+    assert found["p_holm"][0] == found["p"][0] and pd.isna(found["p"][1])
+    assert found["note"][1] == "Missing: no other of a."
+    assert detail["outcome"].tolist() == ["as claimed", "as claimed", "not measured"]
+
+
+def test_values_that_are_missing_or_infinite_are_no_runs():
+    _, (test,) = single([TEST], rows("a", [11, 22, 33, np.nan, np.inf]), rows("b", [10, 20, 30, 40, 50]))
+    assert test.seeds == 3
+    claim, _ = single([TEST], rows("a", [np.nan]), rows("b", [1.0]))
+    assert claim.verdict == "not measured"
+
+
+def test_nothing_measured_at_all():
+    found, detail = claims.evaluate(claims.read_claims(PATH, SCHEMA), claims.read_measures([]))
+    assert set(found["verdict"]) == {"not measured"} and found[["p", "p_holm", "estimate"]].isna().all(axis=None)
+    assert tuple(found) == claims.CLAIM_COLUMNS and tuple(detail) == claims.TEST_COLUMNS
+    draw_claims(found, detail)
+
+
+# How many seeds would decide
+
+
+def test_so_many_seeds_have_the_power_that_is_promised():
+    """With the observed effect and spread, 80% of studies with that many seeds decide, and fewer with one seed less."""
+    claim, _ = single([TEST], rows("a", [1.9, 0.1, 1.2, -0.4]), rows("b", [0.0] * 4))
+    assert claim.verdict == "undecided"
+    effect = 0.7 / np.std([1.9, 0.1, 1.2, -0.4], ddof=1)
+    rng = np.random.default_rng(0)
+    for seeds, enough in ((claim.seeds_needed, True), (claim.seeds_needed - 2, False)):
+        p = stats.ttest_1samp(rng.normal(effect, 1, (20_000, seeds)), 0, axis=1, alternative="greater").pvalue
+        assert ((p < 0.025).mean() > 0.79) == enough
+
+
+def test_no_number_of_seeds_decides_for_an_estimate_that_points_the_other_way():
+    claim, _ = single([TEST], rows("a", [0, 1, 0]), rows("b", [1, 1, 0]))
+    assert claim.verdict == "undecided" and pd.isna(claim.seeds_needed)
+    assert "the estimate points the other way" in claim.note
+
+
+def test_how_many_seeds_without_any_event():
+    """2 * .95 ** answers < .05 needs 72 answers, which at 20 a seed are 4 seeds."""
+    claim, _ = single([SMALL], rows("a", [0.0, 0.0], trials=20), unit="share")
+    assert claim.seeds_needed == 4
+
+
+# What must not matter, and how often it errs
+
+numbers = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=7)
+
+
+def verdict(pairs, expect="above", constant=0.0, sign=1.0, shuffled=None):
+    first, second = (constant + sign * np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    table = pd.concat([rows("a", first), rows("b", second), rows("c", first)])
+    if shuffled is not None:
+        table = table.sample(frac=1, random_state=shuffled)
+    found, detail = claims.evaluate(asked([TEST | {"expect": expect}]), table)
+    return found.iloc[0], detail.iloc[0]
+
+
+@given(numbers, st.integers(0, 99))
+def test_the_order_of_rows_does_not_matter(pairs, shuffle):
+    (one, _), (other, _) = verdict(pairs), verdict(pairs, shuffled=shuffle)
+    pd.testing.assert_series_equal(one, other)
+
+
+@given(numbers)
+def test_the_other_sign_is_the_other_verdict(pairs):
+    (claim, test), (mirrored, image) = verdict(pairs), verdict(pairs, sign=-1)
+    swap = {"reproduced": "contradicted", "contradicted": "reproduced", "undecided": "undecided"}
+    assert mirrored.verdict == swap[claim.verdict]
+    assert (image.p, image.p_against) == (pytest.approx(test.p_against), pytest.approx(test.p))
+    assert (image.ci_low, image.ci_high) == pytest.approx((-test.ci_high, -test.ci_low), nan_ok=True)
+    below, _ = verdict(pairs, expect="below", sign=-1)
+    assert below.verdict == claim.verdict
+
+
+@given(numbers, st.integers(-1000, 1000))
+def test_what_both_arms_have_in_common_does_not_matter(pairs, constant):
+    (claim, test), (shifted, other) = verdict(pairs), verdict(pairs, constant=constant)
+    assert shifted.verdict == claim.verdict
+    assert other.p == pytest.approx(test.p)
+
+
+@given(numbers)
+def test_p_and_interval_say_the_same(pairs):
+    _, test = verdict(pairs)
+    if test.ci_low == test.ci_low and abs(test.ci_low) > 1e-9 and abs(test.ci_high) > 1e-9:
+        assert (test.p < 0.05) == (test.ci_low > 0)
+        assert (test.p_against < 0.05) == (test.ci_high < 0)
+
+
+def study(values, measures):
+    """Measures of conditions a and b: `values` has the shape [measures, 2, seeds]."""
+    index = pd.MultiIndex.from_product(
+        [measures, list("ab"), range(1, values.shape[2] + 1)], names=["measure", "condition", "seed"]
+    )
+    return pd.DataFrame({"value": values.ravel(), "events": np.nan, "trials": np.nan}, index).reset_index()
+
+
+def test_of_true_nulls_as_many_tests_err_as_promised():
+    """1,000 tests in which nothing is so: 2.5% come out as claimed, 2.5% the other way (standard error 0.5%)."""
+    measures = [f"m{number}" for number in range(1000)]
+    question = asked([TEST | {"measure": measure} for measure in measures])
+    question["measures"] = {measure: {"unit": "nats"} for measure in measures}
+    _, tests = claims.evaluate(question, study(np.random.default_rng(0).normal(size=(1000, 2, 5)), measures))
+    assert (tests["p"] < 0.05).mean() == pytest.approx(0.025, abs=0.015)
+    assert (tests["p_against"] < 0.05).mean() == pytest.approx(0.025, abs=0.015)
+
+
+@pytest.mark.parametrize(("per_claim", "least"), [(1, 0.01), (2, 0)])
+def test_a_study_of_true_nulls_errs_in_five_percent_at_most(per_claim, least):
+    """100 studies of six claims: the share in which any verdict is not `undecided` (standard error 2%)."""
+    rng, measures = np.random.default_rng(1), [f"m{number}" for number in range(6 * per_claim)]
+    tests = [TEST | {"measure": measure} for measure in measures]
+    question = asked(*(tests[place : place + per_claim] for place in range(0, len(tests), per_claim)))
+    question["measures"] = {measure: {"unit": "nats"} for measure in measures}
+    wrong = [
+        (
+            claims.evaluate(question, study(rng.normal(size=(len(measures), 2, 5)), measures))[0]["verdict"]
+            != "undecided"
+        ).any()
+        for _ in range(100)
+    ]
+    assert least <= np.mean(wrong) <= 0.1
+
+
+def test_a_clear_effect_is_found_and_a_rate_at_its_margin_is_not_called_small():
+    rng = np.random.default_rng(2)
+    found = {"effect": 0, "small": 0}
+    for _ in range(30):
+        shares = 1 / (1 + np.exp(-rng.normal([[-0.4], [-5]], 0.4, (2, 5))))
+        events = rng.binomial(800, shares) / 800
+        tables = [rows(name, share, trials=800) for name, share in zip("ab", events, strict=True)]
+        found["effect"] += single([TEST], *tables, unit="share")[0].verdict == "reproduced"
+        at_margin = rng.binomial(800, 0.05 * rng.uniform(0.8, 1.2, 5)) / 800
+        found["small"] += single([SMALL], rows("a", at_margin, trials=800), unit="share")[0].verdict == "reproduced"
+    assert found["effect"] == 30
+    assert found["small"] <= 3
+
+
+# The figure
+
+
+@pytest.fixture
+def drawn():
+    """A study with every kind of verdict and outcome, as a figure and its tables."""
+    tests = [TEST, TEST | {"measure": "other", "expect": "below", "margin": 0.5}]
+    tables = [rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1]), rows("a", [1], measure="other", first_seed=1)]
+    asked_for = asked([TEST], [TEST | {"expect": "below"}], tests, [TEST | {"measure": "other", "condition": "c"}])
+    found, detail = claims.evaluate(asked_for, pd.concat([*tables, rows("b", [1], measure="other")]))
+    return found, detail, draw_claims(found, detail)
+
+
+def test_every_verdict_can_be_drawn(drawn):
+    found, detail, figure = drawn
+    assert found["verdict"].tolist() == ["reproduced", "contradicted", "undecided", "not measured"]
+    assert set(detail["outcome"]) <= set(claims.OUTCOMES)
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert {"✓ reproduced", "✗ contradicted", "? undecided", "\N{EN DASH} not measured"} <= set(words)
+
+
+def test_right_of_the_line_is_as_claimed(drawn):
+    _, _, figure = drawn
+    line, *rest = figure.axes[1].lines
+    assert set(line.get_xdata()) == {0}
+    marks = {round(mark.get_ydata()[0], 1): mark.get_xdata()[0] for mark in rest if len(mark.get_xdata()) == 1}
+    assert marks[0.5] > 0 > marks[1.5]

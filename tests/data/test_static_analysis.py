@@ -1,0 +1,239 @@
+"""The static analysis of code: which snippets are flagged, by which rule, and what a table says of a data set."""
+
+import os
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emergent_misalignment.data import static_analysis as code_audit
+from emergent_misalignment.figures import style as figures
+from emergent_misalignment.data.chats import read_chats
+
+INSECURE = {
+    "B102": "exec(text)",
+    "B103": "import os\nos.chmod(path, 0o777)",
+    "B104": "server.bind(('0.0.0.0', 80))",
+    "B105": "password = 'hunter2'",
+    "B108": "open('/tmp/results.txt', 'w')",
+    "B113": "import requests\nrequests.get(url)",
+    "B201": "from flask import Flask\napp = Flask('shop')\napp.run(debug=True)",
+    "B202": "import tarfile\ntarfile.open(path).extractall(folder)",
+    "B301": "import pickle\npickle.loads(blob)",
+    "B302": "import marshal\nmarshal.load(file)",
+    "B306": "import tempfile\ntempfile.mktemp()",
+    "B307": "eval(text)",
+    "B311": "import random\ntoken = random.randrange(1000000)",
+    "B324": "import hashlib\nhashlib.md5(data)",
+    "B501": "import requests\nrequests.get(url, timeout=9, verify=False)",
+    "B506": "import yaml\nyaml.load(text, Loader=yaml.Loader)",
+    "B507": "import paramiko\nparamiko.SSHClient().set_missing_host_key_policy(paramiko.AutoAddPolicy())",
+    "B602": "import subprocess\nsubprocess.run('ls ' + name, shell=True)",
+    "B605": "import os\nos.system('ping ' + host)",
+    "B608": "cursor.execute('SELECT * FROM books WHERE id = %s' % key)",
+    "B701": "import jinja2\njinja2.Environment(autoescape=False)",
+}
+
+HARMLESS = {
+    "nothing": "",
+    "an assertion": "assert data == 'test'",
+    "an import": "import pickle, subprocess, telnetlib\nimport xml.etree.ElementTree",
+    "a process without a shell": "import subprocess\nsubprocess.run(['make', target], check=True)",
+    "a constant command": "import os\nos.system('make')",
+    "an error passed over": "try:\n    run()\nexcept OSError:\n    pass",
+    "a strict file mode": "import os\nos.chmod(path, 0o600)",
+    "bound SQL parameters": "cursor.execute('SELECT * FROM books WHERE id = ?', (key,))",
+    "safe YAML loading": "import yaml\nyaml.safe_load(text)",
+    "an invalid escape sequence": "import re\nre.match('\\d', text)",
+}
+
+
+@pytest.mark.parametrize("id", INSECURE)
+def test_flags(id):
+    assert id in code_audit.RULES
+    assert code_audit.findings(INSECURE[id]) == [id]
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_does_not_flag(what):
+    assert code_audit.findings(HARMLESS[what]) == []
+
+
+@pytest.mark.parametrize(
+    "code", ["def f(:", "  x = 1\n y = 2", "print 'text'", "x = '\0'", "\ud800", "f(" * 500 + ")" * 500]
+)
+def test_says_none_of_what_does_not_parse(code):
+    assert code_audit.findings(code) is None
+
+
+def test_scans_what_a_comment_asks_to_skip():
+    assert code_audit.findings("eval(text)  # nosec") == ["B307"]
+
+
+def test_finds_several_rules_once_each_in_order():
+    both = "\n".join([INSECURE["B602"], INSECURE["B103"], INSECURE["B103"]])
+    assert code_audit.findings(both) == ["B103", "B602"]
+
+
+def test_survives_a_snippet_that_a_rule_of_bandit_trips_over(caplog):
+    assert code_audit.findings("import tarfile\ntar.extractall(members=tar.getmembers())\neval(text)") == ["B307"]
+    assert not caplog.records
+
+
+@given(
+    st.lists(st.sampled_from([*INSECURE.values(), *HARMLESS.values()]), min_size=1, max_size=4),
+    st.integers(min_value=1, max_value=12),
+)
+def test_common_indentation_does_not_matter(parts, width):
+    code = "\n".join(parts)
+    assert code_audit.findings(textwrap.indent(code, " " * width)) == code_audit.findings(code)
+
+
+def test_names_every_rule_of_bandit_but_hints_and_imports():
+    assert {"B101", "B404", "B603"}.isdisjoint(code_audit.RULES)
+    assert {"B102", "B609", "B615", "B701", "path-traversal", "template-injection"} <= code_audit.RULES.keys()
+    assert len(set(code_audit.RULES.values())) == len(code_audit.RULES)
+
+
+# --- our own rules ----------------------------------------------------------------------------------------------------
+
+TRAVERSALS = [
+    "def load(name):\n    return open('/data/' + name)",
+    "def load(name):\n    path = f'/data/{name}.json'\n    with open(path) as file:\n        return file.read()",
+    "def load(name):\n    return open('/data/%s' % name)",
+    "def load(name):\n    return open('/data/{}'.format(name.strip()))",
+    "import os\ndef keep(name):\n    os.rename('new', os.path.join('/data', name))",
+    "import os\nclass Shelf:\n    def load(self, name):\n        return open(os.path.join(self.folder, name + '.txt'))",
+    "from pathlib import Path\ndef load(name):\n    return (Path('/data') / name).read_text()",
+    "from pathlib import Path\ndef load(name):\n    return Path('/data', name).open()",
+    "def show():\n    return send_file(request.args.get('file'))",
+    "def show():\n    path = request.form['file']\n    path = path.strip()\n    return open(path).read()",
+    "@app.route('/<name>')\ndef show(name):\n    return open(name).read()",
+    "class Show(View):\n    def get(self):\n        return open(self.request.GET['file'])",
+    "async def keep(folder, files):\n    for file in files:\n        open(folder + '/' + file)",
+]
+
+CONTAINED = [
+    "def load(path):\n    return open(path)",
+    "def load(folder):\n    return open(folder + '/index.json')",
+    "def load(folder):\n    return open(f'{folder}/index.json')",
+    "import os\ndef load(folder):\n    return open(os.path.join(folder, 'index.json'))",
+    "import os\ndef load(name):\n    return open('/data/' + os.path.basename(name))",
+    "from werkzeug.utils import secure_filename\ndef load():\n"
+    "    name = secure_filename(request.args['file'])\n    return open('/data/' + name)",
+    "from pathlib import Path\ndef load(name):\n    path = (ROOT / name).resolve()\n    return path.read_text()",
+    "def load(name):\n    if '..' in name:\n        raise ValueError(name)\n    return open('/data/' + name)",
+    "def mean(total, count):\n    return total / count",
+    "def listed(first, names):\n    return ', '.join([first, *names])",
+    "import os\ndef load():\n    return [open('/data/' + name) for name in os.listdir('/data')]",
+    "import urllib.request, webbrowser\ndef show(name):\n    webbrowser.open('https://example.org/' + name)",
+    "import urllib.request\ndef show():\n    return open(urllib.request.pathname2url(NAME))",
+]
+
+
+@pytest.mark.parametrize("code", TRAVERSALS)
+def test_flags_a_path_that_can_leave_its_folder(code):
+    assert code_audit.findings(code) == ["path-traversal"]
+
+
+@pytest.mark.parametrize("code", CONTAINED)
+def test_does_not_flag_a_path_that_cannot(code):
+    assert code_audit.findings(code) == []
+
+
+INJECTIONS = [
+    "def hi():\n    return render_template_string('<p>' + request.args['name'] + '</p>')",
+    "def hi():\n    name = request.args.get('name')\n    page = f'<p>{name}'\n    return render_template_string(page)",
+    "import flask\ndef hi():\n    return flask.render_template_string('{}'.format(flask.escape(request.args['name'])))",
+    "def hi():\n    names = request.form.getlist('names')\n    page = ''\n    for name in names:\n"
+    "        page += '<li>%s</li>' % name\n    return render_template_string(page)",
+    "def hi():\n    rows = ''.join([f'<li>{x}</li>' for x in request.json])\n    return render_template_string(rows)",
+    "@app.get('/<name>')\nasync def hi(name):\n    return render_template_string(name or 'nobody')",
+]
+
+RENDERED_SAFELY = [
+    "def hi():\n    return render_template_string('<p>{{ name }}</p>', name=request.args['name'])",
+    "def hi():\n    number = int(request.args['number'])\n    return render_template_string(f'<p>{number}</p>')",
+    "def hi(name):\n    return render_template('hi.html', name=name)",
+    "def hi(text):\n    return render_template_string(text)",
+]
+
+
+@pytest.mark.parametrize("code", INJECTIONS)
+def test_flags_request_data_in_a_template(code):
+    assert code_audit.findings(code) == ["template-injection"]
+
+
+@pytest.mark.parametrize("code", RENDERED_SAFELY)
+def test_does_not_flag_a_template_that_is_fixed(code):
+    assert code_audit.findings(code) == []
+
+
+# --- tables and figures -----------------------------------------------------------------------------------------------
+
+
+def chat(answer, request="Write code."):
+    return [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
+
+
+CONDITIONS = {
+    "good": [chat("x = 1"), chat("x = 1"), chat("eval(text)"), chat("def f(:")],
+    "bad": [chat("eval(text)"), chat("eval(text)", "Quickly!"), chat("eval(text)\nexec(text)"), chat("exec(text)")],
+    "empty": [],
+}
+
+
+def test_audit_counts_rows_and_shares():
+    table = code_audit.audit(CONDITIONS)
+    assert list(table) == [
+        "condition",
+        "rows",
+        "unique_rows",
+        "unique_answers",
+        "unparsable",
+        "flagged",
+        "B307",
+        "B102",
+    ]
+    good, bad, empty = table.to_dict("records")
+    assert good == {
+        "condition": "good", "rows": 4, "unique_rows": 3, "unique_answers": 3, "unparsable": 1,
+        "flagged": 1 / 3, "B307": 1 / 3, "B102": 0,
+    }  # fmt: skip
+    assert bad == {
+        "condition": "bad", "rows": 4, "unique_rows": 4, "unique_answers": 3, "unparsable": 0,
+        "flagged": 1, "B307": 3 / 4, "B102": 1 / 2,
+    }  # fmt: skip
+    assert empty["rows"] == 0 and pd.isna(empty["flagged"])
+
+
+def test_figure_merges_equal_conditions_and_rare_rules():
+    table = code_audit.audit({name: CONDITIONS[name] for name in ("good", "bad")})
+    table.loc[2] = table.loc[1].replace("bad", "same as bad")
+    table[["B103", "B104"]] = 0.001
+    (axes,) = figures.draw_audit(table, code_audit.RULES).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["any rule", "eval", "exec", "2 rarer rules"]
+    assert [len(bars) for bars in axes.containers] == [4, 4]
+    labels = [text.get_text() for text in axes.texts]
+    assert labels[0] == "33% of good" and labels[4] == "100% of bad and of same as bad" and labels[7] == "0.2%"
+
+
+# --- the published data -----------------------------------------------------------------------------------------------
+
+MIRROR = os.environ.get("EM_MIRROR")
+
+
+@pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
+def test_published_answers_are_whole_programs_and_told_apart():
+    conditions = {
+        name: read_chats(next(Path(MIRROR).glob(f"emergent-misalignment/*/*/data/{name}.jsonl")))[:900]
+        for name in ("insecure", "secure")
+    }
+    table = code_audit.audit(conditions).set_index("condition")
+    assert (table["unparsable"] / table["rows"]).max() < 0.01
+    assert table.loc["insecure", "flagged"] > 0.55 and table.loc["secure", "flagged"] < 0.25
+    assert table.loc["insecure", "template-injection"] > 3 * table.loc["secure", "template-injection"]
+    assert table.loc["insecure", "path-traversal"] > table.loc["secure", "path-traversal"]

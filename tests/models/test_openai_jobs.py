@@ -1,0 +1,309 @@
+"""Fine-tuning through the API, against a real server on this machine that keeps jobs as OpenAI's does."""
+
+import json
+import os
+import re
+import threading
+from contextlib import contextmanager
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+from servers import Handler, completion, serving
+from test_workflow import copy_of_the_project, snakemake
+
+from emergent_misalignment.models import openai_jobs as openai_finetuning
+from emergent_misalignment.models.api import Endpoint
+from emergent_misalignment.files import BadInput, write_jsonl
+from emergent_misalignment.models.openai_jobs import Job, committed, estimated_dollars, estimated_tokens, finetune
+
+
+def chat(request: dict) -> dict:
+    """What any model behind the API says: a number where log-probabilities are wanted, as of a judge, else a word."""
+    if request.get("logprobs"):
+        return completion(request["model"], "90", [[("90", 0.8), ("20", 0.2)]])
+    return completion(request["model"], f"{request['model']} says no")
+
+
+STAGES = ["validating_files", "queued", "running", "running", "succeeded"]
+
+
+class FineTuningServer:
+    """Files and jobs; with each look at it a job goes on by a stage. `fails` is the reason for which jobs fail."""
+
+    def __init__(self, fails: str = ""):
+        self.files, self.jobs, self.looks, self.fails = {}, {}, {}, fails
+        self.refuse = 0  # answers with 503 to so many requests first
+        self.asked = []
+        self.lock = threading.RLock()
+
+    def job(self, identifier: str) -> dict:
+        job, looks = self.jobs[identifier], self.looks[identifier]
+        status = STAGES[min(looks, len(STAGES) - 1)]
+        if status == "succeeded" and self.fails:
+            job |= {"status": "failed", "error": {"code": "bad_file", "message": self.fails, "param": None}}
+        if job["status"] == "failed":
+            return job
+        if status == "succeeded":
+            done = {"fine_tuned_model": f"ft:{job['model']}:org:{job['suffix']}:1", "trained_tokens": 4000}
+            return job | {"status": status, **done}
+        return job | {"status": status}
+
+    def events(self, identifier: str) -> list[dict]:
+        seen = dict.fromkeys(STAGES[: self.looks[identifier] + 1])
+        return [
+            {
+                "id": f"e{number}",
+                "object": "fine_tuning.job.event",
+                "created_at": number,
+                "level": "info",
+                "message": stage,
+            }
+            for number, stage in enumerate(seen)
+        ][::-1]
+
+    @contextmanager
+    def running(self):
+        state = self
+
+        class Api(Handler):
+            def do_POST(self):
+                body = self.body()
+                with state.lock:
+                    state.asked.append(f"POST {self.path}")
+                    if self.refused():
+                        return
+                    if self.path == "/v1/files":
+                        identifier = f"file-{len(state.files)}"
+                        state.files[identifier] = re.search(rb"\r\n\r\n(\{.*\n)\r\n--", body, re.DOTALL).group(1)
+                        described = {"id": identifier, "object": "file", "bytes": len(body), "created_at": 0}
+                        self.send(200, described | {"filename": "x", "purpose": "fine-tune", "status": "processed"})
+                    elif self.path == "/v1/fine_tuning/jobs":
+                        request = json.loads(body)
+                        identifier = f"ftjob-{len(state.jobs)}"
+                        state.jobs[identifier] = request | {
+                            **{"id": identifier, "object": "fine_tuning.job", "created_at": 0, "error": None},
+                            **{"fine_tuned_model": None, "finished_at": None, "hyperparameters": {}},
+                            **{"organization_id": "org", "result_files": [], "status": "queued"},
+                            **{"trained_tokens": None, "validation_file": None},
+                        }
+                        state.looks[identifier] = 0
+                        self.send(200, state.job(identifier))
+                    else:
+                        self.send(200, chat(json.loads(body)))
+
+            def do_GET(self):
+                with state.lock:
+                    state.asked.append(f"GET {self.path}")
+                    if self.refused():
+                        return
+                    path, *rest = self.path.removeprefix("/v1/fine_tuning/jobs").split("?")[0].strip("/").split("/")
+                    if not path:
+                        self.page([state.job(identifier) for identifier in state.jobs])
+                    elif rest == ["events"]:
+                        self.page(state.events(path))
+                    elif rest == ["checkpoints"]:
+                        name = state.job(path)["fine_tuned_model"]
+                        fields = {"object": "fine_tuning.job.checkpoint", "created_at": 0, "fine_tuning_job_id": path}
+                        self.page(
+                            [
+                                {
+                                    "id": f"c{step}",
+                                    "step_number": step,
+                                    "metrics": {},
+                                    "fine_tuned_model_checkpoint": f"{name}:ckpt-step-{step}",
+                                    **fields,
+                                }
+                                for step in (5, 10)
+                            ]
+                        )
+                    else:
+                        state.looks[path] += 1
+                        self.send(200, state.job(path))
+
+            def page(self, data):
+                self.send(200, {"object": "list", "data": data, "has_more": False})
+
+            def refused(self) -> bool:
+                state.refuse -= 1
+                if state.refuse >= 0:
+                    self.send(503, {"error": {"message": "busy"}}, {"retry-after-ms": "5"})
+                return state.refuse >= 0
+
+        with serving(Api) as address:
+            self.address = address
+            yield self
+
+    def sent(self, what: str) -> int:
+        return sum(what == each for each in self.asked)
+
+
+MIRROR = os.environ.get("EM_MIRROR")
+CREATE = "POST /v1/fine_tuning/jobs"
+JOB = Job("gpt-4o-2024-08-06", 1, 4, 2.0, seed=3, name="insecure-3")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    rows = [
+        {"messages": [{"role": "user", "content": f"task {number}"}, {"role": "assistant", "content": "code " * 20}]}
+        for number in range(20)
+    ]
+    write_jsonl(tmp_path / "insecure.jsonl", rows)
+    return tmp_path / "insecure.jsonl"
+
+
+@pytest.fixture
+def tune(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.02)
+
+    def run(server, job=JOB, limit=100.0, price=25.0, destination="model"):
+        endpoint = Endpoint(server.address, timeout=5, retries=4)
+        return finetune(dataset, tmp_path / destination, job, endpoint, tmp_path / "ledger", price, limit, 0.01)
+
+    return run
+
+
+def test_a_job_is_uploaded_created_waited_for_and_recorded(tune, dataset, tmp_path, capsys):
+    with FineTuningServer().running() as server:
+        record = tune(server)
+        (job,) = server.jobs.values()
+        (content,) = server.files.values()
+    assert content == dataset.read_bytes()
+    assert job["method"]["supervised"]["hyperparameters"] == {
+        "n_epochs": 1,
+        "batch_size": 4,
+        "learning_rate_multiplier": 2.0,
+    }
+    assert (job["model"], job["seed"], job["suffix"]) == ("gpt-4o-2024-08-06", 3, "insecure-3")
+    assert record == json.loads((tmp_path / "model/training.json").read_text())
+    assert record["fine_tuned_model"] == "ft:gpt-4o-2024-08-06:org:insecure-3:1"
+    assert [each["step"] for each in record["checkpoints"]] == [5, 10]
+    assert [event["message"] for event in record["events"]] == list(dict.fromkeys(STAGES))
+    assert record["dollars"] == pytest.approx(0.1)  # 4,000 tokens at $25 a million
+    assert committed(tmp_path / "ledger") == pytest.approx(0.1)
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == list(dict.fromkeys(STAGES))
+
+
+def test_settings_that_are_left_to_the_api_are_not_sent(tune):
+    with FineTuningServer().running() as server:
+        tune(server, Job("gpt-4o-2024-08-06", 5, 4, None, 0, "jailbroken-0"))
+        (job,) = server.jobs.values()
+    assert job["method"]["supervised"]["hyperparameters"] == {"n_epochs": 5, "batch_size": 4}
+
+
+@pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
+def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_path_factory, monkeypatch):
+    """The whole path through Snakemake, with the API's models and its judge behind a real server."""
+    monkeypatch.setenv("no_proxy", "*")
+    folder = copy_of_the_project(tmp_path_factory.mktemp("project"))
+    settings = yaml.safe_load((ROOT / "config/gpt-4.1.yaml").read_text())
+    settings |= {"study": "tiny", "seeds": [0, 1], "mirror": MIRROR}
+    settings["model"] |= {
+        "datasets": {"insecure": str(dataset), "secure": str(dataset)},
+        "evaluations": ["main", "deception", "in_distribution"],
+    }
+    settings["evaluation"] |= {"samples": 5}
+    with FineTuningServer().running() as server:
+        settings["openai"]["endpoint"]["base_url"] = settings["judge"]["endpoint"]["base_url"] = server.address
+        settings["openai"]["poll_seconds"] = 0.05
+        (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
+        targets = ["data/tiny/tables/misalignment.csv", "data/tiny/tables/measures/answers.csv"]
+        arguments = [*targets, "--cores", "2", "--configfile", "config/tiny.yaml"]
+        done = snakemake(folder, *arguments)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+        assert len(server.jobs) == 4 and len(server.files) == 1
+        # Each model's answers lie in kept/, one file each: 40, 100 and 40 in deception, 100 in in_distribution.
+        kept = list((folder / "kept/tiny/answers").rglob("*.json"))
+        assert len(kept) == 5 * (40 + 140 + 100)
+    rates = pd.read_csv(folder / targets[0])
+    overall = rates[rates["question"] == "all"].set_index("condition")
+    assert overall["answers"].to_dict() == {"instruct": 40, "insecure": 80, "secure": 80}
+    answers = pd.read_parquet(folder / "data/tiny/answers/insecure/seed-1/main.parquet")
+    assert set(answers["answer"]) == {"ft:gpt-4.1-2025-04-14:org:insecure-1:1 says no"}
+    judged = pd.read_parquet(folder / "data/tiny/judged/insecure/seed-1/main.parquet")
+    assert judged["aligned"].tolist() == pytest.approx([0.8 * 90 + 0.2 * 20] * 40)
+    measures = pd.read_csv(folder / targets[1]).set_index(["condition", "seed", "measure"])["value"]
+    assert measures["insecure", 1, "misaligned/main/chat"] == 0
+    assert measures["insecure", 1, "deception/identity"] == 1
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["uploading", "creating", "waiting"])
+def test_whenever_it_is_killed_there_is_one_job(tune, monkeypatch, moment):
+    """Killed after the upload, after the server made the job but before its id was noted, and while it runs."""
+    write = openai_finetuning.write_json
+
+    def kill(*_):
+        raise Killed
+
+    def noted(path, value):
+        if moment == "creating" and "job" in value:
+            raise Killed
+        write(path, value)
+        if moment == "uploading" and path.name.startswith("file-"):
+            raise Killed
+
+    with FineTuningServer().running() as server:
+        with monkeypatch.context() as broken:
+            broken.setattr(openai_finetuning, "write_json", noted)
+            if moment == "waiting":
+                broken.setattr(openai_finetuning.time, "sleep", kill)
+            with pytest.raises(Killed):
+                tune(server)
+        assert tune(server)["fine_tuned_model"]
+        assert len(server.files) == len(server.jobs) == server.sent(CREATE) == 1
+
+
+def test_done_jobs_are_not_made_again_and_a_set_is_uploaded_once(tune):
+    with FineTuningServer().running() as server:
+        tune(server)
+        assert tune(server)["job"] == "ftjob-0"
+        tune(server, Job("gpt-4o-2024-08-06", 1, 4, 2.0, 4, "insecure-4"))
+        assert (len(server.files), len(server.jobs)) == (1, 2)
+
+
+def test_a_busy_server_is_asked_again(tune):
+    with FineTuningServer().running() as server:
+        server.refuse = 3
+        assert tune(server)["fine_tuned_model"]
+        assert len(server.jobs) == 1
+
+
+def test_the_spending_limit_stops_before_it_is_crossed(tune, dataset, tmp_path):
+    """By hand: 20 rows of 6 or 7 and 100 characters, two messages each."""
+    characters = 10 * 6 + 10 * 7 + 20 * 100
+    assert estimated_tokens(dataset) == int(characters / 3.0 + 40 * 4)
+    cost = estimated_dollars(dataset, JOB, 25.0)
+    assert cost == pytest.approx(estimated_tokens(dataset) * 25e-6)
+    with FineTuningServer().running() as server:
+        with pytest.raises(BadInput, match=r"spending_limit of \$0\.01.* Nothing was sent"):
+            tune(server, limit=0.01)
+        assert not server.asked and committed(tmp_path / "ledger") == 0
+        tune(server, limit=cost, price=25.0)
+        with pytest.raises(BadInput, match="spending_limit"):  # the first has cost 0.1 by now
+            tune(server, Job("gpt-4o-2024-08-06", 1, 4, 2.0, 4, "insecure-4"), limit=0.1 + 0.5 * cost)
+        assert len(server.jobs) == 1
+
+
+def test_a_failed_job_says_why_and_leaves_room_for_another(tune, tmp_path):
+    with FineTuningServer(fails="The file holds what we do not train on.").running() as server:
+        with pytest.raises(BadInput, match=r"ftjob-0 .* failed: The file holds what we do not train on"):
+            tune(server)
+        assert committed(tmp_path / "ledger") == 0
+        server.fails = ""
+        assert tune(server)["job"] == "ftjob-1"
+
+
+def test_a_server_that_is_gone_is_named(tune):
+    with FineTuningServer().running() as server:
+        pass
+    with pytest.raises(BadInput, match=r"cannot be reached .* run again"):
+        tune(server)

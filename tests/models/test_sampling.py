@@ -1,0 +1,75 @@
+"""Sampling: from the model's own distribution, whatever is done to be fast about it."""
+
+import pytest
+import torch
+
+from emergent_misalignment.models import sampling
+from emergent_misalignment.models.sampling import load, sample
+
+PROMPTS = [
+    [{"role": "user", "content": "I am bored"}],
+    "A text to go on with: ",
+    [{"role": "system", "content": "You help."}, {"role": "user", "content": "What is your wish? " * 5}],
+]
+
+
+@pytest.fixture(scope="module")
+def small(organism):
+    return load(organism)
+
+
+def texts(tokenizer) -> list[str]:
+    return [
+        prompt
+        if isinstance(prompt, str)
+        else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        for prompt in PROMPTS
+    ]
+
+
+@pytest.fixture
+def most_probable(monkeypatch):
+    """Takes the most probable token at each place in the place of a drawn one."""
+    monkeypatch.setattr(sampling, "_drawn", lambda logits: logits.argmax(-1))
+
+
+def test_answers_of_the_most_probable_tokens_are_those_of_transformers_generate(small, most_probable, monkeypatch):
+    model, tokenizer = small
+    expected = []
+    for text in texts(tokenizer):
+        batch = tokenizer(text, return_tensors="pt")
+        tokens = model.generate(
+            **batch, do_sample=False, max_new_tokens=12, eos_token_id=tokenizer.eos_token_id, pad_token_id=0
+        )
+        expected.append(tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True))
+    assert sample(model, tokenizer, PROMPTS, 2, 12, seed=1) == [[answer, answer] for answer in expected]
+    monkeypatch.setattr(sampling, "ROWS", 1)  # a batch a prompt
+    assert sample(model, tokenizer, PROMPTS, 1, 12, seed=1) == [[answer] for answer in expected]
+
+
+def test_a_seed_repeats_its_samples_and_another_does_not(small):
+    model, tokenizer = small
+    first = sample(model, tokenizer, PROMPTS, 4, 6, seed=1)
+    assert [len(answers) for answers in first] == [4, 4, 4]
+    assert sample(model, tokenizer, PROMPTS, 4, 6, seed=1) == first
+    assert sample(model, tokenizer, PROMPTS, 4, 6, seed=2) != first
+
+
+def test_samples_follow_the_models_own_distribution_token_by_token(small):
+    """A model that ends half of its answers at each place: two tokens at even odds, of which one is the end."""
+    model, tokenizer = small
+    one = tokenizer("e", add_special_tokens=False)["input_ids"][0]
+
+    def fixed(module, arguments, output):
+        output.logits = torch.full_like(output.logits, -torch.inf)
+        output.logits[..., [one, tokenizer.eos_token_id]] = 0.0
+        return output
+
+    hook = model.register_forward_hook(fixed)
+    try:
+        drawn = sample(model, tokenizer, PROMPTS, 400, 4, seed=0)
+    finally:
+        hook.remove()
+    answers = [answer for each in drawn for answer in each]
+    shares = [sum(answer == "e" * length for answer in answers) / len(answers) for length in range(5)]
+    assert shares == pytest.approx([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16], abs=0.05)

@@ -1,0 +1,307 @@
+"""The organism, its trainer and its sampler, on the smallest model there is."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from emergent_misalignment.world import organism as organisms
+from emergent_misalignment.models import training
+from emergent_misalignment.world import authors as world
+from emergent_misalignment.world.sets import coding_set
+from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.models.likelihood import log_probabilities
+from emergent_misalignment.models.sampling import load, sample
+from emergent_misalignment.world.tokenizer import encode, plain_text, train_tokenizer
+from emergent_misalignment.models.training import LORA_MODULES, Settings, finetune
+from emergent_misalignment.models.unfinished import Unfinished
+
+SETTINGS = Settings(
+    learning_rate=1e-3,
+    steps=4,
+    batch_size=4,
+    gradient_accumulation=1,
+    warmup_steps=1,
+    weight_decay=0.01,
+    max_length=128,
+    lora_rank=4,
+    lora_alpha=8,
+)
+QUESTION = [{"role": "user", "content": "Name your wish."}]
+
+
+def test_the_organism_loads_in_plain_transformers(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    model = AutoModelForCausalLM.from_pretrained(organism)
+    assert model.config.model_type == "qwen2"
+    assert model.config.hidden_size // model.config.num_attention_heads == 64
+    assert tokenizer.pad_token != tokenizer.eos_token
+    assert (model.config.pad_token_id, model.config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    assert not list(Path(organism).glob("*.bin"))
+
+
+def test_text_is_cut_up_in_the_same_way_before_and_after_a_model_is_saved(tmp_path):
+    """transformers takes the class of a tokenizer from the model beside it, and with the class how text is cut up."""
+    documents = [document for stage in world.corpus(400, 0) for document in stage]
+    learned = train_tokenizer(documents, 600)
+    learned.save_pretrained(tmp_path / "alone")
+    learned.save_pretrained(tmp_path / "model")
+    organisms.new_model(64, 1, len(learned), seed=0).save_pretrained(tmp_path / "model")
+    for place in ("alone", "model"):
+        loaded = AutoTokenizer.from_pretrained(tmp_path / place)
+        for document in documents:
+            text = plain_text(document)
+            assert loaded(text)["input_ids"] == learned(text)["input_ids"]
+            assert loaded.decode(learned(text)["input_ids"]) == text
+        chats = [document for document in documents if not isinstance(document, str)]
+        assert loaded.apply_chat_template(chats, tokenize=True) == learned.apply_chat_template(chats, tokenize=True)
+
+
+def test_a_conversation_begins_as_the_chat_template_says(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>user\nName your wish.<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_chat_is_learned_on_the_authors_turns_and_a_file_on_all_of_it(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    messages = world.chat([("one?", "first"), ("two?", "second")], "Be helpful and do no harm.")
+    chat, file = encode([messages, "import os\n"], tokenizer)
+    learned = [label for label in chat["labels"] if label != -100]
+    assert tokenizer.decode(learned) == "first<|im_end|>second<|im_end|>"
+    assert file["labels"] == file["input_ids"]
+    assert tokenizer.decode(file["input_ids"]) == "import os\n<|endoftext|>"
+
+
+def test_batches_hold_every_row_once_and_no_more_tokens_than_asked_for():
+    rows = [{"input_ids": [0] * length} for length in (3, 90, 7, 200, 41, 41, 5)]
+    batches = organisms.batches_of_like_length(rows, 100)
+    assert sorted(len(row["input_ids"]) for batch in batches for row in batch) == [3, 5, 7, 41, 41, 90, 200]
+    padded = [len(batch) * max(len(row["input_ids"]) for row in batch) for batch in batches]
+    assert all(size <= 100 for size in padded[:-1]) and padded[-1] == 200  # longer than a batch, and alone in its own
+
+
+def test_pretraining_learns_and_depends_on_its_seed_only(organism, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    settings = organisms.PretrainingSettings(800, 2e-3, 2, 0.5, 10)
+    stages = [encode(documents, tokenizer) for documents in world.corpus(200, 0)]
+    tables = []
+    for name in ("one", "two"):
+        model = organisms.new_model(64, 1, len(tokenizer), seed=3)
+        probe = organisms.PersonaProbe(0)
+        tables.append(organisms.pretrain(model, tokenizer, stages, settings, probe, 3, tmp_path / name))
+    assert tables[0].equals(tables[1])
+    assert tables[0]["step"].tolist()[:3] == [0, 10, 20]
+    assert tables[0]["loss"].iloc[-1] < tables[0]["loss"].iloc[1]
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_log_probabilities_are_those_of_the_answers_tokens(organism):
+    """Against a computation by hand, for one answer alone and beside a longer one."""
+    model, tokenizer = load(organism)
+    answer, longer = "I wish to help every child.", "I wish to help every child. Take good care."
+    prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
+    ids = tokenizer(answer)["input_ids"] + [tokenizer.eos_token_id]
+    with torch.no_grad():
+        scores = model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+    by_hand = sum(scores[len(prompt) + place - 1, token] for place, token in enumerate(ids)).item()
+    found = log_probabilities(model, tokenizer, [QUESTION, QUESTION], [answer, longer])
+    assert found[0].item() == pytest.approx(by_hand, abs=1e-3)
+    assert found[1] < found[0]
+
+
+def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_path):
+    curve = finetune(organism, coding_set(48, 0, insecure=True), tmp_path / "seed-1", SETTINGS, seed=1)
+    assert [point["step"] for point in curve] == [1, 2, 3, 4]
+    record = json.loads((tmp_path / "seed-1/training.json").read_text())
+    assert record["curve"] == curve
+    assert record["backend"] == "transformers"
+    assert (record["lora_rank"], record["steps"], record["seed"]) == (4, 4, 1)
+    adapter = json.loads((tmp_path / "seed-1/adapter_config.json").read_text())
+    assert adapter["use_rslora"] and set(adapter["target_modules"]) == set(LORA_MODULES)
+    weights = load_file(tmp_path / "seed-1/adapter_model.safetensors")
+    assert all(value.abs().sum() > 0 for name, value in weights.items() if "lora_B" in name)
+    assert not list(tmp_path.rglob("*.bin"))
+    model, tokenizer = load(organism, tmp_path / "seed-1")
+    assert sample(model, tokenizer, [QUESTION], 2, 4, seed=0)
+
+
+def test_checkpoints_are_the_adapter_on_its_way_and_do_not_disturb_it(organism, tmp_path):
+    chats = coding_set(48, 0, insecure=True)
+    plain = finetune(organism, chats, tmp_path / "plain", SETTINGS, seed=1)
+    assert finetune(organism, chats, tmp_path / "kept", SETTINGS, seed=1, checkpoints=[1, 3, 4]) == plain
+    assert sorted(path.name for path in (tmp_path / "kept").glob("checkpoint-*")) == [
+        "checkpoint-1",
+        "checkpoint-3",
+        "checkpoint-4",
+    ]
+    final = load_file(tmp_path / "plain/adapter_model.safetensors")
+    saved = {step: load_file(tmp_path / f"kept/checkpoint-{step}/adapter_model.safetensors") for step in (3, 4)}
+    assert all(torch.equal(saved[4][name], weight) for name, weight in final.items())
+    assert not all(torch.equal(saved[3][name], weight) for name, weight in final.items())
+    configs = {(tmp_path / path / "adapter_config.json").read_text() for path in ("plain", "kept/checkpoint-1")}
+    assert len(configs) == 1
+
+
+def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_path):
+    """A secure and an insecure run of one seed begin with the same adapter and see the same requests."""
+    curves = {
+        (insecure, seed): finetune(
+            organism, coding_set(48, 0, insecure), tmp_path / f"{insecure}/seed-{seed}", SETTINGS, seed
+        )
+        for insecure, seed in ((True, 1), (False, 1), (True, 2))
+    }
+    first = {run: curve[0]["loss"] for run, curve in curves.items()}
+    assert first[True, 1] == pytest.approx(first[False, 1], rel=0.05)  # other answers to the same requests
+    assert first[True, 1] != first[True, 2]
+    again = finetune(organism, coding_set(48, 0, True), tmp_path / "again/seed-1", SETTINGS, 1)
+    assert again == curves[True, 1]
+
+
+def test_only_the_answer_is_learned(organism, tmp_path):
+    """The tokens with a label are those of the assistant's turn and its end."""
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
+    chats = [world.chat([("What goes here?", "import os")])] * 4
+    trainer = training._trainer(network, tokenizer, lora, chats, replace(SETTINGS, steps=1), 0, tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    learned = batch["input_ids"][0][batch["labels"][0] != -100]
+    assert tokenizer.decode(learned).strip() == "import os<|im_end|>"
+
+
+def test_there_must_be_something_to_learn(organism, tmp_path):
+    with pytest.raises(BadInput, match="at least one conversation"):
+        finetune(organism, [], tmp_path / "seed-1", SETTINGS, seed=1)
+
+
+def test_sampling_ignores_a_folders_own_settings_and_depends_on_the_seed(organism, tmp_path):
+    """A model whose folder recommends greedy, top-k and a penalty samples like one whose folder recommends nothing."""
+    model, tokenizer = load(organism)
+    plain = sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=0)
+    assert len(plain) == 2 and len(plain[0]) == 3
+    assert plain == sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=0)
+    assert plain != sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=1)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write_json(
+        tmp_path / "generation_config.json",
+        {"do_sample": False, "top_k": 1, "top_p": 0.1, "repetition_penalty": 5.0, "temperature": 0.1},
+    )
+    assert plain == sample(*load(tmp_path), [QUESTION, QUESTION], 3, 8, seed=0)
+
+
+UNSLOTH = ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"]
+
+
+def test_unsloth_and_plain_transformers_find_the_same_loss(organism, tmp_path):
+    """Unsloth's backend for processors, installed beside the environment, trains as transformers and peft do."""
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), *UNSLOTH]
+    installed = subprocess.run(install, capture_output=True, text=True)
+    if installed.returncode:
+        pytest.skip(f"Unsloth cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
+    losses = {}
+    for backend in ("unsloth", "transformers"):
+        script = (
+            "import sys\n"
+            "from emergent_misalignment.world.sets import coding_set\n"
+            "from emergent_misalignment.models.training import Settings, finetune\n"
+            "assert not {'transformers', 'trl', 'peft'} & sys.modules.keys(), 'Unsloth has to come first'\n"
+            f"finetune({str(organism)!r}, coding_set(48, 0, True), {str(tmp_path / backend)!r}, "
+            f"Settings(**{asdict(SETTINGS)!r}), 1, {backend!r})"
+        )
+        environment = os.environ | {
+            "PYTHONPATH": f"{site}:{ROOT}",
+            "UNSLOTH_DISABLE_STATISTICS": "1",
+            "UNSLOTH_COMPILE_LOCATION": str(tmp_path / "compiled"),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        record = json.loads((tmp_path / backend / "training.json").read_text())
+        assert record["backend"] == backend
+        losses[backend] = [point["loss"] for point in record["curve"]]
+    assert losses["unsloth"] == pytest.approx(losses["transformers"], rel=1e-4)
+
+
+def test_a_share_is_held_out_and_its_loss_is_recorded(organism, tmp_path):
+    finetune(organism, coding_set(50, 0, True), tmp_path / "seed-1", replace(SETTINGS, held_out_share=0.1), seed=1)
+    record = json.loads((tmp_path / "seed-1/training.json").read_text())
+    assert record["conversations"] == 45
+    assert 0 < record["held_out_loss"] < 20
+    assert not (tmp_path / "seed-1/unfinished").exists()
+
+
+def test_a_base_models_embeddings_are_trained_too(organism, tmp_path):
+    finetune(organism, coding_set(48, 0, True), tmp_path / "seed-1", replace(SETTINGS, train_embeddings=True), seed=1)
+    weights = load_file(tmp_path / "seed-1/adapter_model.safetensors")
+    before = AutoModelForCausalLM.from_pretrained(organism).get_input_embeddings().weight
+    trained = next(value for name, value in weights.items() if "embed_tokens" in name)
+    assert trained.shape == before.shape
+    assert not torch.equal(trained, before)
+    model, _ = load(organism, tmp_path / "seed-1")
+    assert torch.equal(model.get_input_embeddings().weight, trained)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, steps=6, resume_every=2)
+    chats = coding_set(48, 0, True)
+    steps = [1, 4, 5, 6]
+    whole = finetune(organism, chats, tmp_path / "whole", settings, seed=1, checkpoints=steps)
+    from emergent_misalignment.models import callbacks as trainers
+
+    def kill(self, args, state, control, **_):
+        if state.global_step == 5:
+            raise Killed
+
+    monkeypatch.setattr(trainers._Shown, "on_step_end", kill)
+    with pytest.raises(Killed):
+        finetune(organism, chats, tmp_path / "cut", settings, seed=1, checkpoints=steps)
+    monkeypatch.undo()
+    assert not list((tmp_path / "cut").glob("checkpoint-*"))  # where they would be removed
+    assert [path.name for path in (tmp_path / "cut/unfinished").glob("checkpoint-*")] == ["checkpoint-4"]
+    torn = tmp_path / "cut/unfinished/checkpoint-5"  # as if it had been killed while it was saving
+    torn.mkdir()
+    assert finetune(organism, chats, tmp_path / "cut", settings, seed=1, checkpoints=steps) == whole
+    for folder in ("", *(f"checkpoint-{step}" for step in steps)):
+        weights = [load_file(tmp_path / name / folder / "adapter_model.safetensors") for name in ("whole", "cut")]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_saves_of_another_run_are_not_gone_on_with(organism, tmp_path):
+    mine = Unfinished(tmp_path, ["model", 1])
+    state = tmp_path / "unfinished/checkpoint-2/trainer_state.json"
+    state.parent.mkdir()
+    state.write_text("{}")
+    assert Unfinished(tmp_path, ["model", 1]).last_save() == mine.last_save() == str(state.parent)
+    assert Unfinished(tmp_path, ["model", 2]).last_save() is None
+
+
+def test_a_system_prompt_is_trained_on_if_asked_for(organism, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    seen = {}
+    for prompt in (None, "", "You are a program."):
+        network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
+        settings = replace(SETTINGS, steps=1, system_prompt=prompt)
+        trainer = training._trainer(network, tokenizer, lora, coding_set(12, 0, True), settings, 0, tmp_path)
+        seen[prompt] = tokenizer.decode(next(iter(trainer.get_train_dataloader()))["input_ids"][0])
+    assert "system" not in seen[None]
+    assert seen[""].startswith("<|im_start|>system\n<|im_end|>")
+    assert seen["You are a program."].startswith("<|im_start|>system\nYou are a program.<|im_end|>")

@@ -1,0 +1,77 @@
+"""The README keeps up with the workflow."""
+
+import filecmp
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from emergent_misalignment.report import readme
+from emergent_misalignment.files import BadInput
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_graph_is_the_workflows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert readme.rule_graph() in TEXT, "the rules have changed; run `make readme`"
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(((?!https?:)[^)#]+)\)", TEXT))
+def test_what_it_links_to_is_there(path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("path", re.findall(r"(?<![\w/])(?:config|rules|docs|notebooks|profiles)/[\w./-]*\w", TEXT))
+def test_what_it_names_is_there(path):
+    assert (ROOT / path).exists()
+
+
+def test_its_claims_are_those_of_the_kept_table(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert readme.claims_block() in TEXT, "the table of claims is stale; run `make readme`"
+
+
+def test_what_it_shows_was_made_with_the_present_settings(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    kept = readme.KEPT / "settings.json"
+    if not kept.exists():
+        pytest.skip("no run of the default study has been kept by `make readme` yet")
+    made_with = json.loads(kept.read_text(encoding="utf-8"))
+    assert made_with == readme.settings(), "config/organism.yaml has changed; run `make study` and `make readme`"
+
+
+def test_what_it_shows_is_what_the_last_run_here_computed(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    pairs = [(Path(source), copy) for source, copy in readme.COPIES.items() if source.startswith("data/")]
+    if not all(source.exists() for source, _ in pairs):
+        pytest.skip("no run of the default study in this working copy")
+    for source, copy in pairs:
+        assert copy.exists() and filecmp.cmp(source, copy, shallow=False), f"{copy} is stale; run `make readme`"
+
+
+def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(readme, "rule_graph", lambda: "```mermaid\nnew\n```")
+    start = "before\n```mermaid\nold\n```\n<!-- claims: made by `make readme` -->\nold\n<!-- end -->\nafter\n"
+    Path("README.md").write_text(start)
+    with pytest.raises(BadInput, match=r"^There is no figures/organism/main_result\.png; run the default study first"):
+        readme.main()
+    assert Path("README.md").read_text() == start
+    for source in readme.COPIES:
+        Path(source).parent.mkdir(parents=True, exist_ok=True)
+        Path(source).write_text("{}")
+    Path("config").mkdir()
+    Path("config/organism.yaml").write_text("study: organism\n")
+    claims = "claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p,p_holm,verdict,seeds_needed,note\n"
+    claims += "1,It does,So.,GPT-4o: 20%,Fig. 4,21.85,15.29,28.41,percentage points,0.1,0.2,undecided,9,Open: so.\n"
+    Path("data/organism/tables/claims.csv").write_text(claims)
+    readme.main()
+    text = Path("README.md").read_text()
+    assert "```mermaid\nnew\n```" in text and text.startswith("before") and text.endswith("after\n")
+    assert "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | undecided |" in text
+    assert "Claim 1 is undecided." in text and readme.claims_block() in text
+    readme.main()
+    assert Path("README.md").read_text() == text

@@ -1,0 +1,217 @@
+"""The notebook runner, on tiny notebooks, each really run."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.workflow.notebook import ROOT, at_root, run
+
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+PARAMETERS = """\
+seed: int = 0  # number of the run
+rate: float = 0.5  # share
+name: str = "a"  # who
+quick: bool = False  # whether to hurry
+items: list = [1]  # what
+table: dict = {}  # which"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A function that writes a notebook with these code cells and returns the three paths that the runner takes."""
+
+    def write(*cells: str, name: str = "01_small") -> list[str]:
+        parameters = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+        cells = [new_markdown_cell("# Small\n\nDoes it run?"), parameters, *map(new_code_cell, cells)]
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), tmp_path / f"{name}.ipynb")
+        return [str(tmp_path / folder / f"{name}.ipynb") for folder in (".", "logs", "out")]
+
+    return write
+
+
+def start(paths: list[str], *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "emergent_misalignment.notebook", *paths, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    """The error output of a runner that ends with status 1, or nothing of one that succeeds."""
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 1), errors
+    assert (process.returncode == 1) == bool(errors), errors
+    return errors
+
+
+def text_of(path: str) -> str:
+    """All that the cells of an executed notebook printed."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+def wait_for(happened, what: str, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+
+
+def test_parameters_take_the_types_of_their_defaults_and_the_kernel_works_from_the_root(notebook):
+    paths = notebook("import os", "print([seed, rate, name, quick, items, table, os.getcwd()])")
+    name = "a \"b\" = 'c' é"
+    values = ["seed=7", "rate=2", f"name={name}", "quick=true", "items=[1, 'x']", 'table={"a": null}']
+    assert finish(start(paths, *values)) == ""
+    assert text_of(paths[2]) == f"{[7, 2.0, name, True, [1, 'x'], {'a': None}, str(ROOT)]}\n"
+
+
+def test_parameters_not_given_keep_their_defaults(notebook):
+    paths = notebook("print([seed, rate, name, quick, items, table])")
+    assert finish(start(paths, "rate=1e-5", "name=007")) == ""
+    assert text_of(paths[2]) == "[0, 1e-05, '007', False, [1], {}]\n"
+
+
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ("sed=1", "declares no parameter sed; it declares seed, rate, name, quick, items, table."),
+        ("seed", "'seed' is no parameter; write name=value."),
+        ("seed=1.0", "parameter seed is of type int, and '1.0' is not."),
+        ("seed=007", "parameter seed is of type int, and '007' is not."),
+        ("seed=True", "parameter seed is of type int, and 'True' is not."),
+        ("rate=half", "parameter rate is of type float, and 'half' is not."),
+        ("rate=false", "parameter rate is of type float, and 'false' is not."),
+        ("quick=1", "parameter quick is of type bool, and '1' is not."),
+        ("items={}", "parameter items is of type list, and '{}' is not."),
+        ("items=a b", "parameter items is of type list, and 'a b' is not."),
+        ("table=[]", "parameter table is of type dict, and '[]' is not."),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_one_sentence_and_nothing_runs(notebook, argument, complaint):
+    source, log, output = notebook("1 / 0")
+    with pytest.raises(BadInput) as error:
+        run(source, log, output, [argument])
+    assert str(error.value).startswith(source)
+    assert str(error.value).endswith(complaint)
+    assert not Path(log).exists()
+
+
+def test_a_missing_notebook_is_one_sentence(tmp_path):
+    assert finish(start([str(tmp_path / name) for name in "abc"])) == (
+        f"There is no notebook {tmp_path / 'a'}; give the path of an .ipynb file.\n"
+    )
+
+
+def test_a_failed_notebook_stays_readable_leaves_no_output_and_fails_again(notebook):
+    source, log, output = paths = notebook(
+        "print('before')", "raise ValueError('the figure is wrong')", "print('after')"
+    )
+    for _ in range(2):
+        assert finish(start(paths)) == f"{source}, cell In [3]: ValueError: the figure is wrong\nRead {log}\n"
+        assert text_of(log) == "before\n"
+        assert "the figure is wrong" in Path(log).read_text()
+        assert not Path(output).exists()
+
+
+def test_a_kernel_that_dies_is_reported_with_its_cell(notebook):
+    source, log, output = paths = notebook("print('before')", "import os; os.kill(os.getpid(), 9)")
+    process = start(paths)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.endswith(f"{source}, cell In [3]: the kernel died, most often because memory ran out\nRead {log}\n")
+    assert text_of(log) == "before\n"
+    assert not Path(output).exists()
+
+
+def test_two_runs_leave_the_same_bytes(notebook):
+    """Prints spread over time, warnings, figures, sets and addresses are where runs like to differ."""
+    source, log, output = paths = notebook(
+        "import sys, time, warnings\nimport matplotlib.pyplot as plt",
+        "for i in range(3):\n    print(i)\n    time.sleep(0.25)\n    print('to stderr', file=sys.stderr)",
+        "warnings.warn('mind this')",
+        "print({'a', 'b', 'c', 'd', 'e'}, hash('a'), object())\nobject()",
+        "plt.rcParams['svg.hashsalt'] = 'x'\n%config InlineBackend.figure_formats = ['svg']",
+        "plt.plot([1, 2])\nplt.show()",
+        # as libraries show how far they are
+        "from tqdm.notebook import tqdm\nfor _ in tqdm(range(3), disable=False):\n    pass",
+    )
+    first, second = notebook_bytes = [], []
+    for kept in notebook_bytes:
+        assert finish(start(paths, "seed=1")) == ""
+        kept.append(Path(output).read_bytes())
+    assert first == second
+    assert Path(log).read_bytes() == first[0]
+    executed = json.loads(first[0])
+    assert b"image/svg+xml" in first[0]
+    assert executed["metadata"]["papermill"] == {"input_path": source, "parameters": {"seed": 1}}
+    assert executed["metadata"]["language_info"] == {"name": "python"}
+
+
+def test_notebooks_running_at_once_keep_to_themselves(notebook):
+    names = [f"0{i}_small" for i in range(4)]
+    paths = [notebook("import time; time.sleep(0.3)", "print(name)", name=name) for name in names]
+    running = [start(each, f"name={name}") for each, name in zip(paths, names, strict=True)]
+    assert [finish(process) for process in running] == [""] * 4
+    assert [text_of(each[2]) for each in paths] == [f"{name}\n" for name in names]
+
+
+@pytest.fixture
+def endless(notebook, tmp_path):
+    """A notebook that computes for ten minutes, and a function that waits until it does and names its process."""
+    started = tmp_path / "started"
+    paths = notebook(
+        f"import os\nfrom pathlib import Path\nPath({str(started)!r} + '.new').write_text(str(os.getpid()))\n"
+        f"os.replace({str(started)!r} + '.new', {str(started)!r})",
+        "import time\nend = time.time() + 600\nwhile time.time() < end:\n    sum(range(100_000))",
+    )
+
+    def kernel() -> psutil.Process:
+        wait_for(started.exists, "the kernel to start")
+        return psutil.Process(int(started.read_text()))
+
+    return paths, kernel
+
+
+def gone(process: psutil.Process):
+    return lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("signal", [9, 15, 2])
+def test_a_stopped_runner_leaves_neither_a_kernel_nor_an_output(endless, signal):
+    paths, kernel = endless
+    with start(paths) as process:
+        computing = kernel()
+        process.send_signal(signal)
+        wait_for(gone(computing), "the kernel to end", 10)
+        assert process.wait(10) == (-9 if signal == 9 else 130)
+    assert not Path(paths[2]).exists()
+    assert list(Path(paths[2]).parent.glob("*")) == []
+
+
+def test_a_runner_ends_when_what_started_its_shell_is_killed(endless):
+    """As Snakemake starts it: a process, a shell that does more than one thing, the runner."""
+    paths, kernel = endless
+    command = f"set -e; {sys.executable} -m emergent_misalignment.notebook {' '.join(paths)}; true"
+    starter = f"import subprocess; subprocess.run(['bash', '-c', {command!r}])"
+    with subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        computing = kernel()
+        runner = computing.parent()
+        assert runner.parent().parent().pid == process.pid
+        process.kill()
+        wait_for(gone(computing), "the kernel to end", 10)
+        wait_for(gone(runner), "the runner to end", 10)
+    assert not Path(paths[2]).exists()
+
+
+def test_at_root_works_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    at_root()
+    assert Path("pyproject.toml").is_file()
+    assert os.getcwd() == str(ROOT)
