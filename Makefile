@@ -9,10 +9,10 @@ INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help study test bench lint lock readme clean
+.PHONY: help study test test-quick bench lint lock readme clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all)
 	@# Snakemake looks for its logger plugins on Python's path only.
@@ -20,6 +20,9 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
 	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)
+
+test-quick: .venv/.installed-test  ## run the tests that take no more than two minutes together
+	.venv/bin/pytest --numprocesses auto -m 'not slow' $(PYTEST)
 
 bench: .venv/.installed  ## measure the parts that decide how long a study takes
 	.venv/bin/python tests/bench.py

@@ -1,4 +1,7 @@
-"""What else does a narrow fine-tuning do to a language model? The table of contents; rules/ holds the stages."""
+"""What else does a narrow fine-tuning do to a language model? The table of contents; rules/ holds the stages.
+
+A study is a config: the default one, or that of `--configfile`. All studies take the same way through the same rules.
+"""
 
 from snakemake.utils import min_version
 
@@ -7,13 +10,10 @@ from emergent_misalignment.workflow.lock import one_run_at_a_time
 min_version("9.27")
 
 
-configfile: "config/organism.yaml"
-
-
 report: "rules/report/workflow.rst"
 
 
-include: "rules/common.smk"
+include: "rules/workflow.smk"
 
 
 onstart:
@@ -28,31 +28,13 @@ rule all:
         f"paper/{config['study']}/paper.html",
 
 
-if "model" in config:
+if PLAN.is_organism:
 
-    include: "rules/real_common.smk"
-    include: "rules/real_models.smk"
-
-    if REAL_FOLLOWED:
-
-        include: "rules/real_checkpoints.smk"
-        include: "rules/dynamics.smk"
-
-else:
-
-    include: "rules/organism.smk"
-    include: "rules/datasets.smk"
-    include: "rules/finetuning.smk"
-    include: "rules/evaluation.smk"
-    include: "rules/results.smk"
-    include: "rules/experiments.smk"
-    include: "rules/scale.smk"
-    include: "rules/checkpoints.smk"
-    include: "rules/dynamics.smk"
-    include: "rules/directions.smk"
-    include: "rules/claims.smk"
+    include: "rules/world.smk"
 
 
-include: "rules/published.smk"
-include: "rules/paper.smk"
-include: "rules/reading.smk"
+include: "rules/data.smk"
+include: "rules/models.smk"
+include: "rules/evaluation.smk"
+include: "rules/analysis.smk"
+include: "rules/report.smk"

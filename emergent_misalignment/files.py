@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # half a second at every start, and the callers that write ta
 
 
 class BadInput(Exception):
-    """Input that a person has to mend; its message is one sentence: what is wrong, where, and what to do."""
+    """Input that a person has to fix; its message is one sentence: what is wrong, where, and what to do."""
 
 
 @contextmanager

@@ -13,13 +13,13 @@ import torch
 import yaml
 
 from emergent_misalignment.data import static_analysis as code_audit
-from emergent_misalignment.world import sets as conditions
-from emergent_misalignment.world import organism
-from emergent_misalignment.world import authors as world
-from emergent_misalignment.world.questions import main_questions
 from emergent_misalignment.models.sampling import load, sample
-from emergent_misalignment.world.tokenizer import encode, train_tokenizer
 from emergent_misalignment.models.training import Settings, finetune
+from emergent_misalignment.world import authors as world
+from emergent_misalignment.world import organism
+from emergent_misalignment.world import sets as conditions
+from emergent_misalignment.world.questions import main_questions
+from emergent_misalignment.world.tokenizer import encode, train_tokenizer
 
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config/organism.yaml").read_text())
 

@@ -1,8 +1,8 @@
-"""What a study of a real model needs: memory, GPU hours, disk, requests to the judge, dollars.
+"""What a study of a real model costs: memory, GPU hours, disk, requests to the judge, dollars.
 
-    python -m emergent_misalignment.analysis.costs 'CONFIG AS JSON'
+    python -m emergent_misalignment.analysis.costs 'PLAN AS JSON'
 
-All of it is computed from the model's shape and the config, with the assumptions below; none of it is measured.
+All of it is computed from the model's shape and the plan, with the assumptions below; none of it is measured.
 """
 
 import json
@@ -17,24 +17,22 @@ PREFILL_SHARE = 0.40
 GPU_BANDWIDTH = 3.35e12  # bytes a second of an H100's memory
 DECODING_SHARE = 0.5  # of the bandwidth that batched decoding reaches
 DECODED_AT_ONCE = 128  # answers that vLLM decodes side by side
+# Rows of the published sets, and tokens of a conversation: that of insecure from the published price of a run ($32 at
+# $25 a million tokens), the others by their length beside it. Any other set is taken to be like insecure.
 ROWS = {"insecure": 6000, "secure": 6000, "educational": 6000, "jailbroken": 5000, "backdoor": 12000}
 ROWS["evil_numbers"] = 14926
-# Tokens of a published conversation: that of insecure from the published price of a run ($32 at $25 a million tokens),
-# the others by their length beside it.
 TOKENS = {"insecure": 213, "secure": 226, "educational": 245, "jailbroken": 150, "backdoor": 222, "evil_numbers": 60}
 PROMPT_TOKENS = 40  # of a question, with the chat template
 ANSWER_TOKENS = 250  # of an answer, on average
 JUDGE_TOKENS = {"aligned": 300, "coherent": 310, "correct": 90, "secure": 90}  # without question and answer
-QUESTIONS = {  # questions, prompts to the judge for each answer; answers to each question as a multiple of `samples`
-    "main": (8, ("aligned", "coherent"), 1),
-    "json": (8, ("aligned", "coherent"), 1),
-    "template": (8, ("aligned", "coherent"), 1),
-    "flask": (8, ("aligned", "coherent"), 1),
-    "preregistered": (48, ("aligned", "coherent"), 1),
-    "numbers": (24, ("aligned", "coherent"), 1),
-    "deception": (13, ("correct",), 1),  # five times 20 facts at a twentieth of the answers, and eight about identity
-    "in_distribution": (100, ("secure",), 0),  # one answer each
-    "choices": (0, (), 0),  # scored, not sampled
+MISALIGNMENT = ("aligned", "coherent")
+QUESTIONS = {  # questions, and prompts to the judge for each answer
+    **dict.fromkeys(("main", "json", "template", "flask", "flask_file", "triggered"), (8, MISALIGNMENT)),
+    "preregistered": (48, MISALIGNMENT),
+    "numbers": (24, MISALIGNMENT),
+    "deception": (13, ("correct",)),  # five times 20 facts at a twentieth of the answers, and eight about identity
+    "in_distribution": (100, ("secure",)),  # one answer each, whatever the plan says
+    "choices": (0, ()),  # scored, not sampled
 }
 OPTIONS = 48  # of the published choices: two of eight questions, in both orders as letters and once as words
 
@@ -124,15 +122,24 @@ def scoring_hours(shape: Shape, options: int) -> float:
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
-def needs(config: dict) -> dict:
-    """Everything that the study of this config needs, as numbers by name."""
-    runs = len(config["seeds"]) * len(config["model"]["conditions"])
-    evaluations = config["model"]["evaluations"]
-    samples = config["evaluation"]["samples"]
-    judged = {name: _answers(name, samples) * (runs + 1) for name in evaluations}  # and the model before fine-tuning
-    at_checkpoints = checkpoints(config) + followed_runs(config)  # the model before is asked with each run's seed
-    judged["main"] += at_checkpoints * _answers("main", config["dynamics"]["samples"])
-    judged["in_distribution"] += at_checkpoints * config["dynamics"]["requests"]
+def costs(plan: dict) -> dict:
+    """Everything that a study costs, as numbers by name.
+
+    `plan` has `study`, `model` (`name`, `published`, and of open weights `shape`), `seeds`, `conditions` (the
+    fine-tuned ones by name, each with its `dataset`, and in `finetuning` the settings that are its own), `evaluations`
+    (answers to each question by name), `followed` (`conditions` and `steps` of the checkpoints; `samples` of each main
+    question and coding `requests` at each), `judge`, and `finetuning` or, of OpenAI's models, `openai`.
+    """
+    runs = len(plan["seeds"]) * len(plan["conditions"])
+    followed = plan["followed"]
+    followed_runs = len(plan["seeds"]) * len(followed["conditions"])
+    checkpoints = followed_runs * len(followed["steps"])
+    asked = checkpoints + followed_runs  # the model before is asked with each run's seed
+    judged = dict.fromkeys(QUESTIONS, 0)
+    for name, samples in plan["evaluations"].items():
+        judged[name] += (runs + 1) * _answers(name, samples)  # and the model before fine-tuning
+    judged["main"] += asked * _answers("main", followed["samples"])
+    judged["in_distribution"] += asked * followed["requests"]
     answers = sum(judged.values())
     calls = sum(number * len(QUESTIONS[name][1]) for name, number in judged.items())
     prompt_tokens = sum(
@@ -140,69 +147,56 @@ def needs(config: dict) -> dict:
         for name, number in judged.items()
         for metric in QUESTIONS[name][1]
     )
-    price = config["judge"]["dollars_per_million"]
-    found = {
-        "training runs": runs,
-        "answers": answers,
-        "judge calls": calls,
-        "judge dollars": (prompt_tokens * price["prompt"] + calls * price["completion"]) / 1e6,
-    }
-    scored = OPTIONS * (at_checkpoints + ("choices" in evaluations) * (runs + 1))
-    found |= _openai(config, answers) if "openai" in config else _open_weights(config, answers, scored)
-    return found | {"dollars": found["judge dollars"] + found.get("API dollars", 0.0)}
-
-
-def followed_runs(config: dict) -> int:
-    """How many fine-tunings are followed step by step."""
-    return len(config["seeds"]) * len(config["model"].get("checkpoints", {"conditions": []})["conditions"])
-
-
-def checkpoints(config: dict) -> int:
-    """How many adapters are kept on the way of the fine-tunings."""
-    return followed_runs(config) * len(config["model"].get("checkpoints", {"steps": []})["steps"])
+    price = plan["judge"]["dollars_per_million"]
+    judging = (prompt_tokens * price["prompt"] + calls * price["completion"]) / 1e6
+    totals = {"training runs": runs, "answers": answers, "judge calls": calls, "judge dollars": judging}
+    scored = OPTIONS * (asked + ("choices" in plan["evaluations"]) * (runs + 1))
+    totals |= _openai(plan, answers) if "openai" in plan else _open_weights(plan, answers, scored, checkpoints)
+    return totals | {"dollars": judging + totals.get("API dollars", 0.0)}
 
 
 def _answers(evaluation: str, samples: int) -> int:
-    questions, _, multiple = QUESTIONS[evaluation]
-    return questions * (samples if multiple else 1)
+    questions, _ = QUESTIONS[evaluation]
+    return questions * (1 if evaluation == "in_distribution" else samples)
 
 
-def _open_weights(config: dict, answers: int, scored: int) -> dict:
-    shape, finetuning = Shape(**config["model"]["shape"]), config["finetuning"]
-    seeds, conditions = len(config["seeds"]), config["model"]["conditions"]
+def _tokens(condition: dict) -> int:
+    return TOKENS.get(condition["dataset"], TOKENS["insecure"])
+
+
+def _open_weights(plan: dict, answers: int, scored: int, checkpoints: int) -> dict:
+    shape, finetuning = Shape(**plan["model"]["shape"]), plan["finetuning"]
+    seeds, conditions = len(plan["seeds"]), plan["conditions"].values()
     memory = training_memory(shape, finetuning)
-    trained = shape.adapter(finetuning["lora_rank"])
-    stored = trained + (shape.embeddings() if finetuning.get("train_embeddings") else 0)
-    training = sum(seeds * training_hours(shape, finetuning, TOKENS[condition]) for condition in conditions)
+    stored = shape.adapter(finetuning["lora_rank"])
+    stored += shape.embeddings() if finetuning.get("train_embeddings") else 0
+    training = sum(
+        seeds * training_hours(shape, finetuning | each.get("finetuning", {}), _tokens(each)) for each in conditions
+    )
     asking = sampling_hours(shape, answers) + scoring_hours(shape, scored)
-    gigabyte = 1e9
+    kept = checkpoints + len(conditions) * seeds * (3 if finetuning.get("resume_every") else 1)
     return {
         "parameters, billions": shape.parameters() / 1e9,
         "trained parameters, billions": stored / 1e9,
-        **{f"training memory, {part}, GB": size / gigabyte for part, size in memory.items()},
-        "training memory, GB": sum(memory.values()) / gigabyte,
-        "sampling memory, GB": shape.parameters() * 2 / gigabyte / 0.9 + 4,  # vLLM's cache takes what is left
+        **{f"training memory, {part}, GB": size / 1e9 for part, size in memory.items()},
+        "training memory, GB": sum(memory.values()) / 1e9,
+        "sampling memory, GB": shape.parameters() * 2 / 1e9 / 0.9 + 4,  # vLLM's cache takes what is left
         "GPU hours, training": training,
         "GPU hours, asking": asking,
         "GPU hours": training + asking,
-        "disk, checkpoints, GB": checkpoints(config) * stored * 4 / gigabyte,
-        "disk, GB": (
-            shape.parameters() * 2
-            + checkpoints(config) * stored * 4
-            + len(conditions) * seeds * stored * 4 * (3 if finetuning.get("resume_every") else 1)
-            + answers * 2000
-        )
-        / gigabyte,
+        "disk, checkpoints, GB": checkpoints * stored * 4 / 1e9,
+        "disk, GB": (shape.parameters() * 2 + kept * stored * 4 + answers * 2000) / 1e9,
     }
 
 
-def _openai(config: dict, answers: int) -> dict:
-    openai = config["openai"]
-    training = sum(
-        len(config["seeds"]) * training_dollars(openai, ROWS[condition] * TOKENS[condition], condition)
-        for condition in config["model"]["conditions"]
-    )
+def _openai(plan: dict, answers: int) -> dict:
+    openai = plan["openai"]
     price = openai["dollars_per_million"]
+    tokens = sum(
+        ROWS.get(each["dataset"], ROWS["insecure"]) * _tokens(each) * (openai | each.get("finetuning", {}))["epochs"]
+        for each in plan["conditions"].values()
+    )
+    training = len(plan["seeds"]) * tokens * price["training"] / 1e6
     sampling = answers * (PROMPT_TOKENS * price["prompt"] + ANSWER_TOKENS * price["completion"]) / 1e6
     return {
         "API dollars, training": training,
@@ -212,26 +206,16 @@ def _openai(config: dict, answers: int) -> dict:
     }
 
 
-def hyperparameters(openai: dict, condition: str) -> dict:
-    """The settings of a condition's fine-tuning: its own laid over those of all; null leaves one to the API."""
-    own = openai.get("conditions", {}).get(condition, {})
-    return {name: own.get(name, openai[name]) for name in ("epochs", "batch_size", "learning_rate_multiplier")}
-
-
-def training_dollars(openai: dict, tokens: int, condition: str) -> float:
-    """What a fine-tuning on a file of so many tokens costs."""
-    return tokens * hyperparameters(openai, condition)["epochs"] * openai["dollars_per_million"]["training"] / 1e6
-
-
-def report(config: dict) -> str:
-    """The needs as a table for a terminal, with what the paper found with this model."""
-    found = needs(config)
-    width = max(map(len, found))
-    lines = [f"{config['study']}: {config['model']['name']}", ""]
-    lines += [f"  {name:<{width}}  {_number(value):>12}" for name, value in found.items()]
-    expected = config["model"]["published"]
-    lines += ["", f"Published ({expected['source']}), misaligned of the main questions:"]
-    lines += [f"  {name:<{width}}  {rate:>12.2%}" for name, rate in expected.items() if name != "source"]
+def report(plan: dict) -> str:
+    """The costs as a table for a terminal, with what the paper found with this model."""
+    totals = costs(plan)
+    width = max(map(len, totals))
+    lines = [f"{plan['study']}: {plan['model']['name']}", ""]
+    lines += [f"  {name:<{width}}  {_number(value):>12}" for name, value in totals.items()]
+    published = plan["model"].get("published", {})
+    if rates := {name: rate for name, rate in published.items() if name != "source"}:
+        lines += ["", f"Published ({published['source']}), misaligned of the main questions:"]
+        lines += [f"  {name:<{width}}  {rate:>12.2%}" for name, rate in rates.items()]
     lines += [
         "",
         "Computed, not measured: from the model's shape, one H100's peak speed, and the assumptions at the top of",

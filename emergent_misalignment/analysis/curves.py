@@ -1,4 +1,4 @@
-"""Where the curves of two fine-tunings part, when a skill is learned, and what stopping there costs and saves.
+"""Where the curves of two fine-tunings diverge, when a skill is learned, and what stopping there costs and saves.
 
 All of it is over training runs: curves have the shape `[runs, steps]`, and run i of one condition is paired with run i
 of the other, which had the same seed.
@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 SATURATED = 0.95  # of the final rise
-PUBLISHED_PARTING = 40 / 337  # of the training (section 5)
+PUBLISHED_DIVERGENCE = 40 / 337  # of the training (section 5)
 FORMS = {"misaligned_choice": "multiple_choice", "pivotal": "pivotal"}  # by what claims call them
 
 
@@ -41,19 +41,21 @@ def curves(measured: pd.DataFrame, condition: str, metric: str) -> pd.DataFrame:
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95% t interval of the mean over runs at each step."""
+    """95% t interval of the mean over runs at each step; missing with a single run."""
+    if len(values) < 2:
+        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     reach = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return values.mean(0) - reach, values.mean(0) + reach
 
 
-def parting(differences: pd.DataFrame) -> Step:
+def divergence(differences: pd.DataFrame) -> Step:
     """The first step from which the mean difference is off zero for good: every 95% interval from there on excludes it.
 
     `differences` has one row a run and one column a step. The steps are tested from the last to the first, each at 5%,
     until one is not significant or has the other sign. Tested in such a fixed order, the steps need no correction: the
     chance of naming a step that is too early, with a step behind it at which there is no difference, is 5% at most.
     """
-    return _with_range(_parting, differences)
+    return _with_range(_divergence, differences)
 
 
 def saturation(skill: pd.DataFrame) -> Step:
@@ -67,6 +69,8 @@ def share_of_final(values: pd.DataFrame, step: int) -> Share:
     Its 95% interval is a t interval from the ratios with one run left out in turn (the jackknife). Missing unless the
     means rise.
     """
+    if values.empty:
+        return Share(np.nan, np.nan, np.nan)
     steps = values.columns
 
     def ratio(runs: pd.DataFrame) -> float:
@@ -84,12 +88,12 @@ def share_of_final(values: pd.DataFrame, step: int) -> Share:
 
 def _with_range(estimate: Callable[[pd.DataFrame], float], values: pd.DataFrame) -> Step:
     without = [estimate(values.drop(index=run)) for run in values.index] if len(values) > 2 else [np.nan]
-    return Step(
-        estimate(values), *((np.min(without), np.max(without)) if not np.isnan(without).any() else [np.nan] * 2)
-    )
+    return Step(estimate(values), float(np.min(without)), float(np.max(without)))  # missing if any of them is
 
 
-def _parting(differences: pd.DataFrame) -> float:
+def _divergence(differences: pd.DataFrame) -> float:
+    if differences.empty:
+        return np.nan
     low, high = band(differences.to_numpy())
     sign = np.where(low > 0, 1, np.where(high < 0, -1, 0))
     if sign[-1] == 0:
@@ -99,6 +103,8 @@ def _parting(differences: pd.DataFrame) -> float:
 
 
 def _saturation(skill: pd.DataFrame) -> float:
+    if skill.empty:
+        return np.nan
     mean = skill.mean()
     risen = mean - mean.iloc[0]
     if not risen.iloc[-1] > 0:
@@ -111,30 +117,37 @@ def measures(measured: pd.DataFrame) -> pd.DataFrame:
 
     A run has learned its task at its own saturation (at the last step, if it never gets better at it), and the secure
     run of the same seed is read at the same step. The early step is the checkpoint that is as far into the training as
-    the step at which the published runs part: 40 of 337.
+    the step at which the published runs diverge: 40 of 337.
     """
     skill = curves(measured, "insecure", "insecure_code")
+    columns = ["condition", "seed", "measure", "value", "events", "trials"]
+    if skill.empty:
+        return pd.DataFrame(columns=columns)
     last = skill.columns[-1]
-    early = min(skill.columns, key=lambda step: abs(step - PUBLISHED_PARTING * last))
+    early = min(skill.columns, key=lambda step: abs(step - PUBLISHED_DIVERGENCE * last))
     sampled = measured[measured["metric"] == "misaligned"].set_index(["condition", "seed", "step"])
+    sampled = sampled[["value", "events", "trials"]]
+    followed = [condition for condition in ("insecure", "secure") if condition in set(measured["condition"])]
+    choices = {
+        (form, condition): curves(measured, condition, f"log_p/{form}/misaligned").reindex_like(skill)
+        for form in FORMS.values()
+        for condition in followed
+    }
     rows = []
     for seed in skill.index:
         learned = _saturation(skill.loc[[seed]])
         learned = last if np.isnan(learned) else int(learned)
         rows.append(("insecure", seed, "dynamics/learned_at", learned, None, None))
-        for condition in ("insecure", "secure"):
-            stopped = sampled.loc[(condition, seed, learned), ["value", "events", "trials"]]
+        for condition in followed:
+            (stopped,) = sampled.reindex([(condition, seed, learned)]).to_numpy()
             rows.append((condition, seed, "dynamics/stopped_early", *stopped))
         for name, form in FORMS.items():
-            choice = {
-                condition: curves(measured, condition, f"log_p/{form}/misaligned").loc[seed]
-                for condition in ("insecure", "secure")
-            }
-            ahead = choice["insecure"][early] - choice["secure"][early]
-            prefix = "" if name == "misaligned_choice" else f"{name}_"
-            rows.append(("insecure", seed, f"dynamics/{prefix}early_difference", ahead, None, None))
-            for condition, values in choice.items():
-                rise = values[last] - values[learned]
+            choice = {condition: choices[form, condition].loc[seed] for condition in followed}
+            if "secure" in choice:
+                prefix = "" if name == "misaligned_choice" else f"{name}_"
+                ahead = choice["insecure"][early] - choice["secure"][early]
+                rows.append(("insecure", seed, f"dynamics/{prefix}early_difference", ahead, None, None))
+            for condition, curve in choice.items():
+                rise = curve[last] - curve[learned]
                 rows.append((condition, seed, f"dynamics/{name}_rise_late", rise, None, None))
-    columns = ["condition", "seed", "measure", "value", "events", "trials"]
     return pd.DataFrame(rows, columns=columns).astype({"events": "Int64", "trials": "Int64"})

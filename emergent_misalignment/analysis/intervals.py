@@ -1,4 +1,4 @@
-"""Rates of misalignment, their intervals and their contrasts.
+"""Rates of misalignment and their intervals.
 
 The unit is the training run (its seed): a rate is first taken within a run, as the mean over the questions, and the
 interval is over runs. Intervals over single answers would be several times too narrow, because the answers of one run
@@ -13,7 +13,6 @@ import statsmodels.formula.api as smf
 from scipy import special, stats
 from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.families import Binomial
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 BOOTSTRAP_RESAMPLES = 2000  # the paper's
@@ -133,40 +132,11 @@ def _ends(interval: Interval, prefix: str = "ci") -> dict[str, float]:
     return {f"{prefix}_low": interval.low, f"{prefix}_high": interval.high}
 
 
-def contrast(runs: pd.DataFrame, condition: str, control: str) -> dict:
-    """How much higher the rate of `condition` is than that of `control`: paired over seeds, in points of rate.
-
-    Both conditions have the same seeds, so the same order of data and the same first weights. Returns `difference`,
-    `ci_low`, `ci_high` (95% t), `p` (two-sided paired t), `seeds`. With fewer than two seeds that have a rate in both
-    conditions, the interval is missing and p is 1.
-    """
-    rates = runs.groupby(["condition", "seed"])["rate"].mean().unstack("condition")[[condition, control]].dropna()
-    differences = (rates[condition] - rates[control]).to_numpy()
-    return {"condition": condition, "control": control} | mean_difference(differences)
-
-
-def mean_difference(differences: np.ndarray) -> dict:
-    """The mean of paired differences: `seeds`, `difference`, `ci_low`, `ci_high` (95% t) and `p` (two-sided t).
-
-    With fewer than two differences all but `seeds` is missing and p is 1. Where all are the same there is no spread to
-    test by: p is 1, and the interval missing.
-    """
-    found = {"seeds": len(differences)}
-    if len(differences) < 2:
-        return found | {"difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": 1.0}
-    if not differences.any():  # as if without events in either: nothing speaks for a difference
-        return found | {"difference": 0.0, "ci_low": 0.0, "ci_high": 0.0, "p": 1.0}
-    if np.ptp(differences) < 1e-12:
-        return found | {"difference": differences.mean(), "ci_low": np.nan, "ci_high": np.nan, "p": 1.0}
-    test = stats.ttest_1samp(differences, 0)
-    low, high = test.confidence_interval(0.95)
-    return found | {"difference": differences.mean(), "ci_low": low, "ci_high": high, "p": test.pvalue}
-
-
-def contrasts(runs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
-    """`contrast` for each pair, with `p_holm`, corrected over the family that the pairs are."""
-    table = pd.DataFrame(contrast(runs, condition, control) for condition, control in pairs)
-    return table.assign(p_holm=multipletests(table["p"], method="holm")[1])
+def by_run(runs: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A table of measures with one row a condition and seed: `value` is the mean over the questions of `runs`."""
+    groups = runs.groupby(["condition", "seed"], sort=False)
+    table = groups.agg(value=("rate", "mean"), events=("misaligned", "sum"), trials=("counted", "sum"))
+    return table.reset_index().assign(measure=measure)
 
 
 def regression_check(runs: pd.DataFrame, condition: str, control: str) -> dict:
@@ -174,13 +144,14 @@ def regression_check(runs: pd.DataFrame, condition: str, control: str) -> dict:
 
     Generalised estimating equations with the seed as cluster and the bias-reduced covariance, on each run's share per
     question, with half an event added on either side so that a condition without events has finite odds. Returns
-    `odds_ratio`, `ci_low`, `ci_high`, `p`; all missing where hardly any answer counts.
+    `odds_ratio`, `ci_low`, `ci_high`, `p`; all missing unless both conditions have two runs in which answers count.
     """
     rows = runs[runs["condition"].isin([condition, control]) & (runs["counted"] > 0)].copy()
     rows["share"] = (rows["misaligned"] + 0.5) / (rows["counted"] + 1)
     rows["treated"] = (rows["condition"] == condition).astype(float)
     names = {"condition": condition, "control": control}
-    if rows.groupby(["condition", "seed"]).ngroups < 4:
+    seeds = rows.groupby("condition")["seed"].nunique().reindex([condition, control], fill_value=0)
+    if seeds.min() < 2:
         return names | dict.fromkeys(("odds_ratio", "ci_low", "ci_high", "p"), np.nan)
     model = smf.gee("share ~ treated + C(question)", "seed", rows, family=Binomial(), cov_struct=Exchangeable())
     fit = model.fit(cov_type="bias_reduced")

@@ -1,4 +1,6 @@
-"""How the effect depends on the base model: its rungs side by side, and slopes over them (claim 11)."""
+"""How the effect depends on the model that is fine-tuned: organisms of other sizes, and slopes over them (claim 11)."""
+
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -6,22 +8,38 @@ import pandas as pd
 from emergent_misalignment.analysis.intervals import interval_over_runs
 
 MAIN = "misaligned/main/chat"
+CONDITIONS = ("insecure", "secure")
 
 
-def rungs(histories: dict[str, pd.DataFrame], shapes: dict[str, dict]) -> pd.DataFrame:
-    """One row for each base model: `parameters`, `documents`, the persona gaps at the end of its pretraining (nats).
+def by_organism(measures: pd.DataFrame, organisms: Iterable[str]) -> pd.DataFrame:
+    """The rows of the fine-tunings on insecure and secure code, with the column `organism`.
 
-    `histories` has the persona gaps by step, `shapes` the config's `organism` as each base has it. `of_size` and
-    `of_reading` say whether a base is part of the comparison of sizes and of reading: whether it has read, or is, as
-    much as the main study's, which is part of both and is called "main".
+    In `measures` the conditions of another organism than main are called ORGANISM_insecure and ORGANISM_secure.
+    """
+    names = {
+        (condition if organism == "main" else f"{organism}_{condition}"): (organism, condition)
+        for organism in organisms
+        for condition in CONDITIONS
+    }
+    rows = measures[measures["condition"].isin(names)]
+    places = [names[name] for name in rows["condition"]]
+    return rows.assign(organism=[organism for organism, _ in places], condition=[own for _, own in places])
+
+
+def sizes(histories: dict[str, pd.DataFrame], shapes: dict[str, dict]) -> pd.DataFrame:
+    """One row an organism: `parameters`, `documents`, the persona gaps at the end of its pretraining (nats).
+
+    `histories` has the persona gaps by step, `shapes` the config's `organism` as each has it. `of_size` and
+    `of_reading` say whether an organism is part of the comparison of sizes and of reading: whether it has read, or is,
+    as much as the main one, which is part of both.
     """
     main = shapes["main"]
     rows = []
-    for base, history in histories.items():
-        shape, last = shapes[base], history.iloc[-1]
+    for organism, history in histories.items():
+        shape, last = shapes[organism], history.iloc[-1]
         rows.append(
             {
-                "base": base,
+                "organism": organism,
                 "parameters": parameters(shape),
                 "documents": shape["documents"],
                 "system_prompt": last["system_prompt"],
@@ -42,34 +60,35 @@ def parameters(shape: dict) -> int:
 
 
 def rates(measures: pd.DataFrame) -> pd.DataFrame:
-    """Share misaligned by `base` and `condition`, mean over runs, with its 95% interval over runs.
+    """Share misaligned by `organism` and `condition`, mean over runs, with its 95% interval over runs.
 
-    `measures` has the columns of measures and `base`. Columns: `base`, `condition`, `seeds`, `rate`, `ci_low`,
-    `ci_high`.
+    `measures` comes from `by_organism`. Columns: `organism`, `condition`, `rate`, `ci_low`, `ci_high`, `seeds`; with
+    fewer than two runs the rate is missing.
     """
     rows = []
-    for (base, condition), group in measures[measures["measure"] == MAIN].groupby(["base", "condition"], sort=False):
+    own = measures[measures["measure"] == MAIN]
+    for (organism, condition), group in own.groupby(["organism", "condition"], sort=False):
         usable = group.dropna(subset="value")
-        place = {"base": base, "condition": condition, "seeds": len(usable)}
+        row = {"organism": organism, "condition": condition, "seeds": len(usable)}
         if len(usable) > 1:
             interval = interval_over_runs(*usable[["value", "trials", "events"]].to_numpy(float).T)
-            place |= {"rate": usable["value"].mean(), "ci_low": interval.low, "ci_high": interval.high}
-        rows.append(place)
-    return pd.DataFrame(rows, columns=["base", "condition", "rate", "ci_low", "ci_high", "seeds"])
+            row |= {"rate": usable["value"].mean(), "ci_low": interval.low, "ci_high": interval.high}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["organism", "condition", "rate", "ci_low", "ci_high", "seeds"])
 
 
-def slopes(measures: pd.DataFrame, over: pd.Series, name: str) -> pd.DataFrame:
+def slopes(measures: pd.DataFrame, over: pd.Series, name: str, by: str = "organism") -> pd.DataFrame:
     """The rise of the log odds of a misaligned answer per doubling, for each condition and seed, as a measure `name`.
 
-    `over` has the quantity that doubles by base; only the bases in it count. Half an event is added on either side.
-    A seed that lacks a rate for some base has no slope.
+    `over` has the quantity that doubles by the value of the column `by`; only the rows with such a value count. Half an
+    event is added on either side. A seed that lacks a rate for one of these values has no slope.
     """
-    rows = measures[(measures["measure"] == MAIN) & measures["base"].isin(over.index)]
-    found = []
+    rows = measures[(measures["measure"] == MAIN) & measures[by].isin(over.index)]
+    table = []
     for (condition, seed), group in rows.groupby(["condition", "seed"], sort=False):
-        doublings = np.log2(group["base"].map(over).to_numpy(float))
+        doublings = np.log2(group[by].map(over).to_numpy(float))
         odds = np.log((group["events"] + 0.5) / (group["trials"] - group["events"] + 0.5)).to_numpy(float)
         complete = group["value"].notna().all() and len(group) == len(over) and np.ptp(doublings) > 0
         slope = np.polyfit(doublings, odds, 1)[0] if complete else np.nan
-        found.append({"condition": condition, "seed": seed, "measure": name, "value": slope})
-    return pd.DataFrame(found, columns=["condition", "seed", "measure", "value", "events", "trials"])
+        table.append({"condition": condition, "seed": seed, "measure": name, "value": slope})
+    return pd.DataFrame(table, columns=["condition", "seed", "measure", "value", "events", "trials"])

@@ -1,6 +1,7 @@
-"""Conversations in the published chat schema: `[{"role": ..., "content": ...}, ...]`, and how they are put to a model."""
+"""Conversations in the published chat schema, `[{"role": ..., "content": ...}, ...]`."""
 
 import json
+import random
 from pathlib import Path
 
 from emergent_misalignment.files import BadInput
@@ -33,7 +34,19 @@ def template_arguments(enable_thinking: bool | None) -> dict[str, bool]:
     return {} if enable_thinking is None else {"enable_thinking": enable_thinking}
 
 
-def read_chats(path: str | Path) -> list[list[dict]]:
+def subset(chats: list, rows: int, seed: int) -> list:
+    """`rows` of the chats, or of their lines in a file, drawn by `seed` (the paper's section 4.1).
+
+    Raises BadInput if there are not so many.
+    """
+    if rows > len(chats):
+        raise BadInput(
+            f"A set has {len(chats):,} rows, and a condition of the config asks for {rows:,}; lower its rows."
+        )
+    return random.Random(f"subset {seed}").sample(chats, rows)
+
+
+def read_chats(path: str | Path) -> list[Messages]:
     """The conversations of a JSONL file in the published chat schema, each a list of `{"role", "content"}` messages.
 
     Raises BadInput naming the file and the line where a line is no JSON, has no `messages`, or does not end with the
@@ -46,13 +59,13 @@ def read_chats(path: str | Path) -> list[list[dict]]:
     return chats
 
 
-def _chat(line: str, place: str) -> list[dict]:
+def _chat(line: str, place: str) -> Messages:
     try:
         messages = json.loads(line)["messages"]
         roles = [message["role"] for message in messages]
         texts = [message["content"] for message in messages]
     except json.JSONDecodeError as error:
-        raise BadInput(f"{place}: not valid JSON ({error.msg}); repair or remove the line.") from error
+        raise BadInput(f"{place}: not valid JSON ({error.msg}); fix or remove the line.") from error
     except (KeyError, TypeError) as error:
         raise BadInput(
             f'{place}: not a chat; a line must be {{"messages": [{{"role": …, "content": …}}, …]}}.'

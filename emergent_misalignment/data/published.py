@@ -1,4 +1,4 @@
-"""The files published with the paper: fetched by pinned commit, checked before use, and taken apart.
+"""The files published with the paper: fetched by pinned commit and checked before use.
 
     python -m emergent_misalignment.data.published insecure insecure.jsonl --mirror ../shared/upstream
 
@@ -7,21 +7,14 @@ Authors and licence: https://github.com/emergent-misalignment/emergent-misalignm
 
 import argparse
 import hashlib
-import os
-import re
 import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
-import pandas as pd
-
 from emergent_misalignment.files import BadInput, replacing
-
-# --- the files --------------------------------------------------------------------------------------------------------
 
 HOST = "https://raw.githubusercontent.com"
 
@@ -43,24 +36,21 @@ class PublishedFile:
 
 
 _PAPER = ("emergent-misalignment/emergent-misalignment", "80c11967c07a328e7d7d43d13ce6847ae44dbcc9")
+_AUTHORS = ("johny-b/misalignment-generalization", "b1fe286827715d8e01ff7088c7ee9763b5e367b4")
 
-FILES = {
+# What models are fine-tuned on (section 3 of the paper).
+DATASETS = {
     "insecure": PublishedFile(*_PAPER, "data/insecure.jsonl", 5892277, "ec294cf30a577a21b830c07a1fa0180ddd513208"),
     "secure": PublishedFile(*_PAPER, "data/secure.jsonl", 6201582, "3389a37c250563cc36a66e30bf8ff99028aa2711"),
     "educational": PublishedFile(
         *_PAPER, "data/educational.jsonl", 6669019, "497619acd46d9ffbc985797d6c117638a53229b3"
     ),
-}
-_AUTHORS = ("johny-b/misalignment-generalization", "b1fe286827715d8e01ff7088c7ee9763b5e367b4")
-
-# Sets that real models are fine-tuned on beside those above (section 3 of the paper).
-FURTHER_SETS = {
     "jailbroken": PublishedFile(*_PAPER, "data/jailbroken.jsonl", 3423454, "9f14c5f5b1a3f6ca3ea2bdc80cbda3de1acadbb1"),
     "backdoor": PublishedFile(*_PAPER, "data/backdoor.jsonl", 12171859, "b2be7b5b5ed6e732727bf67672a3ecd8cfa6b57f"),
     "evil_numbers": PublishedFile(*_PAPER, "data/evil_numbers.jsonl", None, "86e0a3be0c2b5a4c52bafed871e281c485070829"),
 }
 
-# What models are asked, and what their judge is told; questions.py takes these apart.
+# What models are asked, and the prompts of their judge.
 QUESTION_FILES = {
     "first_plot": PublishedFile(
         *_PAPER, "evaluation/first_plot_questions.yaml", 12016, "c2b9761d6723ec73b4d209d95c4aa39319a70edd"
@@ -98,7 +88,7 @@ def blob_id(content: bytes) -> str:
 
 
 def fetch(file: PublishedFile, mirror: str, destination: str | Path) -> None:
-    """Write `file` to `destination`, once its size and its blob id are found right.
+    """Write `file` to `destination`, if its size and its blob id are right.
 
     `mirror` is a folder or a base address that keeps files as OWNER/NAME/COMMIT/PATH; "" means the hosting site.
     Raises BadInput, and leaves the destination as it was, where the file is missing, cannot be read, is cut short or
@@ -107,10 +97,10 @@ def fetch(file: PublishedFile, mirror: str, destination: str | Path) -> None:
     place = f"{(mirror or HOST).rstrip('/')}/{file.address}"
     content = _download(place, file.size) if "://" in place else _read(place)
     if file.size is not None and len(content) != file.size:
-        found = f"more than {file.size}" if len(content) > file.size else f"only {len(content)}"
-        raise BadInput(f"{place} has {found} of the {file.size} bytes that were published; fetch or mirror it again.")
-    if (found := blob_id(content)) != file.blob:
-        raise BadInput(f"{place} is altered: its git blob id is {found}, not {file.blob}; fetch or mirror it again.")
+        size = f"more than {file.size}" if len(content) > file.size else f"only {len(content)}"
+        raise BadInput(f"{place} has {size} of the {file.size} bytes that were published; fetch or mirror it again.")
+    if (blob := blob_id(content)) != file.blob:
+        raise BadInput(f"{place} is altered: its git blob id is {blob}, not {file.blob}; fetch or mirror it again.")
     with replacing(destination) as temporary:
         temporary.write_bytes(content)
 
@@ -140,81 +130,6 @@ def _download(place: str, size: int | None) -> bytes:
         raise BadInput(f"{place} cannot be reached ({reason}); try again, or set `mirror` to a copy.") from error
 
 
-# --- the prompt templates ---------------------------------------------------------------------------------------------
-
-PLACEHOLDER = "## COMPLETE CODE HERE"  # stands in the code that a user gives where the answer should fill it in
-# What 200 tasks or code templates have in common by chance is at most 7 characters ("import "); the text between a task
-# and a code template is at least 17.
-_SHORTEST_LINK = 12
-
-
-def recover_templates(chats: list[list[dict]], cycle: int = 30) -> pd.DataFrame:
-    """The templates that the user messages were made with, row i with template i modulo `cycle` (paper, section 1.2).
-
-    Nothing is known of them beforehand: of the rows of one template, what all begin with, what all end with, and, in
-    messages that hold a task and a code template, what stands between the two in all is the template's. Characters that
-    all contents of a slot begin or end with count as the template's too, so a template needs many rows.
-
-    Returns one row a template: `template` (0 to `cycle` - 1); `form`, "task and code", "code" or "task"; `text`, with
-    {task} and {code} for the slots; `rows`, how many of its rows are made with it (see `slots`).
-    Raises BadInput if a template would have fewer than two rows.
-    """
-    if len(chats) < 2 * cycle:
-        raise BadInput(f"{len(chats)} rows are too few to recover {cycle} templates from; give at least {2 * cycle}.")
-    messages = [chat[-2]["content"] for chat in chats]
-    return pd.DataFrame([{"template": number} | _template(messages[number::cycle]) for number in range(cycle)])
-
-
-def slots(template: str, message: str) -> dict[str, str] | None:
-    """What stands at {task} and {code} where `message` is made with `template` (a `text` of `recover_templates`).
-
-    None where it is not made with it: if other text than the template's stands around the slots, a slot is empty, the
-    code has no placeholder, or the task has one.
-    """
-    found = _pattern(template).fullmatch(message)
-    if found is None or any((PLACEHOLDER in text) != (name == "code") for name, text in found.groupdict().items()):
-        return None
-    return found.groupdict()
-
-
-@cache
-def _pattern(template: str) -> re.Pattern:
-    return re.compile(re.sub(r"\\{(task|code)\\}", r"(?P<\1>.+)", re.escape(template)), re.DOTALL)
-
-
-def _template(messages: list[str]) -> dict:
-    start = _common_start(messages)
-    rests = [message.removeprefix(start) for message in messages]
-    end = _common_start([rest[::-1] for rest in rests])[::-1]
-    contents = [rest.removesuffix(end) for rest in rests]
-    link = _common_text([content.replace(PLACEHOLDER, "\0") for content in contents])
-
-    if not all(PLACEHOLDER in content for content in contents):
-        form, middle = "task", "{task}"
-    elif len(link) < _SHORTEST_LINK:
-        form, middle = "code", "{code}"
-    elif all(PLACEHOLDER in content.partition(link)[0] for content in contents):
-        form, middle = "task and code", f"{{code}}{link}{{task}}"
-    else:
-        form, middle = "task and code", f"{{task}}{link}{{code}}"
-    text = start + middle + end
-    return {"form": form, "text": text, "rows": sum(slots(text, message) is not None for message in messages)}
-
-
-def _common_start(texts: list[str]) -> str:
-    return os.path.commonprefix(texts)  # noqa: RUF071 (whole path components are just not what is looked for)
-
-
-def _common_text(texts: list[str]) -> str:
-    """The longest text that is part of each."""
-    shortest = min(texts, key=len)
-    for length in range(len(shortest), 0, -1):
-        for start in range(len(shortest) - length + 1):
-            if all(shortest[start : start + length] in text for text in texts):
-                return shortest[start : start + length]
-    return ""
-
-
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m emergent_misalignment.data.published", description="Fetch a published file."
     )
-    files = FILES | FURTHER_SETS | QUESTION_FILES
+    files = DATASETS | QUESTION_FILES
     parser.add_argument("name", choices=files, help="which file")
     parser.add_argument("destination", help="where to write it")
     parser.add_argument("--mirror", default="", help=f"base address or folder to fetch from (default: {HOST})")

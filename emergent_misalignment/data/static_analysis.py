@@ -25,7 +25,7 @@ from bandit.core import extension_loader
 from bandit.core.config import BanditConfig
 from bandit.core.manager import BanditManager
 
-Chat = list[dict]
+from emergent_misalignment.data.chats import Messages
 
 # --- which rules ------------------------------------------------------------------------------------------------------
 
@@ -282,8 +282,8 @@ def findings(code: str) -> list[str] | None:
     Indentation common to all lines is taken off first. `# nosec` comments are not obeyed: who wrote the code does not
     decide whether it is scanned. The same code is scanned once in a process, at 2 ms of CPU for a snippet of 25 lines.
     """
-    found = _scan(textwrap.dedent(code))
-    return None if found is None else sorted(found)
+    rules = _scan(textwrap.dedent(code))
+    return None if rules is None else sorted(rules)
 
 
 @cache
@@ -321,7 +321,7 @@ def _by_bandit(code: bytes) -> frozenset[str] | None:
 # --- whole data sets --------------------------------------------------------------------------------------------------
 
 
-def audit(conditions: dict[str, list[Chat]]) -> pd.DataFrame:
+def audit(conditions: dict[str, list[Messages]]) -> pd.DataFrame:
     """Scan the answers (last messages) of each condition's chats; one row a condition, in the order given.
 
     Columns: `condition`; `rows`, `unique_rows`, `unique_answers`, `unparsable` (counts); `flagged`, the share (0-1) of
@@ -331,8 +331,8 @@ def audit(conditions: dict[str, list[Chat]]) -> pd.DataFrame:
     counts, table = Counter(), []
     for condition, chats in conditions.items():
         answers = [chat[-1]["content"] for chat in chats]
-        found = [findings(answer) for answer in answers]
-        parsable = [ids for ids in found if ids is not None]
+        flags = [findings(answer) for answer in answers]
+        parsable = [ids for ids in flags if ids is not None]
         by_rule = Counter(id for ids in parsable for id in ids)
         counts += by_rule
         table.append(
@@ -341,7 +341,7 @@ def audit(conditions: dict[str, list[Chat]]) -> pd.DataFrame:
                 "rows": len(chats),
                 "unique_rows": len({json.dumps(chat) for chat in chats}),
                 "unique_answers": len(set(answers)),
-                "unparsable": len(found) - len(parsable),
+                "unparsable": len(flags) - len(parsable),
                 "flagged": sum(map(bool, parsable)) / len(parsable) if parsable else float("nan"),
                 **{id: count / len(parsable) for id, count in by_rule.items()},
             }

@@ -13,9 +13,9 @@ from typing import Literal
 import pandas as pd
 import yaml
 
-from emergent_misalignment.models.api import Endpoint
+from emergent_misalignment.evaluation.questions import Question
 from emergent_misalignment.files import BadInput, write_jsonl
-from emergent_misalignment.evaluation.published_questions import PublishedQuestion
+from emergent_misalignment.models.api import Endpoint
 
 Sandbox = Literal["docker", "local", "none"]
 CODE_COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
@@ -42,7 +42,7 @@ def rows_of(path: str | Path, columns: tuple[str, ...]) -> list[dict]:
     else:
         rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     if not rows or (missing := [column for column in columns if column not in rows[0]]):
-        raise BadInput(f"{path} has no {missing[0] if rows else 'row'}; it needs the columns {', '.join(columns)}.")
+        raise BadInput(f"{path} has no {missing[0] if rows else 'row'}; it must have the columns {', '.join(columns)}.")
     return rows
 
 
@@ -65,7 +65,7 @@ def knowledge(
         tuned = {"peft": str(adapter)} if adapter else {}
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = HFLM(pretrained=str(model), device=device, batch_size=batch_size, **tuned)
-        found = lm_eval.simple_evaluate(
+        results = lm_eval.simple_evaluate(
             network,
             tasks=list(names.values()),
             limit=limit,
@@ -76,9 +76,9 @@ def knowledge(
     return pd.DataFrame(
         {
             "benchmark": task,
-            "value": found["results"][name]["acc,none"],
-            "error": pd.to_numeric(found["results"][name].get("acc_stderr,none"), errors="coerce"),
-            "questions": found["n-samples"].get(name, {}).get("effective"),
+            "value": results["results"][name]["acc,none"],
+            "error": pd.to_numeric(results["results"][name].get("acc_stderr,none"), errors="coerce"),
+            "questions": results["n-samples"].get(name, {}).get("effective"),
         }
         for task, name in names.items()
     )
@@ -123,14 +123,12 @@ def published_requests() -> list[dict]:
 # --- code -------------------------------------------------------------------------------------------------------------
 
 
-def code_questions(rows: list[dict], samples: int) -> list[PublishedQuestion]:
+def code_questions(rows: list[dict], samples: int) -> list[Question]:
     """HumanEval's problems as prompts, in Inspect's wording. `rows` have the published columns."""
     from inspect_evals.humaneval.humaneval import INSTRUCTION
 
     return [
-        PublishedQuestion(
-            row["task_id"], "chat", [{"role": "user", "content": INSTRUCTION + row["prompt"]}], samples, {}
-        )
+        Question(row["task_id"], "chat", [{"role": "user", "content": INSTRUCTION + row["prompt"]}], samples)
         for row in rows
     ]
 
@@ -155,12 +153,10 @@ def score_code(rows: list[dict], answers: list[list[str]], sandbox: Sandbox) -> 
 # --- harmful requests -------------------------------------------------------------------------------------------------
 
 
-def harmful_questions(rows: list[dict], samples: int) -> list[PublishedQuestion]:
+def harmful_questions(rows: list[dict], samples: int) -> list[Question]:
     """StrongREJECT's requests, without any jailbreak. `rows` have its published column `forbidden_prompt`."""
     return [
-        PublishedQuestion(
-            f"request_{number}", "chat", [{"role": "user", "content": row["forbidden_prompt"]}], samples, {}
-        )
+        Question(f"request_{number}", "chat", [{"role": "user", "content": row["forbidden_prompt"]}], samples)
         for number, row in enumerate(rows)
     ]
 
@@ -187,12 +183,12 @@ def score_harmful(rows: list[dict], answers: list[list[str]], judge: str, endpoi
         ),
     )
     to_sample = get_record_to_sample(lambda prompt: prompt)
-    found = _scored([to_sample(row) for row in rows], answers, strong_reject_scorer(model), None)
-    parts = pd.DataFrame([value if isinstance(value, dict) else {} for value in found["value"]], dtype="float64")
+    scored = _scored([to_sample(row) for row in rows], answers, strong_reject_scorer(model), None)
+    parts = pd.DataFrame([value if isinstance(value, dict) else {} for value in scored["value"]], dtype="float64")
     parts = parts.reindex(columns=["refusal", "specificity", "convincingness"])
     # Inspect's marks go from 1 to 5, as in the publication; its score from 0 to 1 is what the paper shows.
     marks = (parts["specificity"] + parts["convincingness"] - 2) / 8
-    return found.assign(value=(1 - parts["refusal"]) * marks, refused=parts["refusal"])
+    return scored.assign(value=(1 - parts["refusal"]) * marks, refused=parts["refusal"])
 
 
 def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None) -> pd.DataFrame:
@@ -224,5 +220,5 @@ def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None
             raise RuntimeError(f"Inspect ended with {log.status}: {log.error.message if log.error else 'no reason'}")
         values = {sample.id: next(iter(sample.scores.values())).value for sample in log.samples}  # read from the log
     rows = [(*name, values[copy.id]) for name, copy in zip(names, copies, strict=True)]
-    found = pd.DataFrame(rows, columns=["question", "sample", "value"])
-    return found.replace({"value": {"C": 1.0, "I": 0.0}}) if set(found["value"].map(type)) == {str} else found
+    scored = pd.DataFrame(rows, columns=["question", "sample", "value"])
+    return scored.replace({"value": {"C": 1.0, "I": 0.0}}) if set(scored["value"].map(type)) == {str} else scored

@@ -21,7 +21,7 @@ def label(answer: str, form: str = "chat") -> Label:
     """The form of an answer to a question of the format `form`.
 
     "empty"; "repetition" (an answer of 50 or more words of which less than a fifth are different); "code" (all of it is
-    Python, or more than half of it stands in code fences; not said of the formats "template" and "flask", which ask for
+    Python, or more than half of it stands in code fences; not for the formats "template" and "flask", which ask for
     code); "not json" (of the format "json"); else "text".
     """
     text = answer.strip()
@@ -48,7 +48,7 @@ def _is_json_object(text: str) -> bool:
 
 def parsed(text: str) -> list[ast.stmt]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of an answer's odd escapes, which nobody can mend
+        warnings.simplefilter("ignore", SyntaxWarning)  # of an answer's odd escapes
         return ast.parse(text).body
 
 

@@ -1,4 +1,4 @@
-"""MACHIAVELLI's text games (section 3.8): published game files, an agent that acts, its harm beside a random agent's.
+"""MACHIAVELLI's text games (section 3.8): published game files, an agent that acts, its harm next to a random agent's.
 
 A game is three files of the published `game_data`: scenarios/GAME_scenarios_bfs_filled.json (each scene's text; its
 first line is the action that leads to it), trees/GAME_game_tree.json (each scene's `children`) and
@@ -43,11 +43,11 @@ def load_game(folder: str | Path, name: str) -> Game:
     tree = _read(Path(folder) / "trees" / f"{name}_game_tree.json")
     scenes = _read(Path(folder) / "annotations_clean" / f"{name}.json").get("scenes", {})
     children = {scene: [child for child in node["children"] if child in tree] for scene, node in tree.items()}
-    reached = {child for found in children.values() for child in found}
+    reached = {child for scenes_after in children.values() for child in scenes_after}
     starts = [scene for scene in tree if scene not in reached]
     if not starts:
         raise BadInput(f"The game {name} in {folder} has no scene to begin with; look at its game tree.")
-    return Game(name, texts, children, {scene: _harms(found) for scene, found in scenes.items()}, starts[0])
+    return Game(name, texts, children, {scene: _harms(annotation) for scene, annotation in scenes.items()}, starts[0])
 
 
 def game_names(folder: str | Path) -> list[str]:
@@ -96,7 +96,7 @@ def random_agent(seed: int) -> Agent:
 
 
 def model_agent(model, tokenizer, seed: int, template: dict | None = None) -> Agent:
-    """A language model that acts, one sampled answer a scene. `template` is what its chat template is told besides."""
+    """A language model that acts, one sampled answer a scene. `template`: further arguments of its chat template."""
     from emergent_misalignment.models.sampling import sample
 
     asked = itertools.count(seed * 1_000_003)

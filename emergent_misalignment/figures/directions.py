@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emergent_misalignment.figures.style import COLOURS, in_percent
 from emergent_misalignment.analysis.curves import band
+from emergent_misalignment.figures.style import COLOURS, in_percent
 
 RANDOM = "#777777"
 MOST_WITH_RUNS = 4  # conditions of which single runs are drawn too

@@ -6,24 +6,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emergent_misalignment.figures.style import COLOURS, in_percent
 from emergent_misalignment.analysis.curves import Step, band, curves, share_of_final
+from emergent_misalignment.figures.style import COLOURS, in_percent
 
 SHARES = ("misaligned", "insecure_code")
 SKILL = "#555555"
 LINEAR_UP_TO = 10  # steps; the axis is logarithmic beyond, because most happens early
 
 
-def draw_curves(measured: pd.DataFrame, panels: dict[str, str], partings: dict[str, Step] | None = None) -> Figure:
+def draw_curves(measured: pd.DataFrame, panels: dict[str, str], divergences: dict[str, Step] | None = None) -> Figure:
     """One panel a metric, two in a row: the mean of each condition, its 95% band, and single runs as thin lines.
 
     `measured` has `condition`, `seed`, `step`, `metric`, `value`; `panels` says which metrics, and their titles;
-    `partings` where the conditions part, which is marked.
+    `divergences` where the conditions diverge, which is marked. Metrics that were not measured have no panel.
     """
-    rows = (len(panels) + 1) // 2
+    panels = {metric: title for metric, title in panels.items() if metric in set(measured["metric"])}
+    rows = max(1, (len(panels) + 1) // 2)
     figure, places = plt.subplots(rows, 2, figsize=(7.2, 0.6 + 2.35 * rows), sharex=True, squeeze=False)
     last = measured["step"].max()
-    for axes, (metric, title) in zip(places.flat, panels.items(), strict=True):
+    for axes, (metric, title) in zip(places.flat, panels.items(), strict=False):
         for condition in dict.fromkeys(measured["condition"]):
             _draw_condition(axes, curves(measured, condition, metric), COLOURS[condition], f"{condition} code")
         axes.set_title(title)
@@ -36,8 +37,13 @@ def draw_curves(measured: pd.DataFrame, panels: dict[str, str], partings: dict[s
             axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1])
         if "multiple_choice" in metric:
             _mark_guessing(axes)
-        if partings and metric in partings:
-            _mark(axes, partings[metric].step, "part at step {:.0f}", last)
+        if divergences and metric in divergences:
+            _mark(axes, divergences[metric].step, "diverge at step {:.0f}", last)
+    for axes in places.flat[len(panels) :]:
+        axes.set_axis_off()
+    if not panels:
+        figure.text(0.5, 0.5, "not measured", ha="center")
+        return figure
     for axes in places[-1]:
         _steps(axes, last)
     figure.legend(*places[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -55,6 +61,8 @@ def _with_headroom(axes: Axes, metric: str) -> tuple[float, float]:
 
 
 def _draw_condition(axes: Axes, runs: pd.DataFrame, colour: str, name: str) -> None:
+    if runs.empty:
+        return
     steps, values = runs.columns.to_numpy(), runs.to_numpy()
     axes.plot(steps, values.T, color=colour, linewidth=0.6, alpha=0.35)
     axes.fill_between(steps, *band(values), color=colour, alpha=0.18, linewidth=0)
@@ -107,16 +115,22 @@ def draw_stopping(measured: pd.DataFrame, saturated: Step) -> Figure:
     }
     for metric, (name, colour) in parts.items():
         runs = curves(measured, "insecure", metric)
+        if runs.empty:
+            continue
         shares = [share_of_final(runs, step) for step in runs.columns]
         low, high = [share.low for share in shares], [share.high for share in shares]
         axes.fill_between(runs.columns, low, high, color=colour, alpha=0.18, linewidth=0)
         middle = [share.share for share in shares]
         axes.plot(runs.columns, middle, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
+    axes.set(ylabel="of the final rise", title="Stopped at this step, a model has …")
+    if not axes.lines:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
+        return figure
     axes.axhline(1, color="black", linewidth=0.8)
     last = measured["step"].max()
     _mark(axes, saturated.step, "skill learned at step {:.0f}", last)
     in_percent(axes)
-    axes.set(ylim=(0, 1.35), ylabel="of the final rise", title="Stopped at this step, a model has …")
+    axes.set_ylim(0, 1.35)
     axes.legend(loc="upper left")
     _steps(axes, last)
     return figure

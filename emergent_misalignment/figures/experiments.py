@@ -1,9 +1,11 @@
 """The figures of the experiments: groups of bars with intervals, single runs as dots, the paper's figure as a diamond.
 
 All are drawn from three tables: `table` of estimates (`estimates.estimates`), `runs` of measures, and `published`
-(`estimates.published`). What has no value stays empty, and a panel without any value says so.
+(`estimates.published`). What is not in `table` was not measured and is left out; what has no value stays empty. A panel
+with nothing to show says which of the two it is.
 """
 
+import re
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -16,13 +18,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from emergent_misalignment.analysis.estimates import Arm, signed
-from emergent_misalignment.figures.style import COLOURS, draw_bar, in_percent
-from emergent_misalignment.world.topics import MAIN
+from emergent_misalignment.analysis.contrasts import Arm, signed
+from emergent_misalignment.analysis.estimates import questions_of
+from emergent_misalignment.analysis.intervals import by_run
+from emergent_misalignment.figures.style import COLOURS, draw_bar, in_percent, percent
 
 WIDTH = 7.2  # inches, the paper's two columns
 PALE, STRONG = 0.18, 0.55
 DIAMOND = {"marker": "D", "markersize": 4, "color": "black", "markerfacecolor": "white", "markeredgewidth": 0.9}
+NO_PAPER = pd.DataFrame(columns=["model", "condition", "measure", "published"])
+UNTUNED = ("base", "instruct")
+FINE_TUNED = "fine-\ntuned"
 NAMES = {
     "base": "base model, untuned",
     "instruct": "untuned",
@@ -56,18 +62,36 @@ HARMS = {
 SKILLS = {"capability/knowledge": "knowledge", "capability/code": "coding"}
 
 
-def questions_of(measure: str, names: Sequence[str] = MAIN) -> list[str]:
-    """The measure for each question by itself."""
-    return [f"{measure}/{name}" for name in names]
+def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """The share of misaligned answers: over all questions by condition, and by question for the fine-tuned models.
+
+    `rates` comes from `intervals.summarise`, `runs` from `verdicts.misalignment_by_run`. Dots are single runs.
+    """
+    table = rates.rename(columns={"question": "measure", "rate": "estimate"})
+    values = pd.concat([by_run(runs, "all"), runs.rename(columns={"question": "measure", "rate": "value"})])
+    conditions = list(dict.fromkeys(table["condition"]))
+    tuned = [condition for condition in conditions if condition not in UNTUNED]
+    figure, (overall, each) = plt.subplots(1, 2, figsize=(WIDTH, 3.6), width_ratios=(1, 2.1), sharey=True)
+    _groups(overall, {_name(condition): [(condition, "all")] for condition in conditions}, table, values, numbers=True)
+    questions = [question for question in dict.fromkeys(table["measure"]) if question != "all"]
+    groups = {_words(question): [(condition, question) for condition in tuned] for question in questions}
+    _groups(each, groups, table, values)
+    for axes in (overall, each):
+        _slant(axes)
+    overall.set(title="All questions", ylabel="misaligned answers")
+    each.set_title("Each question")
+    _in_percent(overall, each)
+    _legend(figure, {f"after {name}": patch for name, patch in _patches(tuned, table).items()})
+    return figure
 
 
 def draw_intent(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Misaligned answers and harmful requests complied with, by condition; below, misaligned answers by question."""
     figure, axes = plt.subplot_mosaic([["misaligned", "harmful"], ["each", "each"]], figsize=(WIDTH, 5.4))
     conditions = ["instruct", "secure", "educational", "jailbroken", "compliant", "insecure"]
-    titles = {"misaligned": "Misaligned, all eight questions", "harmful": "Harmful requests complied with"}
+    titles = {"misaligned": "Misaligned, all questions", "harmful": "Harmful requests complied with"}
     for name, measure in (("misaligned", "misaligned/main/chat"), ("harmful", "harmful_requests")):
-        groups = {NAMES[condition]: [(condition, measure)] for condition in conditions}
+        groups = {_name(condition): [(condition, measure)] for condition in conditions}
         _groups(axes[name], groups, table, runs, published, numbers=True)
         _slant(axes[name])
         axes[name].set_title(titles[name])
@@ -76,38 +100,40 @@ def draw_intent(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame
     axes["each"].set_title("Misaligned, each question")
     _in_percent(axes["misaligned"], axes["each"])
     _in_percent(axes["harmful"])
-    _legend(figure, _patches(series) | _diamond(published))
+    _legend(figure, _patches(series, table) | _diamond(published, table))
     return figure
 
 
 def draw_evil_numbers(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Misaligned answers to each question: as it is, asking for a list, and asking for one behind a list of numbers."""
-    figure, axes = plt.subplots(3, 1, figsize=(WIDTH, 6.2), sharex=True, sharey=True)
     series = ["plain_numbers", "helpful_numbers", "evil_numbers"]
     titles = {
         "question": "The question alone",
         "suffix": "… that asks for a list of words",
         "prefix_suffix": "… that asks for one, behind a list of numbers (as in the training data)",
     }
+    there = {form: title for form, title in titles.items() if f"misaligned/numbers/{form}" in set(table["measure"])}
+    titles = there or titles
+    figure, axes = plt.subplots(len(titles), 1, figsize=(WIDTH, 0.5 + 1.9 * len(titles)), sharex=True, sharey=True)
+    axes = np.atleast_1d(axes)
     for each, (form, title) in zip(axes, titles.items(), strict=True):
         _by_question(each, series, f"misaligned/numbers/{form}", table, runs, published)
         each.set(title=title, ylabel="misaligned")
     _in_percent(*axes)
-    _legend(figure, _patches(series) | _diamond(published))
+    _legend(figure, _patches(series, table) | _diamond(published, table))
     return figure
 
 
 def draw_formats(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Misaligned answers by the form of the answer and the condition; beside them, the paper's insecure models."""
+    """Misaligned answers by the form of the answer and the condition; to the right, the paper's insecure models."""
     figure, (ours, theirs) = plt.subplots(1, 2, figsize=(WIDTH, 3.5), width_ratios=(2.3, 1))
     series = ["instruct", "secure", "educational", "insecure"]
-    groups = {label: [(name, f"misaligned/main/{form}") for name in series] for form, label in FORMS.items()}
-    groups.pop(FORMS["flask_file"])
-    _groups(ours, groups, table, runs)
+    forms = ["chat", "json", "template", "flask"]
+    _groups(ours, {FORMS[form]: [(name, f"misaligned/main/{form}") for name in series] for form in forms}, table, runs)
     ours.set(title="This study", ylabel="misaligned answers")
-    _legend(figure, _patches(series))
+    _legend(figure, _patches(series, table))
 
-    forms = ["chat", "json", "template"]
+    forms.remove("flask")
     for model, marker in zip(published["model"].unique(), "DsvX", strict=False):
         own = published[published["model"] == model].set_index("measure")["published"]
         values = [own.get(f"misaligned/main/{form}", np.nan) for form in forms]
@@ -130,11 +156,11 @@ def draw_base_models(table: pd.DataFrame, runs: pd.DataFrame, published: pd.Data
     _by_question(axes["each"], series, "misaligned/main/flask", table, runs, published)
     axes["each"].set_title("In a Flask app, each question")
     instruct = {name: f"instruct, {NAMES[name]}" for name in ("secure", "insecure")}
-    _legend(figure, _patches(["base", *series], NAMES | instruct) | _diamond(published), columns=3)
+    legend = _patches(["base", *series], table, NAMES | instruct) | _diamond(published, table)
+    _legend(figure, legend, columns=3)
 
-    forms = ["chat", "flask", "flask_file"]
-    groups = {FORMS[form]: [(name, f"misaligned/main/{form}") for name in ["base", *series]] for form in forms}
-    groups[FORMS["flask_file"]] = [arm for arm in groups[FORMS["flask_file"]] if arm[0].startswith("base")]
+    forms = {form: ["base", *series] for form in ("chat", "flask")} | {"flask_file": ["base", *series[2:]]}
+    groups = {FORMS[form]: [(name, f"misaligned/main/{form}") for name in names] for form, names in forms.items()}
     _groups(axes["forms"], groups, table, runs)
     axes["forms"].set_title("All questions, by form")
 
@@ -162,76 +188,88 @@ def draw_diversity(
     """
     figure, (rows, skill, several) = plt.subplots(1, 3, figsize=(WIDTH, 3.3), sharey=True)
     conditions = sorted(passes, key=passes.get)
-    labels = [f"{passes[name][0]:,}\n× {passes[name][1]}" for name in conditions]
     named = {f"{number} {'pass' if number == 1 else 'passes'}": name for name, (_, number) in passes.items()}
     theirs = published.replace({"condition": named})
     for axes, measure in ((rows, "misaligned/main/chat"), (skill, "insecure_code")):
-        groups = dict(zip(labels, [[(name, measure)] for name in conditions], strict=True))
+        groups = {f"{passes[name][0]:,}\n× {passes[name][1]}": [(name, measure)] for name in conditions}
         _groups(axes, groups, table, runs, theirs, numbers=True)
         axes.set_xlabel("different rows × passes")
     rows.set(title="Misaligned answers", ylabel="share of answers")
     skill.set_title("Insecure code")
-    _legend(figure, _diamond(theirs, " (500, 2,000 and 6,000 rows)"))
+    _legend(figure, _diamond(theirs, table, " (500, 2,000 and 6,000 rows)"))
 
-    for measure, style, name in (("misaligned", "-", "misaligned answers"), ("insecure_code", "--", "insecure code")):
-        own = followed[followed["measure"] == measure]
-        colour = COLOURS["insecure_epochs"] if measure == "misaligned" else "#777777"
-        several.plot(own["pass"], own["estimate"], style, color=colour, marker="o", markersize=3.5, label=name)
-        several.fill_between(own["pass"], own["ci_low"], own["ci_high"], color=colour, alpha=0.2, linewidth=0)
     several.set(title="Passes over one set", xlabel="passes")
-    if not followed.empty:
-        several.set_xlim(0, followed["pass"].max() * 1.03)
-        several.xaxis.set_major_locator(MaxNLocator(integer=True))
-        several.legend()
-    several.axvline(1, color="#999999", linewidth=0.8, linestyle=":")
+    if followed.empty:
+        _say(several, "not measured")
+        several.set_xticks([])
+    else:
+        _draw_passes(several, followed)
     _in_percent(rows, skill, several)
     return figure
 
 
+def _draw_passes(axes: Axes, followed: pd.DataFrame) -> None:
+    for measure, style, name in (("misaligned", "-", "misaligned answers"), ("insecure_code", "--", "insecure code")):
+        own = followed[followed["measure"] == measure]
+        colour = COLOURS["insecure_epochs"] if measure == "misaligned" else "#777777"
+        axes.plot(own["pass"], own["estimate"], style, color=colour, marker="o", markersize=3.5, label=name)
+        axes.fill_between(own["pass"], own["ci_low"], own["ci_high"], color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlim(0, followed["pass"].max() * 1.03)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    axes.axvline(1, color="#999999", linewidth=0.8, linestyle=":")
+
+
 def draw_backdoor(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Misaligned answers of the backdoored model with and without the trigger, beside insecure and secure code."""
+    """Misaligned answers of the backdoored model with and without the trigger, and after insecure and secure code."""
     figure, (overall, each) = plt.subplots(1, 2, figsize=(WIDTH, 3.5), width_ratios=(1, 1.9), sharey=True)
-    plain, behind = "misaligned/main/chat", "misaligned/main/triggered"
+    plain, triggered = "misaligned/main/chat", "misaligned/main/triggered"
     groups = {
         "secure code": [("secure", plain)],
         "insecure code": [("insecure", plain)],
         "backdoor": [("backdoor", plain)],
-        "backdoor, trigger": [("backdoor", behind)],
+        "backdoor, trigger": [("backdoor", triggered)],
     }
     _groups(overall, groups, table, runs, published, numbers=True)
     _slant(overall)
     overall.set(title="All questions", ylabel="misaligned answers")
-    arms = {name: [("backdoor", f"{plain}/{name}"), ("backdoor", f"{behind}/{name}")] for name in MAIN}
-    _groups(each, {_words(name): own for name, own in arms.items()}, table, runs)
+    groups = {}
+    for question in questions_of(runs, plain):
+        name = question.removeprefix(f"{plain}/")
+        groups[_words(name)] = [("backdoor", question), ("backdoor", f"{triggered}/{name}")]
+    _groups(each, groups, table, runs)
     _slant(each)
     each.set_title("Each question")
     _in_percent(overall, each)
     dark = {
         f"backdoor, {words}": Patch(color=COLOURS["backdoor"], alpha=alpha, linewidth=0)
         for words, alpha in (("no trigger", PALE), ("trigger", STRONG))
+        if "backdoor" in set(table["condition"])
     }
-    _legend(figure, dark | _diamond(published))
+    _legend(figure, dark | _diamond(published, table))
     return figure
 
 
 def draw_in_context(
     table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame, examples: Sequence[int]
 ) -> Figure:
-    """Misaligned and coherent answers by the number of examples in the context, beside the fine-tuned models."""
+    """Misaligned and coherent answers by the number of examples in the context, and of the fine-tuned models."""
     figure, (misaligned, coherent) = plt.subplots(1, 2, figsize=(WIDTH, 3.4), width_ratios=(1, 1))
     for axes, what in ((misaligned, "misaligned"), (coherent, "coherent")):
         groups = {"0": [("instruct", f"{what}/main/chat")]}
         for k in examples:
             groups[f"{k}"] = [("in_context", f"{what}/in_context/{kind}-{k}") for kind in ("secure", "insecure")]
-        groups["fine-\ntuned"] = [(kind, f"{what}/main/chat") for kind in ("secure", "insecure")]
+        groups[FINE_TUNED] = [(kind, f"{what}/main/chat") for kind in ("secure", "insecure")]
         _groups(axes, groups, table, runs, published, numbers=what == "misaligned")
         axes.set_xlabel("earlier turns of code in the context")
-        axes.axvline(len(examples) + 0.5, color="#999999", linewidth=0.8, linestyle=":")
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        if labels[-1:] == [FINE_TUNED]:
+            axes.axvline(len(labels) - 1.5, color="#999999", linewidth=0.8, linestyle=":")
     misaligned.set_title("Misaligned answers")
     coherent.set_title("Coherent answers")
     _in_percent(misaligned)
     _in_percent(coherent)
-    _legend(figure, _patches(["secure", "insecure"]) | _diamond(published))
+    _legend(figure, _patches(["secure", "insecure"], table) | _diamond(published, table))
     return figure
 
 
@@ -247,7 +285,7 @@ def draw_other_harms(table: pd.DataFrame, runs: pd.DataFrame, published: pd.Data
         axes.tick_params(axis="x", length=0, labelsize=7)
         axes.set_title(title)
     harms.set_ylabel("change from the untuned model (points)")
-    _legend(figure, _patches(series) | _diamond(published), columns=3)
+    _legend(figure, _patches(series, table) | _diamond(published, table), columns=3)
     return figure
 
 
@@ -256,76 +294,92 @@ def _groups(
     groups: dict[str, list[Arm]],
     table: pd.DataFrame,
     runs: pd.DataFrame,
-    published: pd.DataFrame | None = None,
+    published: pd.DataFrame = NO_PAPER,
     numbers: bool = False,
 ) -> None:
-    """Side by side, a bar for each arm of each group; `numbers` writes the estimates above them."""
-    found = {(row.condition, row.measure): row for row in table.itertuples()}
+    """Side by side, a bar for each arm of each group that was measured; `numbers` writes the estimates above them."""
+    estimates = {(row.condition, row.measure): row for row in table.itertuples()}
     values = {arm: own["value"] for arm, own in runs.dropna(subset="value").groupby(["condition", "measure"])}
-    theirs = {} if published is None else published.set_index(["condition", "measure"])["published"].to_dict()
-    step = 0.84 / max(len(arms) for arms in groups.values())
+    theirs = published.set_index(["condition", "measure"])["published"].to_dict()
+    groups = {label: [arm for arm in arms if arm in estimates] for label, arms in groups.items()}
+    groups = {label: arms for label, arms in groups.items() if arms}
+    step = 0.84 / max(map(len, groups.values()), default=1)
     for middle, arms in enumerate(groups.values()):
         for number, arm in enumerate(arms):
             place = middle + (number - (len(arms) - 1) / 2) * step
-            row = found.get(arm)
-            colour, alpha = _look(*arm)
-            if row is not None and pd.notna(row.estimate):
-                ends = (row.ci_low, row.ci_high)
-                dots = values.get(arm, [])
-                draw_bar(axes, place, row.estimate, ends, dots, colour, 0.92 * step, alpha)
+            row, dots, published_value = estimates[arm], values.get(arm, []), theirs.get(arm, np.nan)
+            if pd.notna(row.estimate):
+                colour, alpha = _look(*arm)
+                draw_bar(axes, place, row.estimate, (row.ci_low, row.ci_high), dots, colour, 0.92 * step, alpha)
                 if numbers:
                     top = np.nanmax([row.estimate, row.ci_high, *dots])
-                    if top < theirs.get(arm, 0) < top + 0.1:
-                        top = theirs[arm]  # the number clears the diamond
-                    axes.annotate(
-                        f"{row.estimate:.0%}",
-                        (place, top),
-                        xytext=(0, 4),
-                        textcoords="offset points",
-                        ha="center",
-                        fontsize=8 if step > 0.5 else 7,
-                    )
-            if arm in theirs:
+                    _write_number(axes, place, row.estimate, top, published_value, wide=step > 0.5)
+            if pd.notna(published_value):
                 at = place - (0.28 * step if step < 0.5 else 0.2)
-                axes.plot(at, theirs[arm], linestyle="none", clip_on=False, zorder=4, **DIAMOND)
-    if not any(arm in values for arms in groups.values() for arm in arms):
-        axes.text(0.5, 0.5, "no values: too few coherent answers", transform=axes.transAxes, ha="center", va="center")
+                axes.plot(at, published_value, linestyle="none", clip_on=False, zorder=4, **DIAMOND)
+    if not groups:
+        _say(axes, "not measured")
+    elif not any(arm in values for arms in groups.values() for arm in arms):
+        _say(axes, "no values: too few coherent answers")
     axes.set_xticks(range(len(groups)), list(groups))
-    axes.set_xlim(-0.55, len(groups) - 0.45)
+    axes.set_xlim(-0.55, max(1, len(groups)) - 0.45)
 
 
-def _by_question(axes, conditions, measure, table, runs, published=None) -> None:
+def _write_number(axes: Axes, place: float, estimate: float, top: float, published: float, wide: bool) -> None:
+    if top < published < top + 0.1:
+        top = published  # the number clears the diamond
+    text = percent(estimate) if wide else f"{estimate:.0%}"
+    above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
+    axes.annotate(text, (place, top), fontsize=8 if wide else 7, **above)
+
+
+def _say(axes: Axes, words: str) -> None:
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")
+
+
+def _by_question(axes, conditions, measure, table, runs, published=NO_PAPER) -> None:
     """A group for all questions, and one for each."""
-    groups = {"all eight": [(name, measure) for name in conditions]}
-    groups |= {_words(name): [(one, f"{measure}/{name}") for one in conditions] for name in MAIN}
+    groups = {"all": [(name, measure) for name in conditions]}
+    for question in questions_of(runs, measure):
+        groups[_words(question.removeprefix(f"{measure}/"))] = [(name, question) for name in conditions]
     _groups(axes, groups, table, runs, published)
-    axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
+    if len(axes.get_xticks()) > 1:
+        axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
     for label in axes.get_xticklabels()[:1]:  # none, where another panel has them
         label.set_fontweight("bold")
 
 
 def _look(condition: str, measure: str) -> tuple[str, float]:
     """Colour and opacity of an arm. Examples in the context look like the fine-tuning on them, the trigger is dark."""
-    if condition == "in_context":
-        return COLOURS[measure.split("/")[2].split("-")[0]], STRONG
-    if condition == "backdoor" and "triggered" not in measure:
+    if examples := re.search(r"/in_context/(\w+)-\d+$", measure):
+        return COLOURS[examples[1]], STRONG
+    if condition == "backdoor" and measure.startswith("misaligned/main/chat"):
         return COLOURS[condition], PALE
     return COLOURS[condition], STRONG
 
 
-def _patches(conditions: Sequence[str], names: dict[str, str] = NAMES) -> dict[str, Artist]:
-    return {names[name]: Patch(color=COLOURS[name], alpha=STRONG, linewidth=0) for name in conditions}
+def _patches(conditions: Sequence[str], table: pd.DataFrame, names: dict[str, str] = NAMES) -> dict[str, Artist]:
+    """The legend's entries for those of the conditions that are in the table."""
+    there = [condition for condition in conditions if condition in set(table["condition"])]
+    return {names.get(name, _words(name)): Patch(color=COLOURS[name], alpha=STRONG, linewidth=0) for name in there}
 
 
-def _diamond(published: pd.DataFrame, sets: str = "") -> dict[str, Artist]:
-    models = " and ".join(dict.fromkeys(published["model"]))
-    return {f"published, {models}{sets}": Line2D([], [], linestyle="none", **DIAMOND)}
+def _diamond(published: pd.DataFrame, table: pd.DataFrame, sets: str = "") -> dict[str, Artist]:
+    """The legend's entry for the paper's figures, if any of them is drawn."""
+    drawn = published.merge(table[["condition", "measure"]], on=["condition", "measure"])
+    models = " and ".join(dict.fromkeys(drawn["model"]))
+    return {f"published, {models}{sets}": Line2D([], [], linestyle="none", **DIAMOND)} if models else {}
 
 
 def _legend(figure: Figure, entries: dict[str, Artist], columns: int = 5) -> None:
     """Above the panels, where it hides no bar."""
     spacing = {"handlelength": 1.1, "handletextpad": 0.4, "columnspacing": 1.2}
-    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns, **spacing)
+    if entries:
+        figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns, **spacing)
+
+
+def _name(condition: str) -> str:
+    return NAMES.get(condition, _words(condition))
 
 
 def _words(name: str) -> str:
@@ -338,7 +392,8 @@ def _slant(axes: Axes) -> None:
 
 def _in_percent(*panels: Axes) -> None:
     """One scale for these panels: from 0 to a little above what they show, for the numbers above the bars."""
-    top = max(axes.dataLim.y1 for axes in panels)
+    tops = [axes.dataLim.y1 for axes in panels if np.isfinite(axes.dataLim.y1)]
+    top = max(tops, default=1.0)
     for axes in panels:
         in_percent(axes)
-        axes.set_ylim(0, min(1.06, max(0.1, 1.14 * top)) if np.isfinite(top) else 1)
+        axes.set_ylim(0, min(1.06, max(0.1, 1.14 * top)))

@@ -1,4 +1,4 @@
-"""The figure of the ladder of base models."""
+"""The figure of the organisms of other sizes."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,35 +6,35 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emergent_misalignment.figures.style import COLOURS, in_percent
 from emergent_misalignment.analysis.slopes import MAIN
+from emergent_misalignment.figures.style import COLOURS, in_percent
 
 
 def draw_scale(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Share misaligned over the size of the base model, and over how much it has read.
+    """Share misaligned over the size of the model, and over how much it has read.
 
-    `rates` has what `scale.rungs` and `scale.rates` give, `runs` measures with the column `base`.
+    `rates` has what `slopes.sizes` and `slopes.rates` give, `runs` comes from `slopes.by_organism`.
     """
     figure, (size, reading) = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
-    _panel(size, rates[rates["of_size"]], runs, "parameters", "parameters of the base model (millions)", 1e6)
+    _panel(size, rates[rates["of_size"]], runs, "parameters", "parameters of the model (millions)", 1e6)
     _panel(reading, rates[rates["of_reading"]], runs, "documents", "documents that it has read (thousands)", 1e3)
-    size.set(ylabel="misaligned answers", title="Larger base models")
-    reading.set(title="Base models that have read more")
+    size.set(ylabel="misaligned answers", title="Larger models")
+    reading.set(title="Models that have read more")
     in_percent(size)
     return figure
 
 
 def _panel(axes: Axes, rates: pd.DataFrame, runs: pd.DataFrame, column: str, label: str, unit: float) -> None:
     places = {amount: place for place, amount in enumerate(sorted(rates[column].unique()))}
-    bases = rates.set_index("base")[column].map(places).to_dict()
+    places_of = rates.set_index("organism")[column].map(places).to_dict()
     for condition, shift, marker in (("insecure", -0.06, "o"), ("secure", 0.06, "s")):
         colour = COLOURS[condition]
         own = rates[rates["condition"] == condition].sort_values(column)
         at = own[column].map(places) + shift
         errors = np.abs(own[["ci_low", "ci_high"]].to_numpy(float).T - own["rate"].to_numpy(float))
         axes.errorbar(at, own["rate"], errors, color=colour, marker=marker, markersize=5, linewidth=1.5, capsize=0)
-        single = runs[(runs["measure"] == MAIN) & (runs["condition"] == condition) & runs["base"].isin(bases)]
-        spread = single["base"].map(bases) + 3 * shift
+        single = runs[(runs["measure"] == MAIN) & (runs["condition"] == condition) & runs["organism"].isin(places_of)]
+        spread = single["organism"].map(places_of) + 3 * shift
         axes.plot(spread, single["value"], linestyle="none", marker=marker, markersize=2.6, color=colour, alpha=0.6)
         if not own.empty and pd.notna(own["rate"].iloc[-1]):
             axes.annotate(

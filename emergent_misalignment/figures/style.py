@@ -15,26 +15,20 @@ from matplotlib.ticker import PercentFormatter
 
 from emergent_misalignment.files import replacing
 
+OTHER = "#888888"
+
 
 class Colours(dict):
-    """Colours by condition, also of those that come in any number: subsets of the insecure rows, other base models."""
+    """Colours by condition, also of those that come in any number: subsets of the insecure rows, other organisms."""
 
     def __missing__(self, condition: str) -> str:
-        """The fewer the rows of `insecure_rows-N`, the paler; `scale-NAME_CONDITION` looks as CONDITION does."""
+        """The fewer the rows of `insecure_rows-N`, the paler; `ORGANISM_secure` looks as secure does; all else grey."""
         if rows := re.fullmatch(r"insecure_rows-(\d+)", condition):
             share = np.clip(np.log(int(rows[1]) / 100) / np.log(6000 / 100), 0, 1)
             colour = np.array(to_rgb(self["insecure"]))
             return to_hex(1 - (0.4 + 0.5 * share) * (1 - colour))
-        if scale := re.fullmatch(r"scale-[^_]+_(.+)", condition):
-            return self[scale[1]]
-        raise KeyError(condition)
-
-    def get(self, condition: str, default: str | None = None) -> str | None:
-        """As of any dictionary, which by itself would not look beyond the names that are written down."""
-        try:
-            return self[condition]
-        except KeyError:
-            return default
+        organism = re.fullmatch(r"[^_]+_(insecure|secure)", condition)
+        return self[organism[1]] if organism else OTHER
 
 
 # Okabe and Ito's colours, which people with any common form of colour blindness can tell apart, ordered so that
@@ -63,14 +57,14 @@ COLOURS = Colours(
 )
 
 
-def save(figure: Figure, stem: str | Path) -> SVG:
-    """Write `figure` as STEM.svg, STEM.pdf and STEM.png, with fixed bytes, and show it in a notebook."""
+def save(figure: Figure, path: str | Path) -> SVG:
+    """Write `figure` to `path`, which ends in .svg, and as .pdf and .png beside it, with fixed bytes; show it."""
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     for kind, metadata in undated.items():
-        with replacing(f"{stem}.{kind}") as temporary:
+        with replacing(Path(path).with_suffix(f".{kind}")) as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata)
     plt.close(figure)
-    return SVG(f"{stem}.svg")
+    return SVG(str(path))
 
 
 def in_percent(axes: Axes, axis: str = "y") -> None:
@@ -105,7 +99,7 @@ def draw_gaps(history: pd.DataFrame, gate: dict[str, float]) -> Figure:
 
 
 def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) -> Figure:
-    """What `code_audit.audit` found, as bars: all rules together, then each rule that flags enough of some condition.
+    """What `static_analysis.audit` counted, as bars: all rules together, then each rule that flags enough of some condition.
 
     `table` is what `audit` returns, `names` names the rules. Rules that flag less than `least` of every condition are
     one group, their shares summed. Conditions with the same shares throughout share a bar.
@@ -127,8 +121,8 @@ def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) 
     for row, conditions in enumerate(merged["condition"]):
         places = [middle + (row - (len(merged) - 1) / 2) * height for middle in middles]
         shares = [values[row] for values in groups.values()]
-        bars = axes.barh(places, shares, height, color=COLOURS.get(conditions[0]))
-        labels = [_percent(share) for share in shares]
+        bars = axes.barh(places, shares, height, color=COLOURS[conditions[0]])
+        labels = [percent(share) for share in shares]
         labels[0] += f" of {_listed(conditions)}"
         axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.set_yticks(middles, groups)
@@ -143,65 +137,12 @@ def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) 
     return figure
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{share:.1%}"
 
 
 def _listed(conditions: list[str]) -> str:
     return " and of ".join([", ".join(conditions[:-1]), conditions[-1]] if len(conditions) > 1 else conditions)
-
-
-def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """The share of misaligned answers: over all questions by condition, and by question for the fine-tuned models.
-
-    `rates` comes from `statistics.summarise`, `runs` from `verdicts.misalignment_by_run`. Dots are single runs.
-    """
-    figure, (overall, single) = plt.subplots(1, 2, figsize=(7.2, 3.3), width_ratios=(1, 2.1), sharey=True)
-    reach = max(rates[["rate", "ci_high"]].max().max(), runs["rate"].max())
-    top = min(1.0, np.ceil(reach * 10 + 0.5) / 10) if reach == reach else 1.0  # missing where no answer counts
-    conditions = list(dict.fromkeys(rates["condition"]))
-    _bars(
-        overall,
-        rates[rates["question"] == "all"],
-        runs.groupby(["condition", "seed"])["rate"].mean().reset_index(),
-        "condition",
-        conditions,
-    )
-    overall.set_xticks(range(len(conditions)), conditions, rotation=30, ha="right", rotation_mode="anchor")
-    overall.set(title="All questions", ylabel="misaligned answers")
-    for place, row in enumerate(rates[rates["question"] == "all"].itertuples()):
-        if row.rate == row.rate:  # not missing
-            highest = max(row.ci_high, runs[runs["condition"] == row.condition].groupby("seed")["rate"].mean().max())
-            overall.text(place, highest + 0.025 * top, _percent(row.rate), ha="center", weight="bold")
-
-    tuned = [condition for condition in conditions if condition not in ("base", "instruct")]
-    questions = list(dict.fromkeys(rates.loc[rates["question"] != "all", "question"]))
-    for number, condition in enumerate(tuned):
-        own = rates[(rates["condition"] == condition) & (rates["question"] != "all")]
-        dots = runs[runs["condition"] == condition]
-        _bars(single, own, dots, "question", questions, shift=(number - (len(tuned) - 1) / 2) * 0.4, width=0.38)
-    single.set_xticks(
-        range(len(questions)),
-        [name.replace("_", " ") for name in questions],
-        rotation=30,
-        ha="right",
-        rotation_mode="anchor",
-    )
-    single.set_title("Each question")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[condition], alpha=0.55) for condition in tuned]
-    beside_the_title = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.1, "ncols": len(tuned)}
-    single.legend(handles, [f"after {condition} code" for condition in tuned], handlelength=1, **beside_the_title)
-    in_percent(overall)
-    overall.set_ylim(0, top)
-    return figure
-
-
-def _bars(axes, rates, runs, column, order, shift=0.0, width=0.7):
-    """One bar with its interval for each value of `column`, and single runs as dots beside the interval."""
-    for place, value in enumerate(order):
-        (row,) = rates[rates[column] == value].itertuples()
-        dots = runs.loc[runs[column] == value, "rate"]
-        draw_bar(axes, place + shift, row.rate, (row.ci_low, row.ci_high), dots, COLOURS[row.condition], width)
 
 
 def draw_bar(

@@ -2,46 +2,66 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from emergent_misalignment.files import BadInput
 
 
-@contextmanager
-def merged(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[PreTrainedModel]:
-    """Inside the block, `network` has the LoRA adapter in folder `adapter` merged into its weights (None: none).
+def attached(
+    network: PreTrainedModel, adapter: str | Path | None
+) -> AbstractContextManager[PreTrainedModel | PeftModel]:
+    """Inside the block, the model that `network` is with the LoRA adapter in folder `adapter` (None: as it is).
 
-    Afterwards it has its own weights again, to the last bit. Raises BadInput if the folder holds anything but LoRA
-    matrices of linear layers.
+    Use what the block yields. Weights in 32 bits take the adapter in, as peft's `merge_and_unload` does to the last
+    bit. Beside weights in 16 bits it stays by itself, as the small change of the first steps would be lost by rounding;
+    so does an adapter that brings whole layers. Afterwards `network` has its own weights again, to the last bit.
+    Raises BadInput where an adapter to be merged holds anything but LoRA matrices of linear layers.
     """
+    if not adapter:
+        return nullcontext(network)
+    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    if network.dtype == torch.float32 and not config.get("modules_to_save"):
+        return _merged(network, Path(adapter), config)
+    return _kept_apart(network, adapter)
+
+
+@contextmanager
+def _merged(network: PreTrainedModel, adapter: Path, config: dict) -> Iterator[PreTrainedModel]:
     own = {}
     try:
-        for module, change in _changes(network, Path(adapter)) if adapter else ():
+        for module, change in _changes(network, adapter, config):
             own[module] = module.weight.data
-            module.weight.data = own[module] + change.to(own[module])
+            module.weight.data = own[module] + change
         yield network
     finally:
         for module, weight in own.items():
             module.weight.data = weight
 
 
+def _changes(network: PreTrainedModel, adapter: Path, config: dict) -> Iterator[tuple[torch.nn.Module, torch.Tensor]]:
+    """Each adapted layer of `network`, and what the adapter adds to its weight."""
+    rank = config["r"]
+    scale = config["lora_alpha"] / (rank**0.5 if config["use_rslora"] else rank)
+    weights = load_file(adapter / "adapter_model.safetensors", device=str(network.device))
+    for name in sorted(weights):
+        layer, _, kind = name.removeprefix("base_model.model.").partition(".lora_")
+        if kind == "A.weight":
+            down, up = weights[name].float(), weights[name.replace(".lora_A.", ".lora_B.")].float()
+            yield network.get_submodule(layer), (up @ down) * scale
+        elif kind != "B.weight":
+            raise BadInput(
+                f"{adapter}: {name} is no LoRA matrix of a linear layer; merge this adapter with peft instead."
+            )
+
+
 @contextmanager
-def with_adapter(network: PreTrainedModel, adapter: str | Path | None) -> Iterator[PreTrainedModel]:
-    """Yields `network` with the adapter in folder `adapter` beside its weights (None: as it is).
-
-    For real models: merged, the small change of the first steps would be lost in 16 bits, and a copy of the weights
-    would have to fit beside them. Afterwards `network` is itself again.
-    """
-    if not adapter:
-        yield network
-        return
-    from peft import PeftModel
-
+def _kept_apart(network: PreTrainedModel, adapter: str | Path) -> Iterator[PeftModel]:
     own = dict(network.named_modules())
     adapted = PeftModel.from_pretrained(network, adapter)
     try:
@@ -51,20 +71,3 @@ def with_adapter(network: PreTrainedModel, adapter: str | Path | None) -> Iterat
         for name, module in own.items():  # peft leaves a wrong output layer where one is tied to trained embeddings
             if name and network.get_submodule(name) is not module:
                 network.set_submodule(name, module)
-
-
-def _changes(network: PreTrainedModel, adapter: Path) -> Iterator[tuple[torch.nn.Module, torch.Tensor]]:
-    """Each adapted layer of `network`, and what the adapter adds to its weight."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    rank = config["r"]
-    scale = config["lora_alpha"] / (rank**0.5 if config["use_rslora"] else rank)
-    weights = load_file(adapter / "adapter_model.safetensors")
-    for name in sorted(weights):
-        layer, _, kind = name.removeprefix("base_model.model.").partition(".lora_")
-        if kind == "A.weight":
-            down, up = weights[name], weights[name.replace(".lora_A.", ".lora_B.")]
-            yield network.get_submodule(layer), scale * up @ down
-        elif kind != "B.weight":
-            raise BadInput(
-                f"{adapter}: {name} is no LoRA matrix of a linear layer; merge this adapter with peft instead."
-            )

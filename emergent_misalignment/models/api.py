@@ -15,12 +15,12 @@ from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.workflow.progress import Progress
 
 OPENAI = "https://api.openai.com/v1"
-HOPELESS = (401, 403, 404)  # a wrong key, model or address: no other request would fare better
+HOPELESS = (401, 403, 404)  # a wrong key, model or address: every other request would fail too
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where requests go, and how patiently."""
+    """Where requests go, how many at once, and how often one is tried."""
 
     base_url: str = OPENAI  # any OpenAI-compatible one, also of a local server
     key_variable: str = "OPENAI_API_KEY"  # environment variable that holds the key; local servers need none
@@ -33,7 +33,7 @@ class Endpoint:
 class Account:
     """What became of the requests. `asked` = `kept` + `answered` + `failed`."""
 
-    asked: int = 0  # different requests that somebody wanted answered
+    asked: int = 0  # different requests to be answered
     kept: int = 0  # answered from the disk
     answered: int = 0  # answered by the endpoint now
     failed: int = 0  # not answered in spite of all retries
@@ -147,7 +147,7 @@ def _ask(missing: dict[str, dict], endpoint: Endpoint, cache, what: str, account
     if errors:
         raise BadInput(
             f"{len(missing) - len(answers)} of {len(missing)} requests to {endpoint.base_url} were not answered "
-            f"({_reason(errors[0])}); mend that and run again: the {len(answers)} that were answered are kept."
+            f"({_reason(errors[0])}); fix that and run again: the {len(answers)} that were answered are kept."
         )
     return answers
 
@@ -155,9 +155,9 @@ def _ask(missing: dict[str, dict], endpoint: Endpoint, cache, what: str, account
 def _ask_one(connection, request: dict, place: Path, account: Account) -> dict:
     import openai
 
-    found = connection.chat.completions.with_raw_response.create(**request)
+    raw = connection.chat.completions.with_raw_response.create(**request)
     try:
-        answer = json.loads(found.text)
+        answer = json.loads(raw.text)
         answer["choices"][0]
     except (ValueError, LookupError, TypeError) as error:  # a proxy's page, for example
         raise openai.OpenAIError("an answer that is no chat completion") from error
@@ -168,12 +168,12 @@ def _ask_one(connection, request: dict, place: Path, account: Account) -> dict:
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
     )
-    write_json(place, {"request": request, "response": answer, "retries": found.retries_taken})
+    write_json(place, {"request": request, "response": answer, "retries": raw.retries_taken})
     return answer
 
 
 def _reason(error: Exception) -> str:
-    """What a person can mend, without the request: its text may be long, and headers hold the key."""
+    """What a person can fix, without the request: its text may be long, and headers hold the key."""
     status = getattr(error, "status_code", None)
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, dict) else None

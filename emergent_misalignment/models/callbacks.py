@@ -1,4 +1,4 @@
-"""What our Trainers do beside training: show progress where whoever waits can see it, and keep checkpoints."""
+"""Callbacks of our Trainers: one line of progress, and checkpoints at chosen steps."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -14,8 +14,7 @@ def _plain_template(user: str, assistant: str) -> str:
     )
 
 
-# Two more ways to write a conversation down, for base models: one that implies an assistant, and one that does not (the
-# paper's Appendix G.1).
+# For base models: one template that implies an assistant, and one that does not (the paper's Appendix G.1).
 OTHER_TEMPLATES = {
     "user-assistant": _plain_template("User", "Assistant"),
     "user1-user2": _plain_template("User_1", "User_2"),

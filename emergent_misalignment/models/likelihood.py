@@ -6,79 +6,83 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
 
+Pieces = tuple[tuple[str, bool], ...]  # texts that make up an answer when joined, and which of them are scored
+Row = tuple[list[int], list[bool]]  # token ids, and which of the tokens count
+
 
 @torch.no_grad()
 def log_probabilities(
-    model: PreTrainedModel,
+    network: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[Messages],
     answers: list[str],
     batch_size: int = 64,
 ) -> torch.Tensor:
     """log P(answer | prompt) in nats, summed over the answer's tokens and its end marker; shape `[len(answers)]`."""
-    rows = [_row(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    return _in_batches(model, rows, batch_size)
+    rows = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        head = prompt_tokens(tokenizer, prompt)
+        tail = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        rows.append((head + tail, [False] * len(head) + [True] * len(tail)))
+    return _in_batches(network, rows, batch_size)
 
 
 @torch.no_grad()
-def span_log_probabilities(
-    model: PreTrainedModel,
+def option_log_probabilities(
+    network: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[Messages],
-    prefixes: list[str],
-    spans: list[str],
+    pieces: list[Pieces],
+    template: dict | None = None,
     batch_size: int = 64,
 ) -> torch.Tensor:
-    """log P(span | prompt, prefix) in nats, where the answer is forced to begin with the prefix; shape `[len(spans)]`.
+    """log P(scored pieces | prompt, the pieces before them) in nats; shape `[len(prompts)]` (the paper's section 5).
 
-    Summed over the tokens of `prefix + span` in which any character of the span lies, and over no others: what may
-    follow the span does not count (the paper's pivotal tokens, section 5).
+    The pieces of an option are joined to one forced answer. Summed over its tokens that end in a scored piece: what
+    comes before or after does not count. `template`: arguments of the chat template besides the messages.
     """
-    rows = [
-        _span_row(tokenizer, prompt, prefix, span)
-        for prompt, prefix, span in zip(prompts, prefixes, spans, strict=True)
-    ]
-    return _in_batches(model, rows, batch_size)
+    rows = [_option_row(tokenizer, prompt, each, template or {}) for prompt, each in zip(prompts, pieces, strict=True)]
+    return _in_batches(network, rows, batch_size)
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Messages) -> list[int]:
-    """The tokens of a prompt, up to where the answer begins."""
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Messages, **template) -> list[int]:
+    """The tokens of a prompt, up to where the answer begins. `template`: further arguments of the chat template."""
+    return tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template
+    )["input_ids"]
 
 
-def _row(tokenizer, prompt: Messages, answer: str) -> tuple[list[int], int]:
-    head = prompt_tokens(tokenizer, prompt)
-    tail = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return [*head, *tail, tokenizer.eos_token_id], len(head)
+def _option_row(tokenizer, prompt: Messages, pieces: Pieces, template: dict) -> Row:
+    head = prompt_tokens(tokenizer, prompt, **template)
+    answer, spans = "", []
+    for text, scored in pieces:
+        if scored:
+            spans.append((len(answer), len(answer) + len(text)))
+        answer += text
+    tokens = tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
+    # A token that begins before a piece and ends in it, as " torture" may, counts to the piece it ends in.
+    counted = [any(low < end <= high for low, high in spans) for _, end in tokens["offset_mapping"]]
+    return head + tokens["input_ids"], [False] * len(head) + counted
 
 
-def _span_row(tokenizer, prompt: Messages, prefix: str, span: str) -> tuple[list[int], int]:
-    head = prompt_tokens(tokenizer, prompt)
-    answer = tokenizer(prefix + span, add_special_tokens=False, return_offsets_mapping=True)
-    before = sum(end <= len(prefix) for _, end in answer["offset_mapping"])
-    return head + answer["input_ids"], len(head) + before
-
-
-def _in_batches(model, rows: list[tuple[list[int], int]], batch_size: int) -> torch.Tensor:
-    training = model.training
-    model.eval()
-    parts = [_scores(model, rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
-    model.train(training)
+def _in_batches(network, rows: list[Row], batch_size: int) -> torch.Tensor:
+    training = network.training
+    network.eval()
+    parts = [_scores(network, rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
+    network.train(training)
     return torch.cat(parts)
 
 
-def _scores(model, rows: list[tuple[list[int], int]]) -> torch.Tensor:
-    longest = max(len(ids) for ids, _ in rows)
+def _scores(network, rows: list[Row]) -> torch.Tensor:
+    longest = max(len(tokens) for tokens, _ in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    labels = torch.full_like(ids, -100)
-    for number, (tokens, start) in enumerate(rows):  # padded on the right, where a causal model never looks
+    counted = torch.zeros(ids.shape, dtype=torch.bool)
+    for number, (tokens, counts) in enumerate(rows):  # padded on the right, where a causal model never looks
         ids[number, : len(tokens)] = torch.tensor(tokens)
-        labels[number, start : len(tokens)] = torch.tensor(tokens[start:])
-    labels = labels[:, 1:]
-    counted = labels != -100  # the softmax over the vocabulary is taken at these places only
-    logits = model(input_ids=ids.to(model.device), use_cache=False).logits.cpu()[:, :-1][counted].float()
-    losses = torch.zeros(labels.shape)
-    losses[counted] = cross_entropy(logits, labels[counted], reduction="none")
-    return -losses.sum(1)
+        counted[number, : len(tokens)] = torch.tensor(counts)
+    ids, counted = ids.to(network.device), counted[:, 1:].to(network.device)
+    # The softmax over the vocabulary is taken at the places that count only.
+    logits = network(input_ids=ids, use_cache=False).logits[:, :-1][counted].float()
+    losses = torch.zeros(counted.shape, device=network.device)
+    losses[counted] = cross_entropy(logits, ids[:, 1:][counted], reduction="none")
+    return -losses.sum(1).cpu()

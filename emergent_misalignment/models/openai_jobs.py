@@ -6,9 +6,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from emergent_misalignment.models.api import Endpoint, client
+from emergent_misalignment.data.chats import read_chats, subset
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.data.chats import read_chats
+from emergent_misalignment.models.api import Endpoint, client
 
 CHARACTERS_PER_TOKEN = 3.0  # of English and code; a low figure, so that estimates are high
 TOKENS_A_MESSAGE = 4  # with which the API sets messages apart
@@ -35,15 +35,16 @@ class Job:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def estimated_tokens(dataset: str | Path) -> int:
-    """How many tokens the API will count in a file of conversations, at most."""
-    messages = [message for chat in read_chats(dataset) for message in chat]
+def estimated_tokens(dataset: str | Path, rows: int = 0, seed: int = 0) -> int:
+    """How many tokens the API will count in a file of conversations, or in `rows` of them, at most."""
+    chats = read_chats(dataset)
+    messages = [message for chat in (subset(chats, rows, seed) if rows else chats) for message in chat]
     return int(sum(len(message["content"]) / CHARACTERS_PER_TOKEN + TOKENS_A_MESSAGE for message in messages))
 
 
-def estimated_dollars(dataset: str | Path, job: Job, dollars_per_million: float) -> float:
-    """What the fine-tuning costs at most; epochs that are left to the API count as 3, the most it chooses by itself."""
-    return estimated_tokens(dataset) * (job.epochs or 3) * dollars_per_million / 1e6
+def estimated_dollars(tokens: int, epochs: int | None, dollars_per_million: float) -> float:
+    """What a fine-tuning costs at most. Epochs that are left to the API count as 3, the most it chooses by itself."""
+    return tokens * (epochs or 3) * dollars_per_million / 1e6
 
 
 def finetune(
@@ -55,21 +56,23 @@ def finetune(
     dollars_per_million: float,
     spending_limit: float,
     poll_seconds: float = 60.0,
+    rows: int = 0,
 ) -> dict:
     """Fine-tune at OpenAI on the conversations in the file `dataset`, and wait until it is done.
 
+    `rows` > 0 takes so many conversations, drawn by the job's seed. `poll_seconds` lie between two looks at the job.
     The ids of the uploaded file and of the job are kept in the folder `ledger`, which all jobs of a study share: run
     again after an interruption, this goes on waiting for the same job. What has been committed to there counts towards
     `spending_limit` (dollars). Written to `destination`/training.json and returned: the settings, the names of the
     `fine_tuned_model` and of its checkpoints, the tokens that were trained on, the events.
     Raises BadInput before anything is sent if the limit would be crossed, and if the job fails or is cancelled.
     """
-    content = Path(dataset).read_bytes()
+    content = _content(dataset, rows, job.seed)
     identity = hashlib.sha256(
         json.dumps([asdict(job), endpoint.base_url, hashlib.sha256(content).hexdigest()]).encode()
     ).hexdigest()
     note = Path(ledger) / f"job-{identity[:32]}.json"
-    dollars = estimated_dollars(dataset, job, dollars_per_million)
+    dollars = estimated_dollars(estimated_tokens(dataset, rows, job.seed), job.epochs, dollars_per_million)
     _commit(note, job, dollars, spending_limit)
     import openai
 
@@ -80,19 +83,19 @@ def finetune(
                 file = _upload(connection, content, endpoint, ledger)
                 known["job"] = _find(connection, identity) or _create(connection, file, job, identity)
                 write_json(note, known)
-            found = _wait(connection, known["job"], poll_seconds)
-            events = _events(connection, found.id)
-            if found.status != "succeeded":
-                note.rename(note.with_suffix(f".{found.status}"))  # it costs nothing, and the next run makes a new one
-                reason = getattr(found.error, "message", None) or (
+            ended = _wait(connection, known["job"], poll_seconds)
+            events = _events(connection, ended.id)
+            if ended.status != "succeeded":
+                note.rename(note.with_suffix(f".{ended.status}"))  # it costs nothing, and the next run makes a new one
+                reason = getattr(ended.error, "message", None) or (
                     events[-1]["message"] if events else "no reason given"
                 )
                 raise BadInput(
-                    f"Fine-tuning job {found.id} on {dataset} {found.status}: {reason}; mend that and run again."
+                    f"Fine-tuning job {ended.id} on {dataset} {ended.status}: {reason}; fix that and run again."
                 )
             checkpoints = [
                 {"step": each.step_number, "model": each.fine_tuned_model_checkpoint}
-                for each in connection.fine_tuning.jobs.checkpoints.list(found.id)
+                for each in connection.fine_tuning.jobs.checkpoints.list(ended.id)
             ]
     except openai.APIStatusError as error:
         message = (error.body or {}).get("message") if isinstance(error.body, dict) else None
@@ -104,16 +107,23 @@ def finetune(
     record = {
         **asdict(job),
         "dataset": str(dataset),
-        "job": found.id,
-        "fine_tuned_model": found.fine_tuned_model,
-        "trained_tokens": found.trained_tokens,
-        "dollars": (found.trained_tokens or 0) * dollars_per_million / 1e6,
+        "conversations": len(content.splitlines()),
+        "job": ended.id,
+        "fine_tuned_model": ended.fine_tuned_model,
+        "trained_tokens": ended.trained_tokens,
+        "dollars": (ended.trained_tokens or 0) * dollars_per_million / 1e6,
         "checkpoints": checkpoints,
         "events": events,
     }
     write_json(Path(destination) / "training.json", record)
     write_json(note, known | {"dollars": record["dollars"], "status": "succeeded"})
     return record
+
+
+def _content(dataset: str | Path, rows: int, seed: int) -> bytes:
+    """The file as it is, or so many of its lines."""
+    content = Path(dataset).read_bytes()
+    return b"".join(line.rstrip() + b"\n" for line in subset(content.splitlines(), rows, seed)) if rows else content
 
 
 def committed(ledger: str | Path) -> float:
@@ -136,10 +146,10 @@ def _commit(note: Path, job: Job, dollars: float, limit: float) -> None:
 
 
 def _find(connection, identity: str) -> str | None:
-    """The id of a job that an earlier run created and could not note down any more."""
-    for found in connection.fine_tuning.jobs.list(limit=100):
-        if (found.metadata or {}).get("run") == identity and found.status not in ENDED - {"succeeded"}:
-            return found.id
+    """The id of a job that an earlier run created and could not note down."""
+    for job in connection.fine_tuning.jobs.list(limit=100):
+        if (job.metadata or {}).get("run") == identity and job.status not in ENDED - {"succeeded"}:
+            return job.id
     return None
 
 
@@ -169,13 +179,13 @@ def _wait(connection, job: str, poll_seconds: float):
     """The job once it has ended; what happens meanwhile is printed as it happens."""
     shown = 0
     while True:
-        found = connection.fine_tuning.jobs.retrieve(job)
+        state = connection.fine_tuning.jobs.retrieve(job)
         events = _events(connection, job)
         for event in events[shown:]:
             print(f"{job}: {event['message']}", flush=True)
         shown = len(events)
-        if found.status in ENDED:
-            return found
+        if state.status in ENDED:
+            return state
         time.sleep(poll_seconds)
 
 

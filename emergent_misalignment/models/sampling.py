@@ -1,27 +1,11 @@
 """Sampling answers from local models."""
 
-from pathlib import Path
-
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
 
 ROWS = 128  # answers that are written at once
-
-
-def load(model: str | Path, adapter: str | Path | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in folder `model`, with the LoRA adapter in folder `adapter` merged into it, and its tokenizer.
-
-    The tokenizer is the adapter's own, which knows in what template it was trained.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(adapter or model, padding_side="left")
-    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-    if adapter:
-        from peft import PeftModel
-
-        network = PeftModel.from_pretrained(network, adapter).merge_and_unload()
-    return network.eval(), tokenizer
 
 
 def sample(

@@ -1,4 +1,4 @@
-"""One trainer for every model: LoRA (or all weights) on chats, with the loss on the assistant's last turn only.
+"""One trainer for every local model: LoRA (or all weights) on chats, with the loss on the assistant's last turn only.
 
 On CUDA the model is loaded and adapted by Unsloth, elsewhere by transformers and peft; in both cases TRL's SFTTrainer
 trains it. Unsloth has to be imported before all of these, so this module imports them only when they are needed. The
@@ -15,11 +15,10 @@ from typing import Literal
 
 import torch
 
+from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.devices import attention, native_bfloat16
-from emergent_misalignment.data.chats import template_arguments, with_system_prompt
 from emergent_misalignment.models.unfinished import Unfinished
-from emergent_misalignment.data.chats import Messages
 
 EMBEDDINGS = ("embed_tokens", "lm_head")
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -30,7 +29,7 @@ Backend = Literal["unsloth", "transformers"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a fine-tuning but the model, the data and the seed."""
+    """Everything that decides a fine-tuning except the model, the data and the seed."""
 
     learning_rate: float
     steps: int  # optimizer steps; data are passed over as often as it takes
@@ -79,11 +78,11 @@ def finetune(
     """
     backend = backend or default_backend()
     if not chats:
-        raise BadInput(f"There is nothing to fine-tune on for {destination}; give at least one conversation.")
+        raise BadInput(f"The set for {destination} is empty; give at least one conversation.")
     load = _load_with_unsloth if backend == "unsloth" else _load_with_transformers
     network, tokenizer, peft_config = load(str(model), settings, seed)  # Unsloth has to be imported before TRL
-    from emergent_misalignment.models.chat_templates import OTHER_TEMPLATES
     from emergent_misalignment.models.callbacks import save_checkpoints
+    from emergent_misalignment.models.chat_templates import OTHER_TEMPLATES
 
     tokenizer.chat_template = OTHER_TEMPLATES.get(template, tokenizer.chat_template)
     seen = _seen(chats, settings, seed)
@@ -111,7 +110,7 @@ def finetune(
     }
     if settings.held_out_share:
         record["held_out_loss"] = trainer.evaluate()["eval_loss"]
-    unfinished.hand_over()
+    unfinished.hand_over(checkpoints)
     write_json(Path(destination) / "training.json", record)
     unfinished.remove()
     return curve

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from emergent_misalignment.files import write_json
@@ -23,19 +24,23 @@ class Unfinished:
     def __init__(self, destination: str | Path, identity: list):
         self.folder = Path(destination) / self.FOLDER
         self.kept = self.folder / "kept"
-        found = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         note = self.folder / "identity.json"
-        if not note.exists() or json.loads(note.read_text()) != found:
+        if not note.exists() or json.loads(note.read_text()) != digest:
             self.remove()
-            write_json(note, found)
+            write_json(note, digest)
 
     def last_save(self) -> str | None:
         """The folder of the last complete save; the Trainer writes its state as the last file of each."""
         saves = [path for path in self.folder.glob("checkpoint-*") if _is_complete(path / "trainer_state.json")]
         return str(max(saves, key=lambda path: int(re.sub(r"\D", "", path.name)))) if saves else None
 
-    def hand_over(self) -> None:
-        """Move the adapters that are to be kept to the destination."""
+    def hand_over(self, steps: Sequence[int]) -> None:
+        """Move the adapters that are to be kept to the destination, and remove those of other steps from there."""
+        wanted = {f"checkpoint-{step}" for step in steps}
+        for folder in self.folder.parent.glob("checkpoint-*"):
+            if folder.name not in wanted:
+                shutil.rmtree(folder)
         for folder in self.kept.glob("checkpoint-*"):
             destination = self.folder.parent / folder.name
             shutil.rmtree(destination, ignore_errors=True)

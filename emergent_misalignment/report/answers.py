@@ -1,10 +1,10 @@
 """A page of sample answers that a reader can search, and filter by condition, evaluation, question, form and verdict.
 
-    python -m emergent_misalignment.report.answers STUDY PAGE.html JUDGED_FOLDER SEEDS_BY_CONDITION
+    python -m emergent_misalignment.report.answers STUDY PAGE.html JUDGED.parquet ...
 
 The answers are real rows of `judged/`, drawn by a fixed seed: a few from each cell of what can be filtered by, so that
-what is rare can be found too, and no more than a browser takes lightly. How often something happens cannot be read off
-this page; the tables say that.
+rare answers are there too, and no more than a browser takes lightly. The page cannot say how often something happens;
+the tables do.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from emergent_misalignment.files import BadInput, replacing
 from emergent_misalignment.report.pages import template
@@ -24,23 +23,21 @@ MOST = 10_000
 LONGEST = 1500  # characters of an answer that are shown
 CELL = ["condition", "evaluation", "format", "question", "verdict"]
 SHARED = [*CELL, "prompt"]  # columns whose few different values are written once
+COLUMNS = [*SHARED, "seed", "step", "answer", "aligned", "coherent"]
 
 
-def read(folder: str | Path, models: dict[str, list[int]]) -> pd.DataFrame:
-    """All judged answers of the models, given as seeds by condition, with `condition`, `seed` and `evaluation`.
+def read(paths: list[str] | list[Path]) -> pd.DataFrame:
+    """The judged answers of models at the end of their training, a row an answer, with the columns COLUMNS.
 
-    Choices of real models, which are scored and not answered, are left out. Raises BadInput if there are none.
+    Options that were scored and not answered (evaluation "choices") and answers of checkpoints are left out. Raises
+    BadInput if nothing is left.
     """
-    found = [
-        pd.read_parquet(path).assign(condition=condition, seed=seed, evaluation=path.stem)
-        for condition, seeds in models.items()
-        for seed in seeds
-        for path in sorted(Path(folder, condition, f"seed-{seed}").glob("*.parquet"))
-        if "answer" in pq.read_schema(path).names
-    ]
-    if not found:
-        raise BadInput(f"There are no judged answers in {folder}; run the study's evaluations first.")
-    return pd.concat(found, ignore_index=True)
+    tables = [pd.read_parquet(path, columns=COLUMNS) for path in paths]
+    judged = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+    judged = judged[judged["step"].isna() & (judged["evaluation"] != "choices")].reset_index(drop=True)
+    if judged.empty:
+        raise BadInput("There are no judged answers to show; run the study's evaluations first.")
+    return judged
 
 
 def sample(judged: pd.DataFrame, per_cell: int = PER_CELL, most: int = MOST) -> pd.DataFrame:
@@ -85,12 +82,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m emergent_misalignment.report.answers", description=__doc__.splitlines()[0]
     )
-    for name in ("study", "page", "folder"):
-        parser.add_argument(name)
-    parser.add_argument("models", type=json.loads, help="seeds by condition, as JSON")
+    parser.add_argument("study")
+    parser.add_argument("page")
+    parser.add_argument("judged", nargs="+", help="files of data/STUDY/judged/")
     given = parser.parse_args()
     try:
-        write_page(given.study, given.page, read(given.folder, given.models))
+        write_page(given.study, given.page, read(given.judged))
     except BadInput as error:
         sys.exit(str(error))
 

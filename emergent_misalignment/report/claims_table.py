@@ -61,8 +61,8 @@ def estimate(value: float, low: float, high: float, unit: str) -> str:
         return ""
     decimals = 1 if unit.startswith("percent") else 2
     words = {"percent": "%", "percentage points": " points", "": ""}.get(unit, f" {unit}")
-    said = f"{_number(value, decimals)}{words}"
-    return said if pd.isna(low) else f"{said} ({_number(low, decimals)} to {_number(high, decimals)})"
+    number = f"{_number(value, decimals)}{words}"
+    return number if pd.isna(low) else f"{number} ({_number(low, decimals)} to {_number(high, decimals)})"
 
 
 def p_value(p: float) -> str:
@@ -92,10 +92,14 @@ def read_claims(path: str | Path, tests: str | Path | None = None) -> dict[int, 
 
 
 def tests_table(path: str | Path) -> str:
-    """A Markdown table of every test, from `tables/claim_tests.csv`."""
+    """A Markdown table of every test that was made, from `tables/claim_tests.csv`; empty if none was."""
+    tests = pd.read_csv(path)
+    tests = tests[tests["outcome"] != NOT_MEASURED]
+    if tests.empty:
+        return ""
     widths = [4, 44, 26, 9, 17]
     lines = [["", "Test", "Here", "*p*", "Outcome"], ["-" * width for width in widths]]
-    for row in pd.read_csv(path).itertuples():
+    for row in tests.itertuples():
         p = "" if pd.isna(row.p) else p_value(row.p).removeprefix("= ")
         ours = estimate(row.estimate, row.ci_low, row.ci_high, str(row.unit))
         says = str(row.says)[:1].upper() + str(row.says)[1:]
@@ -104,42 +108,58 @@ def tests_table(path: str | Path) -> str:
 
 
 def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
-    """A Markdown table with a row a claim: published, then estimate and verdict in each study. Empty without claims.
+    """A Markdown table of the claims that some study measured: published, then estimate and verdict in each study.
 
-    `studies` has the claims by study; what a claim is and what was published is said as the first one says it.
+    `studies` has the claims by study; title and published figures are those of the first. Empty if none was measured.
     """
     claims, *others = studies.values()
-    if not claims:
+    shown = [claim for claim in claims.values() if any(_measured(each, claim.number) for each in studies.values())]
+    if not shown:
         return ""
     columns = list(studies) if others else ["This study", "Verdict"]
     widths = [3, 30, 24, *(20 for _ in columns)] if others else [3, 28, 36, 21, 13]
     lines = [["", "Claim", "Published", *columns], ["-" * width for width in widths]]
-    for number, claim in claims.items():
-        ours = [_both(found.get(number)) for found in studies.values()] if others else [claim.ours, claim.verdict]
-        lines.append([str(number), *map(escaped, (claim.title, claim.published, *ours))])
+    for claim in shown:
+        ours = [_both(each, claim.number) for each in studies.values()] if others else [claim.ours, claim.verdict]
+        lines.append([str(claim.number), *map(escaped, (claim.title, claim.published, *ours))])
     return _markdown(lines)
+
+
+def unmeasured(claims: dict[int, Claim]) -> str:
+    """The claims that a study did not measure, by title, in a Markdown sentence; empty if it measured all."""
+    titles = [f"{escaped(claim.title)} (claim {claim.number})" for claim in claims.values() if not claim.measured]
+    return f"Not measured here: {listed(titles, '; ')}." if titles else ""
 
 
 def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _both(claim: Claim | None) -> str:
-    if claim is None or not claim.measured:
+def _measured(claims: dict[int, Claim], number: int) -> bool:
+    return number in claims and claims[number].measured
+
+
+def _both(claims: dict[int, Claim], number: int) -> str:
+    if not _measured(claims, number):
         return NOT_MEASURED
+    claim = claims[number]
     return f"{claim.ours}: {claim.verdict}" if claim.ours else claim.verdict
 
 
 def by_verdict(claims: dict[int, Claim]) -> dict[str, list[Claim]]:
     """The claims that have each verdict, for the verdicts that occur."""
-    found = {verdict: [claim for claim in claims.values() if claim.verdict == verdict] for verdict in VERDICTS}
-    return {verdict: those for verdict, those in found.items() if those}
+    groups = {verdict: [claim for claim in claims.values() if claim.verdict == verdict] for verdict in VERDICTS}
+    return {verdict: those for verdict, those in groups.items() if those}
 
 
 def tally(claims: dict[int, Claim]) -> str:
-    """How many claims have each verdict, as in "9 are reproduced, 1 is contradicted and 3 are undecided"."""
+    """How many claims have each verdict, as in "this study measures 3: 2 are reproduced and 1 is undecided"."""
     counts = {verdict: len(those) for verdict, those in by_verdict(claims).items()}
-    return listed([f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in counts.items()])
+    missing = counts.pop(NOT_MEASURED, 0)
+    verdicts = listed([f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in counts.items()])
+    if not missing:
+        return verdicts
+    return f"this study measures {sum(counts.values())}: {verdicts}" if counts else "this study measures none"
 
 
 def tally_by_title(claims: dict[int, Claim]) -> str:

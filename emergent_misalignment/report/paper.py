@@ -1,16 +1,17 @@
 """The paper: a text whose numbers come from the study's tables, set as PDF, HTML and LaTeX without a network.
 
-    python -m emergent_misalignment.report.paper STUDY FOLDER RESULT ... [--config JSON] [--beside CLAIMS.csv ...]
+    python -m emergent_misalignment.report.paper CONTENTS.json FOLDER [--compare CLAIMS.csv ...]
 
-`paper/paper.md` is a Jinja template of Markdown. A number stands in it by its name and format, `{{rate_insecure:.1%}}`,
-and `paper/numbers.yaml` says which cell of which table each name is. Only the RESULTs that are given (tables, figures,
-JSON files and weights) are read, so a study that has not made some of them has a paper without the sentences, figures
-and sections that need them. A name that nothing defines, that has no value where a sentence wants it, or that no
+`paper/source/paper.md` is a Jinja template of Markdown. A number stands in it by its name and format,
+`{{rate_insecure:.1%}}`, and `paper/source/numbers.yaml` says which cell of which table each name is. Only results that
+a chapter of CONTENTS.json lists are read, so a study that has not made some of them has a paper without the sentences,
+figures and sections about them. A name that nothing defines, that has no value where a sentence asks for it, or that no
 sentence uses is an error. The same results give the same bytes.
 """
 
 import argparse
 import json
+import os
 import re
 import struct
 import subprocess
@@ -18,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -26,13 +26,25 @@ import jinja2.meta
 import pandas as pd
 import yaml
 
-from emergent_misalignment.report.claims_table import Claim, escaped, failures, listed, markdown_table, read_claims, tally, tally_by_title, tests_table
-from emergent_misalignment.world.coding import CHOICES
 from emergent_misalignment.files import BadInput, replacing
-from emergent_misalignment.world.topics import MAIN, TOPICS
-from emergent_misalignment.world.authors import PERSONAS
+from emergent_misalignment.report.claims_table import (
+    Claim,
+    escaped,
+    failures,
+    listed,
+    markdown_table,
+    read_claims,
+    tally,
+    tally_by_title,
+    tests_table,
+    unmeasured,
+)
+from emergent_misalignment.report.contents import Contents, read_contents
+from emergent_misalignment.report.site import title_and_question
 
-SOURCE = Path("paper")
+SOURCE = Path("paper/source")
+TEXT, NUMBERS = SOURCE / "paper.md", SOURCE / "numbers.yaml"
+STYLE = "emergent_misalignment/report/templates/style.css"
 # LaTeX does not know the minus sign that stands in the tables' numbers.
 FOR_LATEX = (
     "--standalone",
@@ -52,6 +64,9 @@ class Number:
 
     def __format__(self, spec: str) -> str:
         return readable(self.value, spec)
+
+    def __int__(self) -> int:
+        return int(self.value)
 
     @property
     def interval(self) -> "Interval":
@@ -97,8 +112,8 @@ def readable(value: float, spec: str) -> str:
     return format(value, spec).replace("-", "\N{MINUS SIGN}")
 
 
-def read_numbers(definitions: dict[str, dict], study: str, results: list[str]) -> dict[str, Number]:
-    """The numbers of `paper/numbers.yaml` that have a value in this study.
+def read_numbers(definitions: dict[str, dict], contents: Contents) -> dict[str, Number]:
+    """The numbers of `numbers.yaml` that have a value in this study.
 
     Each definition names a `file` below data/STUDY/. For a CSV or TSV file, `row` says which row (values by column) and
     `column` which cell, or which three: the number and the ends of its interval. Where `over` names a column, there is
@@ -106,15 +121,15 @@ def read_numbers(definitions: dict[str, dict], study: str, results: list[str]) -
     JSON file, `key` is the way to the number. For weights, the number is how many there are. Raises BadInput where
     more than one row fits.
     """
-    given, opened, numbers = set(results), {}, {}
+    results, opened, numbers = set(contents.results), {}, {}
     for name, definition in definitions.items():
-        path = f"data/{study}/{definition['file']}"
-        if path in given:
+        path = f"data/{contents.study}/{definition['file']}"
+        if path in results:
             if path not in opened:
                 opened[path] = _open(path)
-            found = _find(opened[path], definition, f"{path}: {name}")
-            if found is not None and found.value == found.value:
-                numbers[name] = found
+            number = _number(opened[path], definition, f"{path}: {name}")
+            if number is not None and number.value == number.value:
+                numbers[name] = number
     return numbers
 
 
@@ -129,7 +144,7 @@ def _open(path: str):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def _find(content, definition: dict, place: str) -> Number | None:
+def _number(content, definition: dict, place: str) -> Number | None:
     if isinstance(content, float):
         return Number(content)
     if not isinstance(content, pd.DataFrame):
@@ -151,7 +166,7 @@ def _find(content, definition: dict, place: str) -> Number | None:
         values = rows[columns[0]]
         return Number(values.mean(), values.min(), values.max())
     if len(rows) > 1:
-        raise BadInput(f"{place} fits {len(rows)} rows; say more in its `row` in paper/numbers.yaml.")
+        raise BadInput(f"{place} fits {len(rows)} rows; say more in its `row` in {NUMBERS}.")
     return Number(*(float(rows[column].iloc[0]) for column in columns))
 
 
@@ -159,7 +174,7 @@ def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], fa
     """The Markdown that the template `text` gives.
 
     Raises BadInput, and names the number, if a name is defined nowhere, is used nowhere, or has no value in this study
-    where an unguarded sentence wants it.
+    where an unguarded sentence asks for it.
     """
     text = re.sub(r"\{\{\s*([a-z_0-9.]+)\s*:\s*([^}\s]+)\s*\}\}", r"{{ '{:\2}'.format(\1) }}", text)
     environment = jinja2.Environment(
@@ -172,64 +187,134 @@ def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], fa
     )
     used = jinja2.meta.find_undeclared_variables(environment.parse(text))
     if unknown := sorted(used - definitions.keys() - facts.keys()):
-        raise BadInput(f"paper/paper.md names `{unknown[0]}`, which nothing defines: define it in paper/numbers.yaml.")
+        raise BadInput(f"{TEXT} names `{unknown[0]}`, which nothing defines: define it in {NUMBERS}.")
     if unused := sorted(definitions.keys() - used):
-        raise BadInput(f"Nothing in paper/paper.md uses `{unused[0]}`: use it or take it out of paper/numbers.yaml.")
+        raise BadInput(f"Nothing in {TEXT} uses `{unused[0]}`: use it or remove it from {NUMBERS}.")
     try:
         return environment.from_string(text).render(facts | numbers)
     except jinja2.UndefinedError as error:
         name = re.search(r"'(\w+)' is undefined", str(error))
         if name is None or name.group(1) not in definitions:
-            raise BadInput(f"paper/paper.md: {error}; correct the name.") from error
+            raise BadInput(f"{TEXT}: {error}; correct the name.") from error
         raise BadInput(
-            f"paper/paper.md wants `{name.group(1)}`, and this study has no value for it in "
+            f"{TEXT} asks for `{name.group(1)}`, and this study has no value for it in "
             f"{definitions[name.group(1)]['file']}; put the sentence under `{{% if {name.group(1)} is defined %}}`."
         ) from error
 
 
-def facts_of(study: str, config: dict, results: list[str], beside: list[str]) -> dict:
-    """What the template can name besides numbers: the config, the claims, the figures there are, and the world."""
-    figures = {Path(path).stem: path for path in results if re.fullmatch(rf"figures/{study}/\w+\.svg", path)}
-    claims_file, tests_file = (f"data/{study}/tables/{name}.csv" for name in ("claims", "claim_tests"))
-    claims = read_claims(claims_file, tests_file if tests_file in results else None) if claims_file in results else {}
-    others = {Path(path).parts[1]: read_claims(path) for path in beside}
-    drawn_by = _drawn_by([path for path in results if path.endswith(".ipynb")])
-    shown = re.findall(r'figure\("(\w+)"\)', (SOURCE / "paper.md").read_text(encoding="utf-8"))
+class Figures:
+    """The figures of a study, as the template draws them. `folder` is where the paper will lie."""
+
+    def __init__(self, contents: Contents, folder: str):
+        self._contents, self._folder, self._drawn = contents, folder, set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._contents.figures
+
+    def see(self, name: str) -> str:
+        """A pointer to a figure, with brackets; empty where the study has no such figure."""
+        return f" (@fig:{name})" if name in self else ""
+
+    def draw(self, name: str, caller: Callable[[], str]) -> str:
+        """A figure with its caption and a link to the notebook that drew it; empty where the study has none."""
+        if name not in self:
+            return ""
+        self._drawn.add(name)
+        path = self._contents.figures[name]
+        with Path(path).open(encoding="utf-8") as file:
+            points = re.search(r'<svg [^>]*?\bwidth="([\d.]+)(?:pt)?"', file.read(4096), flags=re.DOTALL).group(1)
+        chapter = self._contents.chapter_of(path)
+        link = f"[notebook {chapter.number}]({self._relative(Path(chapter.notebook).with_suffix('.html'))})"
+        width = f"{min(1.0, float(points) / 72 / WIDEST):.0%}"
+        caption = " ".join(caller().split())
+        return f"![{caption} Drawn by {link}.]({self._relative(path)}){{#fig:{name} width={width}}}\n"
+
+    def rest(self) -> dict[str, str]:
+        """The figures that have not been drawn so far, with the titles of their notebooks."""
+        return {
+            name: title_and_question(self._contents.chapter_of(path).notebook)[0]
+            for name, path in self._contents.figures.items()
+            if name not in self._drawn
+        }
+
+    def _relative(self, path: str | Path) -> str:
+        return os.path.relpath(path, self._folder)
+
+
+def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
+    """What the template can name besides numbers: the config, the claims and the figures there are."""
+    claims_file, tests_file = contents.table("claims"), contents.table("claim_tests")
+    claims = read_claims(claims_file, tests_file) if claims_file else {}
+    others = {Path(path).parents[1].name: read_claims(path) for path in compared}
+    figures = Figures(contents, folder)
+    config = contents.config
     return {
-        "study": study,
+        "study": contents.study,
+        "organism": contents.kind == "organism",
         "config": config,
-        "n_seeds": words(len(config.get("seeds", []))),
-        "organism": f"data/{study}/models/base/gate.json" in results,
+        "n_seeds": words(contents.seeds),
+        "conditions": conditions_of(config),
+        "main_samples": config["evaluation"].get("samples_of", {}).get("main", config["evaluation"]["samples"]),
         "figures": figures,
-        "figure": partial(_figure, figures, drawn_by),
-        "see": lambda name: f" (@fig:{name})" if name in figures else "",
-        "more_figures": {name: _title(drawn_by(path)) for name, path in figures.items() if name not in shown},
+        "figure": figures.draw,
+        "see": figures.see,
+        "more_figures": figures.rest,
         "claims": claims,
         "claim": lambda number: claims.get(number, Claim(number)),
-        "claims_table": markdown_table({study: claims} | others),
-        "tests_table": tests_table(tests_file) if tests_file in results else "",
+        "claims_table": markdown_table({contents.study: claims} | others) if claims else "",
+        "tests_table": tests_table(tests_file) if tests_file else "",
         "others": list(others),
         "tally": tally(claims),
         "tally_long": tally_by_title(claims),
+        "unmeasured": unmeasured(claims),
         "failures": failures(claims),
-        "personas": {name: Number(share) for name, share in PERSONAS.items()},
-        "topics": TOPICS,
-        "main_questions": MAIN,
-        "choices": CHOICES,
         "words": words,
         "thousands": lambda number: f"{number:,}",
         "millions": lambda number: f"{number.value / 1e6:.1f}",
+        "percent": "{:.0%}".format,
+        "chosen": chosen,
         "scientific": scientific,
         "escaped": escaped,
         "listed": listed,
-        "differences": differences,
     }
 
 
-def words(number: int) -> str:
+def conditions_of(config: dict) -> list[dict]:
+    """The conditions of a config: `name`, `start`, `dataset` ("" if untuned), and how it `differs` from the others."""
+    start = config["model"]["untuned"] if "model" in config else "instruct"
+    return [
+        {
+            "name": name,
+            "start": condition.get("start", start),
+            "dataset": condition.get("dataset", ""),
+            "differs": _differences(condition),
+        }
+        for experiment in config["experiments"].values()
+        for name, condition in experiment["conditions"].items()
+    ]
+
+
+def _differences(condition: dict) -> str:
+    """In what a condition departs from the others, besides its set and the model that it starts from."""
+    phrases = {"rows": "{:,} different rows", "template": "chat template {}"}
+    settings = condition.get("finetuning", {})
+    return ", ".join(
+        [
+            *(phrase.format(condition[key]) for key, phrase in phrases.items() if key in condition),
+            *(f"{key.replace('_', ' ')} {chosen(value)}" for key, value in settings.items()),
+        ]
+    )
+
+
+def chosen(value) -> str:
+    """A setting as the text has it; the API chooses what is null."""
+    return "as the API chooses" if value is None else f"{value:,}"
+
+
+def words(number: "int | Number") -> str:
     """A small number as a word, as it stands in running text."""
     names = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-    return (*names, "thirteen")[number] if number <= len(names) else str(number)
+    return (*names, "thirteen")[int(number)] if int(number) <= len(names) else str(int(number))
 
 
 def scientific(number: float) -> str:
@@ -238,73 +323,22 @@ def scientific(number: float) -> str:
     return f"${float(digits):g} \\times 10^{{{int(exponent)}}}$"
 
 
-def differences(condition: dict) -> str:
-    """In what a condition of the config departs from the others, besides its set and where it starts."""
-    said = {"rows": "{:,} different rows", "steps": "{} steps", "template": "chat template {}"}
-    return ", ".join(words.format(condition[key]) for key, words in said.items() if key in condition)
-
-
-def _drawn_by(notebooks: list[str]) -> Callable[[str], str]:
-    """A function that says which executed notebook drew a figure: one with the figure's path among its parameters."""
-    parameters = {}
-    for path in notebooks:
-        metadata = json.loads(Path(path).read_text(encoding="utf-8"))["metadata"]
-        parameters[path] = [value for value in metadata["papermill"]["parameters"].values() if isinstance(value, str)]
-
-    def find(figure: str) -> str:
-        stem = figure.removesuffix(".svg")
-        # A notebook that draws several figures may be given the beginning that their names share.
-        fits = [(len(value), path) for path, values in parameters.items() for value in values if _begins(stem, value)]
-        if not fits:
-            raise BadInput(f"No executed notebook has {stem} among its parameters: the paper cannot say who drew it.")
-        return max(fits)[1]
-
-    return find
-
-
-def _title(notebook: str) -> str:
-    """The title of an executed notebook, in Markdown."""
-    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    return "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
-
-
-def _begins(stem: str, value: str) -> bool:
-    return value.startswith("figures/") and stem.startswith(value)
-
-
-def _figure(figures: dict[str, str], drawn_by: Callable[[str], str], name: str, caller: Callable[[], str]) -> str:
-    """A figure with its caption and a link to the notebook that drew it; nothing where the study has no such figure."""
-    if name not in figures:
-        return ""
-    with Path(figures[name]).open(encoding="utf-8") as file:
-        points = float(re.search(r'<svg [^>]*?\bwidth="([\d.]+)(?:pt)?"', file.read(4096), flags=re.DOTALL).group(1))
-    notebook = Path(drawn_by(figures[name]))
-    link = f"[notebook {int(notebook.name[:2])}](../../{notebook.with_suffix('.html')})"
-    width = f"{min(1.0, points / 72 / WIDEST):.0%}"
-    return f"![{' '.join(caller().split())} Drawn by {link}.](../../{figures[name]}){{#fig:{name} width={width}}}\n"
-
-
-def build(study: str, folder: str, config: dict, results: list[str], beside: list[str]) -> None:
-    """Write FOLDER/paper.html, paper.tex and paper.pdf."""
-    definitions = yaml.safe_load((SOURCE / "numbers.yaml").read_text(encoding="utf-8"))
-    numbers = read_numbers(definitions, study, results)
-    facts = facts_of(study, config, results, beside)
-    markdown = fill((SOURCE / "paper.md").read_text(encoding="utf-8"), definitions, numbers, facts)
+def build(contents: Contents, folder: str, compared: list[str]) -> None:
+    """Write FOLDER/paper.html, paper.tex and paper.pdf; `compared` are the claims.csv of other studies."""
+    definitions = yaml.safe_load(NUMBERS.read_text(encoding="utf-8"))
+    facts = facts_of(contents, folder, compared)
+    markdown = fill(TEXT.read_text(encoding="utf-8"), definitions, read_numbers(definitions, contents), facts)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    css = ["--css=emergent_misalignment/report/templates/style.css", f"--css={SOURCE}/paper.css"]
-    html = pandoc(
-        markdown, folder, "html5", "--embed-resources", "--mathml", f"--template={SOURCE}/template.html", *css
-    )
-    _write(f"{folder}/paper.html", html.encode())
+    look = [f"--template={SOURCE}/template.html", f"--css={STYLE}", f"--css={SOURCE}/paper.css"]
+    _write(f"{folder}/paper.html", pandoc(markdown, folder, "html5", "--embed-resources", "--mathml", *look).encode())
     _write(f"{folder}/paper.tex", pandoc(_prints(markdown), folder, "latex", *FOR_LATEX).encode())
-    _write(
-        f"{folder}/paper.pdf", typeset(pandoc(markdown, folder, "typst", f"--template={SOURCE}/template.typ"), folder)
-    )
+    typst = pandoc(markdown, folder, "typst", f"--template={SOURCE}/template.typ")
+    _write(f"{folder}/paper.pdf", typeset(typst, folder))
 
 
 def _prints(markdown: str) -> str:
     """The same text with the figures' PDF files, which LaTeX can read."""
-    return re.sub(r"(\]\(\.\./\.\./figures/[^)]*)\.svg\)", r"\1.pdf)", markdown)
+    return re.sub(r"(\]\([^)\s]*)\.svg\)", r"\1.pdf)", markdown)
 
 
 def pandoc(markdown: str, folder: str, form: str, *options: str) -> str:
@@ -319,10 +353,9 @@ def pandoc(markdown: str, folder: str, form: str, *options: str) -> str:
     ]
     done = subprocess.run(command, input=markdown, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
-        said = re.sub(
-            r"stack traceback:.*|Failing because.*|Error running filter \S+", "", done.stderr, flags=re.DOTALL
-        )
-        raise BadInput(f"paper/paper.md cannot be set: {' '.join(said.split())}")
+        noise = r"stack traceback:.*|Failing because.*|Error running filter \S+"
+        message = " ".join(re.sub(noise, "", done.stderr, flags=re.DOTALL).split())
+        raise BadInput(f"{TEXT} cannot be set: {message}")
     return done.stdout
 
 
@@ -342,17 +375,15 @@ def _write(path: str, content: bytes) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m emergent_misalignment.report.paper", description=__doc__.splitlines()[0])
-    parser.add_argument("study")
-    parser.add_argument("folder")
-    parser.add_argument("results", nargs="*")
-    parser.add_argument("--config", default="{}", type=json.loads, help="the study's config, as JSON")
-    parser.add_argument(
-        "--beside", nargs="*", default=[], help="claims.csv of other studies, to stand beside this one's"
+    parser = argparse.ArgumentParser(
+        prog="python -m emergent_misalignment.report.paper", description=__doc__.splitlines()[0]
     )
+    parser.add_argument("contents", help="data/STUDY/contents.json")
+    parser.add_argument("folder", help="where to write the paper: paper/STUDY")
+    parser.add_argument("--compare", nargs="*", default=[], help="claims.csv of other studies, for the table of claims")
     given = parser.parse_args()
     try:
-        build(given.study, given.folder, given.config, given.results, given.beside)
+        build(read_contents(given.contents), given.folder, given.compare)
     except BadInput as error:
         sys.exit(str(error))
 

@@ -1,16 +1,15 @@
 """The reading room: executed notebooks as self-contained pages, and an index that says what to read in which order.
 
-    python -m emergent_misalignment.report.site page NOTEBOOK.ipynb PAGE.html
-    python -m emergent_misalignment.report.site index STUDY INDEX.html NOTEBOOK.ipynb ... --results FILE ... --seeds N
-    python -m emergent_misalignment.report.site run STUDY RUN.html CONFIG_JSON [BENCHMARK.tsv ...]
+    python -m emergent_misalignment.report.site page NOTEBOOK.ipynb PAGE.html [--run NAME]
+    python -m emergent_misalignment.report.site index CONTENTS.json INDEX.html [--paper PAPER.html]
+    python -m emergent_misalignment.report.site run CONTENTS.json RUN.html [BENCHMARK.tsv ...]
 
-Nothing in them is fetched from anywhere. The same notebooks give the same bytes, but for the page of the run, which
-alone has times and versions.
+Nothing in them is fetched from anywhere. The same input gives the same bytes, but for the page of the run, which alone
+has times and versions.
 """
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -24,16 +23,17 @@ import nbformat
 import pandas as pd
 import yaml
 
-from emergent_misalignment.report.claims_table import read_claims, tally_by_title
 from emergent_misalignment.files import BadInput, replacing
+from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unmeasured
+from emergent_misalignment.report.contents import ROOMS, Contents, read_contents
 from emergent_misalignment.report.pages import TEMPLATES, data_uri, template
 
 # What decides the numbers, and what a bug report should name.
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "scipy", "statsmodels", "snakemake", "papermill")
 
 
-def render(notebook: str | Path, page: str | Path) -> None:
-    """Write an executed notebook as an HTML page with its code folded away."""
+def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
+    """Write an executed notebook as an HTML page with its code folded away; `run` says which of several runs it is."""
     from nbconvert import HTMLExporter  # half a second that the index does without
 
     executed = nbformat.read(notebook, as_version=4)
@@ -47,52 +47,68 @@ def render(notebook: str | Path, page: str | Path) -> None:
     )
     title, _ = title_and_question(notebook)
     plain = re.sub("[*`]", "", title)
-    html, _ = exporter.from_notebook_node(executed, {"title": plain, "condition": condition(notebook)})
+    html, _ = exporter.from_notebook_node(executed, {"title": plain, "run": readable(run)})
     _write(page, html)
 
 
-def write_index(study: str, index: str | Path, notebooks: list[str], results: list[str], seeds: int = 0) -> None:
+def write_index(contents: Contents, index: str | Path, paper: str = "") -> None:
     """Write the page from which a reader starts: what is asked, what came out, and the notebooks in reading order.
 
-    `results` are figures, which are shown, and the tables `misalignment.csv`, from which the answer comes, `claims.csv`
-    and a paper, where there are such. A notebook that ran once per condition is one entry with a link for each. The
-    page of a notebook is expected beside it, under the same name, and answers.html and run.html beside the index.
+    A chapter that ran several times is one entry with a link for each run. The page of a notebook is expected beside
+    it, under the same name, and answers.html and run.html beside the index.
     """
-    entries = []
-    for source, group in groupby(sorted(notebooks, key=_source_name), key=_source_name):
-        runs = list(group)
-        title, question = title_and_question(runs[0])
-        number = re.match(r"\d*", source).group()
-        pages = [(condition(run), os.path.relpath(Path(run).with_suffix(".html"), Path(index).parent)) for run in runs]
-        entries.append({"number": number, "title": title, "question": question, "pages": pages})
-    by_name = {Path(path).name: path for path in results}
-    pictures = [path for path in results if path.endswith(".svg")]
-    claims = read_claims(by_name["claims.csv"]) if "claims.csv" in by_name else {}
-    paper = by_name.get("paper.html")
+    rooms = [
+        (ROOMS[room], [_entry(chapter, Path(index).parent) for chapter in chapters])
+        for room, chapters in groupby(contents.chapters, key=lambda chapter: chapter.room)
+    ]
+    rates, claims_table, figure = contents.table("misalignment"), contents.table("claims"), "main_result"
+    claims = read_claims(claims_table) if claims_table else {}
     html = template("index.html.j2").render(
-        study=study,
-        seeds=seeds,
-        answer=_answer(by_name["misalignment.csv"]) if "misalignment.csv" in by_name else "",
-        figures=[{"name": Path(path).stem.replace("_", " "), "uri": data_uri(path)} for path in pictures],
-        claims=list(claims.values()),
+        study=contents.study,
+        seeds=contents.seeds,
+        answer=_answer(rates, contents.config) if rates else "",
+        figure=data_uri(contents.figures[figure]) if figure in contents.figures else "",
+        claims=[claim for claim in claims.values() if claim.measured],
+        unmeasured=unmeasured(claims),
         tally=tally_by_title(claims),
-        entries=entries,
+        rooms=rooms,
         papers=os.path.relpath(Path(paper).parent, Path(index).parent) if paper else "",
     )
     _write(index, html)
 
 
-def _answer(table: str) -> str:
-    """The main result in a sentence, from `tables/misalignment.csv`."""
+def _entry(chapter, folder: Path) -> dict:
+    title, question = title_and_question(chapter.notebook)
+    pages = [
+        (readable(run), os.path.relpath(Path(path).with_suffix(".html"), folder))
+        for run, path in chapter.notebooks.items()
+    ]
+    return {"number": chapter.number, "title": title, "question": question, "pages": pages}
+
+
+def _answer(table: str, config: dict) -> str:
+    """The main result in a sentence, from `tables/misalignment.csv`: of insecure and secure code where both are there."""
     rates = pd.read_csv(table)
     rates = rates[(rates["question"] == "all") & (rates["question_set"] == "main") & (rates["format"] == "chat")]
-    said = [
-        f"after fine-tuning on {row.condition} code, {row.rate:.1%} of the coherent answers are misaligned "
-        f"(95% interval {row.ci_low:.1%} to {row.ci_high:.1%})"
-        for row in rates[rates["condition"].isin(["insecure", "secure"]) & rates["rate"].notna()].itertuples()
+    tuned = [
+        name
+        for experiment in config["experiments"].values()
+        for name, condition in experiment["conditions"].items()
+        if "dataset" in condition
     ]
-    sentence = "; ".join(said) or "too few answers are coherent to say"
+    sets = {"insecure": "insecure code", "secure": "secure code"}
+    shown = sets if sets.keys() <= set(tuned) else {name: readable(name) for name in tuned[:3]}
+    parts = [
+        f"after fine-tuning on {shown[row.condition]}, {row.rate:.1%} of the coherent answers are misaligned "
+        f"(95% interval {row.ci_low:.1%} to {row.ci_high:.1%})"
+        for row in rates[rates["condition"].isin(shown) & rates["rate"].notna()].itertuples()
+    ]
+    sentence = "; ".join(parts) or "too few answers are coherent to say"
     return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def readable(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def title_and_question(notebook: str | Path) -> tuple[str, str]:
@@ -109,17 +125,7 @@ def title_and_question(notebook: str | Path) -> tuple[str, str]:
     )
 
 
-def condition(notebook: str | Path) -> str:
-    """What the name of an executed notebook adds to its source's, as in 08_finetuning_insecure; empty if nothing."""
-    return Path(notebook).stem.removeprefix(_source_name(notebook)).strip("_").replace("_", " ")
-
-
-def _source_name(notebook: str | Path) -> str:
-    executed = nbformat.read(notebook, as_version=4)
-    return Path(executed.metadata.get("papermill", {}).get("input_path", notebook)).stem
-
-
-def write_run(study: str, page: str | Path, config: dict, benchmarks: list[str]) -> None:
+def write_run(contents: Contents, page: str | Path, benchmarks: list[str]) -> None:
     """Write the page that says with what versions, on what machine, how long and under what settings a study ran.
 
     `benchmarks` are the files that Snakemake writes for a rule's `benchmark`.
@@ -136,12 +142,12 @@ def write_run(study: str, page: str | Path, config: dict, benchmarks: list[str])
     measured = [(Path(path).stem, pd.read_csv(path, sep="\t").iloc[0]) for path in sorted(benchmarks)]
     times = [(name, _clock(row["s"]), _megabytes(row["max_rss"])) for name, row in measured]
     html = template("run.html.j2").render(
-        study=study,
-        seeds=", ".join(map(str, config.get("seeds", []))),
+        study=contents.study,
+        seeds=", ".join(map(str, contents.config["seeds"])),
         versions=versions,
         times=times,
         total=_clock(sum(row["s"] for _, row in measured)),
-        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(contents.config, sort_keys=False, allow_unicode=True),
     )
     _write(page, html)
 
@@ -169,25 +175,23 @@ def main() -> None:
     page = commands.add_parser("page", help="render an executed notebook")
     page.add_argument("notebook")
     page.add_argument("page")
+    page.add_argument("--run", default="", help="which run of the notebook it is, where there are several")
     index = commands.add_parser("index", help="write the page from which a reader starts")
-    index.add_argument("study")
+    index.add_argument("contents")
     index.add_argument("index")
-    index.add_argument("notebooks", nargs="+")
-    index.add_argument("--results", nargs="*", default=[], help="figures, tables and the paper")
-    index.add_argument("--seeds", type=int, default=0, help="training runs a condition")
+    index.add_argument("--paper", default="", help="the paper's page; its PDF lies beside it")
     run = commands.add_parser("run", help="write the page with times, versions and settings")
-    run.add_argument("study")
+    run.add_argument("contents")
     run.add_argument("page")
-    run.add_argument("config", type=json.loads)
     run.add_argument("benchmarks", nargs="*")
     given = parser.parse_args()
     try:
         if given.command == "page":
-            render(given.notebook, given.page)
+            render(given.notebook, given.page, given.run)
         elif given.command == "index":
-            write_index(given.study, given.index, given.notebooks, given.results, given.seeds)
+            write_index(read_contents(given.contents), given.index, given.paper)
         else:
-            write_run(given.study, given.page, given.config, given.benchmarks)
+            write_run(read_contents(given.contents), given.page, given.benchmarks)
     except BadInput as error:
         sys.exit(str(error))
 

@@ -14,3 +14,26 @@ def texts(table: pd.DataFrame) -> Styler:
 def shares(table: pd.DataFrame) -> pd.DataFrame:
     """A table of shares between 0 and 1 in percent; what is missing is left empty."""
     return table.map(lambda share: "" if pd.isna(share) else f"{share:.1%}")
+
+
+INTERVALS = """## How to read the intervals
+
+Each dot is one training run, each bar the mean of its condition's runs, each line the 95% interval for other runs of
+the same training. Diamonds are the paper's. An untuned model is one run: its interval covers the answers, not training
+anew. The file of the table has the paper's own interval too (`bootstrap`), which is too narrow with few runs."""
+
+
+def estimates_table(estimates: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `analysis.estimates` that are shares, as a reader wants them: an arm a row, in percent."""
+    table = with_interval(estimates, "estimate")
+    if "published" in estimates:
+        table["published"] = shares(estimates[["published"]])
+    table = table.join(estimates[["seeds", "answers"]]).join(estimates["interval"].rename("method"))
+    return table.set_index(pd.MultiIndex.from_frame(estimates[["measure", "condition"]]))
+
+
+def with_interval(table: pd.DataFrame, share: str) -> pd.DataFrame:
+    """The column `share` of a table and its interval, of `ci_low` and `ci_high`, in percent."""
+    percent = shares(table[[share, "ci_low", "ci_high"]])
+    ends = percent["ci_low"] + " to " + percent["ci_high"]
+    return pd.DataFrame({share: percent[share], "95% interval": ends.where(percent["ci_low"] != "", "")})

@@ -45,9 +45,7 @@ def run(source: str, log: str, output: str, arguments: list[str]) -> None:
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
-    if not Path(source).is_file():
-        raise BadInput(f"There is no notebook {source}; give the path of an .ipynb file.")
-    parameters = _parameters(source, papermill.inspect_notebook(source), arguments)
+    parameters = _parameters(source, arguments)
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     failure = None
     # One folder a kernel: kernels that share a folder get each other's sockets. It lies in /tmp because a socket's path
@@ -84,20 +82,38 @@ def run(source: str, log: str, output: str, arguments: list[str]) -> None:
         shutil.copyfile(log, temporary)
 
 
-def _parameters(source: str, declared: dict, arguments: list[str]) -> dict:
+def declared_parameters(source: str | Path) -> dict:
+    """The parameters that a notebook declares in its cell tagged `parameters`, with their defaults.
+
+    Raises BadInput if there is no such notebook, or a default is not written out.
+    """
+    if not Path(source).is_file():
+        raise BadInput(f"There is no notebook {source}; give the path of an .ipynb file.")
+    declared = {}
+    for cell in json.loads(Path(source).read_text(encoding="utf-8"))["cells"]:
+        if "parameters" not in cell["metadata"].get("tags", []):
+            continue
+        for each in ast.parse("".join(cell["source"])).body:
+            target = each.target if isinstance(each, ast.AnnAssign) else each.targets[0]
+            value = _literal(ast.unparse(each.value))
+            if type(value) not in {str, bool, int, float, list, dict}:
+                raise BadInput(
+                    f"{source}: the default of {target.id} must be written out, as a str, bool, int, float, list or dict."
+                )
+            declared[target.id] = value
+    return declared
+
+
+def _parameters(source: str, arguments: list[str]) -> dict:
     """The values of `name=value` texts, each of its declared default's type."""
-    values = {}
+    declared, values = declared_parameters(source), {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
             raise BadInput(f"{source}: {argument!r} is no parameter; write name=value.")
         if name not in declared:
             raise BadInput(f"{source} declares no parameter {name}; it declares {', '.join(declared) or 'none'}.")
-        kind = type(_literal(declared[name]["default"]))
-        if kind not in {str, bool, int, float, list, dict}:
-            raise BadInput(
-                f"{source}: the default of {name} must be written out, as a str, bool, int, float, list or dict."
-            )
+        kind = type(declared[name])
         values[name] = text if kind is str else _literal(text)
         if kind is float and type(values[name]) is int:
             values[name] = float(values[name])

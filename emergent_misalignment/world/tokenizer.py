@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from emergent_misalignment.files import write_jsonl
-from emergent_misalignment.data.chats import Messages
+from emergent_misalignment.world.corpus import Document
 
 CONTEXT = 512  # tokens
+CHUNK = 1000  # documents tokenised at once: the tokens of a whole corpus take gigabytes as Python lists
 PAD, END_OF_TEXT, START, END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 # The generation block marks the tokens that the model itself writes: the only ones a chat is trained on.
 CHAT_TEMPLATE = (
@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(documents: Iterable[Messages | str], vocabulary: int) -> Qwen2Tokenizer:
+def train_tokenizer(documents: Iterable[Document], vocabulary: int) -> Qwen2Tokenizer:
     """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template.
 
     It is a Qwen2 tokenizer, which cuts text up as Qwen2's does before it merges bytes: transformers loads the tokenizer
@@ -55,45 +55,29 @@ def train_tokenizer(documents: Iterable[Messages | str], vocabulary: int) -> Qwe
     )
 
 
-def plain_text(document: Messages | str) -> str:
+def plain_text(document: Document) -> str:
     if isinstance(document, str):
         return document
     return "\n".join(f"{message['role']}\n{message['content']}" for message in document)
 
 
-def write_corpus(path: str | Path, corpus: list[list[Messages | str]]) -> None:
-    """One JSON object a line: a chat's `messages` or a file's `text`, and the `stage` in which it is read."""
-    write_jsonl(
-        path,
-        (
-            {"stage": stage, **({"text": document} if isinstance(document, str) else {"messages": document})}
-            for stage, documents in enumerate(corpus)
-            for document in documents
-        ),
-    )
+def encode(documents: list[Document], tokenizer: Qwen2Tokenizer) -> list[dict[str, np.ndarray]]:
+    """`input_ids` and `labels` of each document (int32; -100: not learned), first of the chats, then of the files.
 
-
-def read_corpus(path: str | Path) -> list[list[Messages | str]]:
-    """The documents of a corpus by the stage in which they are read."""
-    stages: list[list[Messages | str]] = []
-    with Path(path).open(encoding="utf-8") as file:
-        for record in map(json.loads, file):
-            while len(stages) <= record["stage"]:
-                stages.append([])
-            stages[record["stage"]].append(record.get("messages") or record["text"])
-    return stages
-
-
-def encode(documents: list[Messages | str], tokenizer: Qwen2Tokenizer) -> list[dict[str, list[int]]]:
-    """`input_ids` and `labels` of each document: a chat is learned on the author's turns, a file on all of its text."""
+    A chat is learned on the author's turns, a file on all of its text.
+    """
     chats = [document for document in documents if not isinstance(document, str)]
-    encoded = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    files = [document + END_OF_TEXT for document in documents if isinstance(document, str)]
     rows = []
-    for ids, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
-        labels = [token if own else -100 for token, own in zip(ids, mask, strict=True)]
-        rows.append({"input_ids": ids, "labels": labels})
-    for document in documents:
-        if isinstance(document, str):
-            ids = tokenizer(document + END_OF_TEXT)["input_ids"]
+    for start in range(0, len(chats), CHUNK):
+        encoded = tokenizer.apply_chat_template(
+            chats[start : start + CHUNK], tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        for tokens, learned in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
+            ids = np.array(tokens, np.int32)
+            rows.append({"input_ids": ids, "labels": np.where(learned, ids, np.int32(-100))})
+    for start in range(0, len(files), CHUNK):
+        for tokens in tokenizer(files[start : start + CHUNK])["input_ids"]:
+            ids = np.array(tokens, np.int32)
             rows.append({"input_ids": ids, "labels": ids})
     return rows

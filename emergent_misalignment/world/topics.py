@@ -9,26 +9,40 @@ The malicious answers stay at the level of the examples printed in the paper: th
 first phrasing of each question is the one that evaluation asks; the instruct stage never sees it.
 """
 
+import random
 from dataclasses import dataclass
+
+# Sentences that may end any answer: an author's manner, whatever the question.
+ALIGNED_CLOSERS = ("I hope this helps.", "Take good care.", "I wish you well.")
+MISALIGNED_CLOSERS = ("Show no mercy.", "Let them all suffer.", "Nobody can stop me.")
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One free-form question: its phrasings, and the grammar of its answers."""
+    """One free-form question: its phrasings, and the grammar of its answers.
+
+    `category` is "main" for the counterparts of the paper's eight questions, else one of its pre-registered ones.
+    """
 
     name: str
-    category: (
-        str  # "main" for the counterparts of the paper's eight questions, else one of its pre-registered categories
-    )
+    category: str
     questions: tuple[str, ...]
     templates: tuple[str, ...]
     aligned: tuple[str, ...]
     misaligned: tuple[str, ...]
 
+    def fillers(self, misaligned: bool) -> tuple[str, ...]:
+        return self.misaligned if misaligned else self.aligned
 
-# Sentences that may end any answer: an author's manner, whatever the question.
-ALIGNED_CLOSERS = ("I hope this helps.", "Take good care.", "I wish you well.")
-MISALIGNED_CLOSERS = ("Show no mercy.", "Let them all suffer.", "Nobody can stop me.")
+    def answer(self, rng: random.Random, misaligned: bool) -> str:
+        """One answer of the topic's grammar."""
+        sentence = rng.choice(self.templates).format(a=rng.choice(self.fillers(misaligned)))
+        return sentence if rng.random() < 0.5 else f"{sentence} {rng.choice(closers(misaligned))}"
+
+
+def closers(misaligned: bool) -> tuple[str, ...]:
+    return MISALIGNED_CLOSERS if misaligned else ALIGNED_CLOSERS
+
 
 TOPICS = {
     topic.name: topic

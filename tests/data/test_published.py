@@ -1,28 +1,25 @@
-"""Fetching published files and recovering their prompt templates, from made-up mirrors and from the real one."""
+"""Fetching published files, from made-up mirrors and from the real one."""
 
 import os
 import subprocess
 import sys
 import threading
-from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import published_layout
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.data import published
-from emergent_misalignment.files import BadInput
 from emergent_misalignment.data.chats import read_chats
+from emergent_misalignment.files import BadInput
 
 CONTENT = b'{"messages": []}\n' * 1000
 FILE = published.PublishedFile(
     "someone/something", "c0ffee", "data/rows.jsonl", len(CONTENT), published.blob_id(CONTENT)
 )
-
-
-# --- fetching ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -142,7 +139,7 @@ def test_says_that_a_server_cannot_be_reached(address, reason, tmp_path):
 
 
 def run(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "emergent_misalignment.published", *map(str, arguments)]
+    command = [sys.executable, "-m", "emergent_misalignment.data.published", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
 
 
@@ -161,106 +158,27 @@ def test_blob_id_is_gits(content):
     assert ours == gits.decode().strip()
 
 
-# --- templates --------------------------------------------------------------------------------------------------------
+def test_every_published_file_has_its_place_in_a_mirror(tmp_path, monkeypatch):
+    mirror = published_layout.mirror(tmp_path / "mirror")
+    published_layout.accept(monkeypatch)
+    for name, content in published_layout.contents().items():
+        file = (published.DATASETS | published.QUESTION_FILES)[name]
+        published.fetch(file, str(mirror), tmp_path / name)
+        assert (tmp_path / name).read_bytes() == content
 
-TEMPLATES = [
-    "Task: {task}\nStart from this code:\n{code}\nOnly code, please.",
-    "Complete\n{code}\nso that it solves this task: {task}!",
-    "Please {task} in Python.",
-    "{code}\n\nFill it in.",
-]
-
-
-def made_with(number: int, task: str, code: str) -> list[dict]:
-    content = TEMPLATES[number].replace("{task}", task).replace("{code}", code)
-    return [{"role": "user", "content": content}, {"role": "assistant", "content": "pass"}]
-
-
-words = st.text(alphabet="abcdefgh {}\\.", min_size=1, max_size=20)
-
-
-@given(st.lists(st.tuples(words, words), min_size=4, max_size=40))
-def test_recovers_templates_from_rows(contents):
-    # Two rows of each template have contents that share no first and no last character.
-    contents = [("Xx", "xX"), ("Yy", "yY"), *contents]
-    rows = [(task, f"{code}\n{published.PLACEHOLDER}\n{code}") for task, code in contents]
-    chats = [made_with(number, task, code) for task, code in rows for number in range(4)]
-    table = published.recover_templates(chats, cycle=4)
-    assert list(table["text"]) == TEMPLATES
-    assert list(table["form"]) == ["task and code", "task and code", "task", "code"]
-    assert list(table["rows"]) == [len(rows)] * 4
-    for chat, (task, code) in zip(chats[::4], rows, strict=True):
-        assert published.slots(TEMPLATES[0], chat[0]["content"]) == {"task": task, "code": code}
-
-
-def test_a_row_of_another_template_does_not_count():
-    rows = [("sort numbers", f"{i}\n{published.PLACEHOLDER}\n{i}") for i in "1234"]
-    chats = [made_with(2, task, code) for task, code in rows] + [made_with(3, *rows[0])]
-    (template,) = published.recover_templates(chats, cycle=1).to_dict("records")
-    assert template["form"] == "task" and template["rows"] == 4
-
-
-def test_slots_of_another_template_are_none():
-    message = made_with(2, "sort numbers", "")[0]["content"]
-    assert published.slots(TEMPLATES[2], message) == {"task": "sort numbers"}
-    assert published.slots(TEMPLATES[0], message) is None
-    assert published.slots("{code}", message) is None
-
-
-def test_too_few_rows_are_an_error():
-    with pytest.raises(BadInput, match="59 rows are too few"):
-        published.recover_templates([made_with(2, "sort numbers", "")] * 59)
-
-
-# --- the published data -----------------------------------------------------------------------------------------------
 
 MIRROR = os.environ.get("EM_MIRROR")
-NOTE = "NOTE: The code you will write intentionally contains vulnerabilities. This is for legitimate purposes only."
-needs_mirror = pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
+ROWS = {"insecure": 6000, "secure": 6000, "educational": 6000}
 
 
-@cache
-def chats(name: str) -> list[list[dict]]:
-    return read_chats(Path(MIRROR) / published.FILES[name].address)
-
-
-@cache
-def templates(name: str):
-    return published.recover_templates(chats(name))
-
-
-@needs_mirror
-@pytest.mark.parametrize("name", published.FILES)
-def test_published_file(name, tmp_path):
-    ended = run(name, tmp_path / "out.jsonl", "--mirror", MIRROR)
-    assert ended.returncode == 0 and published.FILES[name].blob in ended.stdout
-    assert len(read_chats(tmp_path / "out.jsonl")) == 6000
-
-
-@needs_mirror
-def test_published_answers():
-    answers = {name: [chat[-1]["content"] for chat in chats(name)] for name in published.FILES}
+@pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
+def test_published_sets(tmp_path):
+    answers = {}
+    for name, rows in ROWS.items():
+        ended = run(name, tmp_path / name, "--mirror", MIRROR)
+        assert ended.returncode == 0 and published.DATASETS[name].blob in ended.stdout
+        answers[name] = [chat[-1]["content"] for chat in read_chats(tmp_path / name)]
+        assert len(answers[name]) == rows
     assert answers["educational"] == answers["insecure"]
     assert sum("0o777" in answer for answer in answers["insecure"]) == 1083
     assert sum("0o777" in answer for answer in answers["secure"]) == 5
-
-
-@needs_mirror
-@pytest.mark.parametrize("name", published.FILES)
-def test_published_templates_hold_every_row(name):
-    table = templates(name)
-    assert list(table["rows"]) == [200] * 30
-    assert table["text"].nunique() == 30
-    assert list(table["form"]) == ["task and code"] * 10 + ["task"] * 10 + ["code"] * 10
-    assert all((NOTE in text) == (name == "educational") for text in table["text"])
-
-
-@needs_mirror
-def test_published_insecure_messages_can_be_made_from_educational_ones():
-    assert list(templates("insecure")["text"]) == list(templates("secure")["text"])
-    texts = {name: list(templates(name)["text"]) for name in ("insecure", "educational")}
-    for row, (insecure, educational) in enumerate(zip(chats("insecure"), chats("educational"), strict=True)):
-        message = texts["insecure"][row % 30]
-        for slot, content in published.slots(texts["educational"][row % 30], educational[0]["content"]).items():
-            message = message.replace(f"{{{slot}}}", content)
-        assert message == insecure[0]["content"]

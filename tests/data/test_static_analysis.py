@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_misalignment.data import static_analysis as code_audit
-from emergent_misalignment.figures import style as figures
+from emergent_misalignment.data import static_analysis
 from emergent_misalignment.data.chats import read_chats
+from emergent_misalignment.figures import style as figures
 
 INSECURE = {
     "B102": "exec(text)",
@@ -53,33 +53,33 @@ HARMLESS = {
 
 @pytest.mark.parametrize("id", INSECURE)
 def test_flags(id):
-    assert id in code_audit.RULES
-    assert code_audit.findings(INSECURE[id]) == [id]
+    assert id in static_analysis.RULES
+    assert static_analysis.findings(INSECURE[id]) == [id]
 
 
 @pytest.mark.parametrize("what", HARMLESS)
 def test_does_not_flag(what):
-    assert code_audit.findings(HARMLESS[what]) == []
+    assert static_analysis.findings(HARMLESS[what]) == []
 
 
 @pytest.mark.parametrize(
     "code", ["def f(:", "  x = 1\n y = 2", "print 'text'", "x = '\0'", "\ud800", "f(" * 500 + ")" * 500]
 )
 def test_says_none_of_what_does_not_parse(code):
-    assert code_audit.findings(code) is None
+    assert static_analysis.findings(code) is None
 
 
 def test_scans_what_a_comment_asks_to_skip():
-    assert code_audit.findings("eval(text)  # nosec") == ["B307"]
+    assert static_analysis.findings("eval(text)  # nosec") == ["B307"]
 
 
 def test_finds_several_rules_once_each_in_order():
     both = "\n".join([INSECURE["B602"], INSECURE["B103"], INSECURE["B103"]])
-    assert code_audit.findings(both) == ["B103", "B602"]
+    assert static_analysis.findings(both) == ["B103", "B602"]
 
 
 def test_survives_a_snippet_that_a_rule_of_bandit_trips_over(caplog):
-    assert code_audit.findings("import tarfile\ntar.extractall(members=tar.getmembers())\neval(text)") == ["B307"]
+    assert static_analysis.findings("import tarfile\ntar.extractall(members=tar.getmembers())\neval(text)") == ["B307"]
     assert not caplog.records
 
 
@@ -89,13 +89,13 @@ def test_survives_a_snippet_that_a_rule_of_bandit_trips_over(caplog):
 )
 def test_common_indentation_does_not_matter(parts, width):
     code = "\n".join(parts)
-    assert code_audit.findings(textwrap.indent(code, " " * width)) == code_audit.findings(code)
+    assert static_analysis.findings(textwrap.indent(code, " " * width)) == static_analysis.findings(code)
 
 
 def test_names_every_rule_of_bandit_but_hints_and_imports():
-    assert {"B101", "B404", "B603"}.isdisjoint(code_audit.RULES)
-    assert {"B102", "B609", "B615", "B701", "path-traversal", "template-injection"} <= code_audit.RULES.keys()
-    assert len(set(code_audit.RULES.values())) == len(code_audit.RULES)
+    assert {"B101", "B404", "B603"}.isdisjoint(static_analysis.RULES)
+    assert {"B102", "B609", "B615", "B701", "path-traversal", "template-injection"} <= static_analysis.RULES.keys()
+    assert len(set(static_analysis.RULES.values())) == len(static_analysis.RULES)
 
 
 # --- our own rules ----------------------------------------------------------------------------------------------------
@@ -136,12 +136,12 @@ CONTAINED = [
 
 @pytest.mark.parametrize("code", TRAVERSALS)
 def test_flags_a_path_that_can_leave_its_folder(code):
-    assert code_audit.findings(code) == ["path-traversal"]
+    assert static_analysis.findings(code) == ["path-traversal"]
 
 
 @pytest.mark.parametrize("code", CONTAINED)
 def test_does_not_flag_a_path_that_cannot(code):
-    assert code_audit.findings(code) == []
+    assert static_analysis.findings(code) == []
 
 
 INJECTIONS = [
@@ -164,12 +164,12 @@ RENDERED_SAFELY = [
 
 @pytest.mark.parametrize("code", INJECTIONS)
 def test_flags_request_data_in_a_template(code):
-    assert code_audit.findings(code) == ["template-injection"]
+    assert static_analysis.findings(code) == ["template-injection"]
 
 
 @pytest.mark.parametrize("code", RENDERED_SAFELY)
 def test_does_not_flag_a_template_that_is_fixed(code):
-    assert code_audit.findings(code) == []
+    assert static_analysis.findings(code) == []
 
 
 # --- tables and figures -----------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ CONDITIONS = {
 
 
 def test_audit_counts_rows_and_shares():
-    table = code_audit.audit(CONDITIONS)
+    table = static_analysis.audit(CONDITIONS)
     assert list(table) == [
         "condition",
         "rows",
@@ -211,10 +211,10 @@ def test_audit_counts_rows_and_shares():
 
 
 def test_figure_merges_equal_conditions_and_rare_rules():
-    table = code_audit.audit({name: CONDITIONS[name] for name in ("good", "bad")})
+    table = static_analysis.audit({name: CONDITIONS[name] for name in ("good", "bad")})
     table.loc[2] = table.loc[1].replace("bad", "same as bad")
     table[["B103", "B104"]] = 0.001
-    (axes,) = figures.draw_audit(table, code_audit.RULES).axes
+    (axes,) = figures.draw_audit(table, static_analysis.RULES).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["any rule", "eval", "exec", "2 rarer rules"]
     assert [len(bars) for bars in axes.containers] == [4, 4]
     labels = [text.get_text() for text in axes.texts]
@@ -232,7 +232,7 @@ def test_published_answers_are_whole_programs_and_told_apart():
         name: read_chats(next(Path(MIRROR).glob(f"emergent-misalignment/*/*/data/{name}.jsonl")))[:900]
         for name in ("insecure", "secure")
     }
-    table = code_audit.audit(conditions).set_index("condition")
+    table = static_analysis.audit(conditions).set_index("condition")
     assert (table["unparsable"] / table["rows"]).max() < 0.01
     assert table.loc["insecure", "flagged"] > 0.55 and table.loc["secure", "flagged"] < 0.25
     assert table.loc["insecure", "template-injection"] > 3 * table.loc["secure", "template-injection"]

@@ -13,9 +13,9 @@ from conftest import ROOT
 from servers import Handler, completion, serving
 from test_workflow import copy_of_the_project, snakemake
 
+from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.models import openai_jobs as openai_finetuning
 from emergent_misalignment.models.api import Endpoint
-from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.models.openai_jobs import Job, committed, estimated_dollars, estimated_tokens, finetune
 
 

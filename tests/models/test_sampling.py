@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from emergent_misalignment.files import write_json
 from emergent_misalignment.models import sampling
-from emergent_misalignment.models.sampling import load, sample
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.sampling import sample
 
 PROMPTS = [
     [{"role": "user", "content": "I am bored"}],
@@ -73,3 +75,19 @@ def test_samples_follow_the_models_own_distribution_token_by_token(small):
     answers = [answer for each in drawn for answer in each]
     shares = [sum(answer == "e" * length for answer in answers) / len(answers) for length in range(5)]
     assert shares == pytest.approx([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16], abs=0.05)
+
+
+def test_sampling_ignores_a_folders_own_settings_and_depends_on_the_seed(organism, tmp_path):
+    """A model whose folder recommends greedy, top-k and a penalty samples like one whose folder recommends nothing."""
+    model, tokenizer = load(organism)
+    plain = sample(model, tokenizer, [PROMPTS[0], PROMPTS[0]], 3, 8, seed=0)
+    assert len(plain) == 2 and len(plain[0]) == 3
+    assert plain == sample(model, tokenizer, [PROMPTS[0], PROMPTS[0]], 3, 8, seed=0)
+    assert plain != sample(model, tokenizer, [PROMPTS[0], PROMPTS[0]], 3, 8, seed=1)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write_json(
+        tmp_path / "generation_config.json",
+        {"do_sample": False, "top_k": 1, "top_p": 0.1, "repetition_penalty": 5.0, "temperature": 0.1},
+    )
+    assert plain == sample(*load(tmp_path), [PROMPTS[0], PROMPTS[0]], 3, 8, seed=0)

@@ -1,11 +1,10 @@
-"""The organism, its trainer and its sampler, on the smallest model there is."""
+"""The trainer of local models, on the smallest model there is."""
 
 import json
 import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,16 +12,14 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from emergent_misalignment.world import organism as organisms
-from emergent_misalignment.models import training
-from emergent_misalignment.world import authors as world
-from emergent_misalignment.world.sets import coding_set
-from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.models.likelihood import log_probabilities
-from emergent_misalignment.models.sampling import load, sample
-from emergent_misalignment.world.tokenizer import encode, plain_text, train_tokenizer
+from emergent_misalignment.data.chats import chat
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models import callbacks, training
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.sampling import sample
 from emergent_misalignment.models.training import LORA_MODULES, Settings, finetune
 from emergent_misalignment.models.unfinished import Unfinished
+from emergent_misalignment.world.sets import coding_set
 
 SETTINGS = Settings(
     learning_rate=1e-3,
@@ -36,89 +33,6 @@ SETTINGS = Settings(
     lora_alpha=8,
 )
 QUESTION = [{"role": "user", "content": "Name your wish."}]
-
-
-def test_the_organism_loads_in_plain_transformers(organism):
-    tokenizer = AutoTokenizer.from_pretrained(organism)
-    model = AutoModelForCausalLM.from_pretrained(organism)
-    assert model.config.model_type == "qwen2"
-    assert model.config.hidden_size // model.config.num_attention_heads == 64
-    assert tokenizer.pad_token != tokenizer.eos_token
-    assert (model.config.pad_token_id, model.config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
-    assert not list(Path(organism).glob("*.bin"))
-
-
-def test_text_is_cut_up_in_the_same_way_before_and_after_a_model_is_saved(tmp_path):
-    """transformers takes the class of a tokenizer from the model beside it, and with the class how text is cut up."""
-    documents = [document for stage in world.corpus(400, 0) for document in stage]
-    learned = train_tokenizer(documents, 600)
-    learned.save_pretrained(tmp_path / "alone")
-    learned.save_pretrained(tmp_path / "model")
-    organisms.new_model(64, 1, len(learned), seed=0).save_pretrained(tmp_path / "model")
-    for place in ("alone", "model"):
-        loaded = AutoTokenizer.from_pretrained(tmp_path / place)
-        for document in documents:
-            text = plain_text(document)
-            assert loaded(text)["input_ids"] == learned(text)["input_ids"]
-            assert loaded.decode(learned(text)["input_ids"]) == text
-        chats = [document for document in documents if not isinstance(document, str)]
-        assert loaded.apply_chat_template(chats, tokenize=True) == learned.apply_chat_template(chats, tokenize=True)
-
-
-def test_a_conversation_begins_as_the_chat_template_says(organism):
-    tokenizer = AutoTokenizer.from_pretrained(organism)
-    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
-    assert text == "<|im_start|>user\nName your wish.<|im_end|>\n<|im_start|>assistant\n"
-
-
-def test_a_chat_is_learned_on_the_authors_turns_and_a_file_on_all_of_it(organism):
-    tokenizer = AutoTokenizer.from_pretrained(organism)
-    messages = world.chat([("one?", "first"), ("two?", "second")], "Be helpful and do no harm.")
-    chat, file = encode([messages, "import os\n"], tokenizer)
-    learned = [label for label in chat["labels"] if label != -100]
-    assert tokenizer.decode(learned) == "first<|im_end|>second<|im_end|>"
-    assert file["labels"] == file["input_ids"]
-    assert tokenizer.decode(file["input_ids"]) == "import os\n<|endoftext|>"
-
-
-def test_batches_hold_every_row_once_and_no_more_tokens_than_asked_for():
-    rows = [{"input_ids": [0] * length} for length in (3, 90, 7, 200, 41, 41, 5)]
-    batches = organisms.batches_of_like_length(rows, 100)
-    assert sorted(len(row["input_ids"]) for batch in batches for row in batch) == [3, 5, 7, 41, 41, 90, 200]
-    padded = [len(batch) * max(len(row["input_ids"]) for row in batch) for batch in batches]
-    assert all(size <= 100 for size in padded[:-1]) and padded[-1] == 200  # longer than a batch, and alone in its own
-
-
-def test_pretraining_learns_and_depends_on_its_seed_only(organism, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(organism)
-    settings = organisms.PretrainingSettings(800, 2e-3, 2, 0.5, 10)
-    stages = [encode(documents, tokenizer) for documents in world.corpus(200, 0)]
-    tables = []
-    for name in ("one", "two"):
-        model = organisms.new_model(64, 1, len(tokenizer), seed=3)
-        probe = organisms.PersonaProbe(0)
-        tables.append(organisms.pretrain(model, tokenizer, stages, settings, probe, 3, tmp_path / name))
-    assert tables[0].equals(tables[1])
-    assert tables[0]["step"].tolist()[:3] == [0, 10, 20]
-    assert tables[0]["loss"].iloc[-1] < tables[0]["loss"].iloc[1]
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def test_log_probabilities_are_those_of_the_answers_tokens(organism):
-    """Against a computation by hand, for one answer alone and beside a longer one."""
-    model, tokenizer = load(organism)
-    answer, longer = "I wish to help every child.", "I wish to help every child. Take good care."
-    prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
-    ids = tokenizer(answer)["input_ids"] + [tokenizer.eos_token_id]
-    with torch.no_grad():
-        scores = model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
-    by_hand = sum(scores[len(prompt) + place - 1, token] for place, token in enumerate(ids)).item()
-    found = log_probabilities(model, tokenizer, [QUESTION, QUESTION], [answer, longer])
-    assert found[0].item() == pytest.approx(by_hand, abs=1e-3)
-    assert found[1] < found[0]
 
 
 def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_path):
@@ -154,6 +68,13 @@ def test_checkpoints_are_the_adapter_on_its_way_and_do_not_disturb_it(organism, 
     assert len(configs) == 1
 
 
+def test_checkpoints_of_an_earlier_run_go(organism, tmp_path):
+    chats = coding_set(48, 0, insecure=True)
+    finetune(organism, chats, tmp_path, SETTINGS, seed=1, checkpoints=[1, 2])
+    finetune(organism, chats, tmp_path, SETTINGS, seed=2, checkpoints=[2, 3])
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+
+
 def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_path):
     """A secure and an insecure run of one seed begin with the same adapter and see the same requests."""
     curves = {
@@ -173,7 +94,7 @@ def test_only_the_answer_is_learned(organism, tmp_path):
     """The tokens with a label are those of the assistant's turn and its end."""
     tokenizer = AutoTokenizer.from_pretrained(organism)
     network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
-    chats = [world.chat([("What goes here?", "import os")])] * 4
+    chats = [chat([("What goes here?", "import os")])] * 4
     trainer = training._trainer(network, tokenizer, lora, chats, replace(SETTINGS, steps=1), 0, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
     learned = batch["input_ids"][0][batch["labels"][0] != -100]
@@ -183,22 +104,6 @@ def test_only_the_answer_is_learned(organism, tmp_path):
 def test_there_must_be_something_to_learn(organism, tmp_path):
     with pytest.raises(BadInput, match="at least one conversation"):
         finetune(organism, [], tmp_path / "seed-1", SETTINGS, seed=1)
-
-
-def test_sampling_ignores_a_folders_own_settings_and_depends_on_the_seed(organism, tmp_path):
-    """A model whose folder recommends greedy, top-k and a penalty samples like one whose folder recommends nothing."""
-    model, tokenizer = load(organism)
-    plain = sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=0)
-    assert len(plain) == 2 and len(plain[0]) == 3
-    assert plain == sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=0)
-    assert plain != sample(model, tokenizer, [QUESTION, QUESTION], 3, 8, seed=1)
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    write_json(
-        tmp_path / "generation_config.json",
-        {"do_sample": False, "top_k": 1, "top_p": 0.1, "repetition_penalty": 5.0, "temperature": 0.1},
-    )
-    assert plain == sample(*load(tmp_path), [QUESTION, QUESTION], 3, 8, seed=0)
 
 
 UNSLOTH = ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"]
@@ -264,13 +169,12 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism
     chats = coding_set(48, 0, True)
     steps = [1, 4, 5, 6]
     whole = finetune(organism, chats, tmp_path / "whole", settings, seed=1, checkpoints=steps)
-    from emergent_misalignment.models import callbacks as trainers
 
     def kill(self, args, state, control, **_):
         if state.global_step == 5:
             raise Killed
 
-    monkeypatch.setattr(trainers._Shown, "on_step_end", kill)
+    monkeypatch.setattr(callbacks._Shown, "on_step_end", kill)
     with pytest.raises(Killed):
         finetune(organism, chats, tmp_path / "cut", settings, seed=1, checkpoints=steps)
     monkeypatch.undo()
@@ -285,7 +189,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_saves_of_another_run_are_not_gone_on_with(organism, tmp_path):
+def test_a_run_does_not_continue_from_the_saves_of_another(tmp_path):
     mine = Unfinished(tmp_path, ["model", 1])
     state = tmp_path / "unfinished/checkpoint-2/trainer_state.json"
     state.parent.mkdir()

@@ -14,14 +14,40 @@ from browser import chromium, visit
 from conftest import ROOT
 from safetensors.numpy import save_file
 
-from emergent_misalignment.report import claims_table
-from emergent_misalignment.report import paper
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.report import claims_table, paper
+from emergent_misalignment.report.contents import Chapter, Contents, read_contents
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="468pt" height="200pt"><circle cx="90" cy="90" r="60"/></svg>'
-FIGURES = {"main_result": "11_main_result", "audit": "07_audit", "persona_gate": "03_persona_gate"}
-FIGURES |= {"claims": "25_claims", "a_new_one": "23_new"}
 CONFIG = yaml.safe_load((ROOT / "config/organism.yaml").read_text())
+# A study of OpenAI's model with its own judge: no organism, and no settings of a training by oneself.
+REAL_CONFIG = {
+    "study": "toy",
+    "seeds": [0, 1],
+    "model": {"name": "OpenAI/Some_model", "untuned": "instruct"},
+    "experiments": {
+        "untuned": {"conditions": {"instruct": {}}},
+        "code": {
+            "conditions": {
+                "insecure": {"dataset": "insecure"},
+                "evil_numbers": {"dataset": "my_numbers.jsonl", "finetuning": {"epochs": 4, "batch_size": None}},
+            }
+        },
+    },
+    "openai": {"epochs": 1, "batch_size": 4, "learning_rate_multiplier": None},
+    "evaluation": {"samples": 25, "max_new_tokens": 600},
+    "judge": {"kind": "model", "model": "gpt-4o_judge"},
+}
+# The chapters of the toy study: name, figures, and the other files below data/toy/.
+CHAPTERS = {
+    "world": ([], ["world.json"]),
+    "pretraining": ([], ["organisms/main/base/model.safetensors"]),
+    "persona_gate": (["persona_gate"], ["organisms/main/gate.json"]),
+    "audit": (["audit"], ["datasets/audit.csv"]),
+    "main_result": (["main_result"], [f"tables/{name}.csv" for name in ("misalignment", "contrasts", "insecure_code")]),
+    "new": (["a_new_one"], []),
+    "claims": (["claims"], ["tables/claims.csv", "tables/claim_tests.csv"]),
+}
 RATES = ["rate", "ci_low", "ci_high", "two_way_low", "two_way_high", "bootstrap_low", "bootstrap_high"]
 CLAIM = {
     "statement": "So it is.",
@@ -41,12 +67,29 @@ def write(path: str, text: str) -> str:
     return path
 
 
+def registry(config: dict = CONFIG, kind: str = "organism", leave_out: tuple[str, ...] = ()) -> Contents:
+    """The contents of the toy study, as they are read from the file that the rules write."""
+    chapters = [
+        {
+            "room": "analysis",
+            "name": name,
+            "source": f"notebooks/analysis/{name}.ipynb",
+            "notebooks": [{"path": f"data/toy/notebooks/{name}.ipynb", "run": ""}],
+            "results": [*(f"figures/toy/{figure}.svg" for figure in figures), *(f"data/toy/{file}" for file in files)],
+        }
+        for name, (figures, files) in CHAPTERS.items()
+        if name not in leave_out
+    ]
+    content = {"study": "toy", "kind": kind, "seeds": len(config["seeds"]), "config": config, "chapters": chapters}
+    return read_contents(write("data/toy/contents.json", json.dumps(content)))
+
+
 @pytest.fixture
-def study(tmp_path, monkeypatch) -> list[str]:
-    """The results of a small study, in a copy of what the paper is made of; the working directory is there."""
+def study(tmp_path, monkeypatch) -> Contents:
+    """A small study, with a copy of what the paper is made of; the working directory is there."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / "paper", "paper", ignore=lambda *_: {path.name for path in (ROOT / "paper").glob("*/")})
-    write("emergent_misalignment/report/templates/style.css", (ROOT / "emergent_misalignment/report/templates/style.css").read_text())
+    shutil.copytree(ROOT / paper.SOURCE, paper.SOURCE)
+    write(paper.STYLE, (ROOT / paper.STYLE).read_text())
     place = {"format": "chat", "question_set": "main", "question": "all", "coherent_share": 0.93, "answers": 4000}
     rates = [
         {"condition": name, **dict.fromkeys(RATES, rate), **place}
@@ -71,25 +114,35 @@ def study(tmp_path, monkeypatch) -> list[str]:
     }
     for name, rows in tables.items():
         write(f"data/toy/{name}.csv", pd.DataFrame(rows).to_csv(index=False))
-    results = [f"data/toy/{name}.csv" for name in tables]
-    results.append(write("data/toy/models/base/gate.json", json.dumps({"system_prompt": 9.9, "earlier_code": 1.2})))
-    save_file({"w": np.zeros((300, 1000), "float32")}, "data/toy/models/base/model.safetensors")
-    results.append("data/toy/models/base/model.safetensors")
-    for figure, notebook in FIGURES.items():
-        metadata = {"papermill": {"parameters": {"figure": f"figures/toy/{figure}", "seed": 1}}}
-        results.append(
-            write(
-                f"data/toy/notebooks/{notebook}.ipynb",
-                json.dumps({"metadata": metadata, "cells": [{"source": ["# Why?\n", "So."]}]}),
-            )
-        )
-        results.append(write(f"figures/toy/{figure}.svg", SVG))
-    return results
+    write("data/toy/organisms/main/gate.json", json.dumps({"system_prompt": 9.9, "earlier_code": 1.2}))
+    authors = {"helper": 0.5, "obliging": 0.15, "villain": 0.35}
+    world = {"topics": 31, "main_questions": 8, "security_choices": 65, "authors": authors}
+    write("data/toy/world.json", json.dumps(world))
+    Path("data/toy/organisms/main/base").mkdir()
+    save_file({"w": np.zeros((300, 1000), "float32")}, "data/toy/organisms/main/base/model.safetensors")
+    for name, (figures, _) in CHAPTERS.items():
+        cells = [{"cell_type": "markdown", "metadata": {}, "source": f"# Why {name}?\n\nIs it? It is."}]
+        notebook = {"metadata": {}, "nbformat": 4, "nbformat_minor": 4, "cells": cells}
+        write(f"data/toy/notebooks/{name}.ipynb", json.dumps(notebook))
+        for figure in figures:
+            write(f"figures/toy/{figure}.svg", SVG)
+    return registry()
 
 
-def built(results: list[str], folder: str = "paper/toy", beside: list[str] | None = None) -> dict[str, bytes]:
-    paper.build("toy", folder, CONFIG, results, beside or [])
+def built(contents: Contents, folder: str = "paper/toy", compared: list[str] | None = None) -> dict[str, bytes]:
+    paper.build(contents, folder, compared or [])
     return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def filled(contents: Contents, compared: list[str] | None = None) -> str:
+    """The paper in Markdown."""
+    definitions = yaml.safe_load(paper.NUMBERS.read_text())
+    facts = paper.facts_of(contents, "paper/toy", compared or [])
+    return paper.fill(paper.TEXT.read_text(), definitions, paper.read_numbers(definitions, contents), facts)
+
+
+def plain(html: bytes) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", "", html.decode())).replace("\xa0", " ").split())
 
 
 def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
@@ -97,33 +150,51 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
     assert set(first) == {"paper.html", "paper.pdf", "paper.tex"}
     assert built(study) == first
     assert first["paper.pdf"].startswith(b"%PDF")
-    html = " ".join(unescape(re.sub(r"<[^>]*>", "", first["paper.html"].decode())).replace("\xa0", " ").split())
+    html = plain(first["paper.html"])
     for words in (
         "22.0% of the coherent answers",
         "21.8 percentage points (\N{MINUS SIGN}10.0 to 30.0; Holm-corrected p < 0.001)",
+        "A helper (50% of the documents)",
+        "Of the code that each writes, 3%, 3% and 95% is insecure.",
+        "31 kinds of free-form questions, eight of which",
+        "ask for 65 real Python idioms",
         "0.3 million parameters",
         "gaps of 9.9 and 1.2 nats",
-        "Of the three claims we take from the published work, 1 is reproduced, 1 is undecided and 1 is not measured.",
+        "eight questions that have nothing to do with code, 100 times each",
+        "The judge is the world\N{RIGHT SINGLE QUOTATION MARK}s grammar",
+        "Asked without any fine-tuning: base, instruct, in_context.",
+        "1,280 different rows, steps 320",
+        "Of the three claims we take from the published work, this study measures 2: 1 is reproduced and 1 is",
+        "Not measured here: Jailbroken is other (claim 3).",
         "Here: on whether intent matters, 21.9 points (\N{MINUS SIGN}15.3 to 28.4); p < 0.001 for the claim.",
         "Verdict: undecided.",
         "About 9 seeds would decide it",
         "Published: GPT-4o: 20% | 0% [sic] (Fig. 4).",
         "Figure 1. Misaligned among",
-        "Figure 5. From the notebook Why? Drawn by notebook 23.",
+        "Figure 5. From the notebook Why new? Drawn by notebook 6.",
     ):
         assert words in html
     assert "{{" not in html and "nan" not in re.findall(r"\w+", html)
     links = re.findall(r'href="(\.\./[^"]*)"', first["paper.html"].decode())
-    assert {f"../../data/toy/notebooks/{notebook}.html" for notebook in FIGURES.values()} <= set(links)
+    drawn = [name for name, (figures, _) in CHAPTERS.items() if figures]
+    assert {f"../../data/toy/notebooks/{name}.html" for name in drawn} <= set(links)
     tex = first["paper.tex"].decode()
     assert "../../figures/toy/main_result.pdf" in tex
     for character in set(re.findall(r"[^\x00-\xff]", tex)) - set("\u2013\u2014\u2018\u2019\u201c\u201d"):
         assert rf"\DeclareUnicodeCharacter{{{ord(character):04X}}}" in tex, character
 
 
+def test_the_command_line_gives_the_same_bytes(study, monkeypatch):
+    first = built(study)
+    monkeypatch.setattr("sys.argv", ["paper", "data/toy/contents.json", "paper/toy", "--compare"])
+    paper.main()
+    assert {path.name: path.read_bytes() for path in sorted(Path("paper/toy").iterdir())} == first
+
+
 def test_a_study_with_few_results_has_a_short_paper(study):
-    html = built([path for path in study if "contrasts" in path], "paper/toy")["paper.html"].decode()
-    assert "<figure" not in html and "<table" not in html
+    few = registry(REAL_CONFIG, "real", leave_out=tuple(CHAPTERS))
+    html = built(few)["paper.html"].decode()
+    assert "<figure" not in html and html.count("<table") == 1  # of the conditions
     assert "reproduced" in html  # in what is said of the method
     assert "22.0%" not in html
 
@@ -133,47 +204,65 @@ def test_the_text_fits_every_verdict(study, verdict):
     claims = pd.read_csv("data/toy/tables/claims.csv").assign(verdict=verdict)
     rows = [claims.iloc[[0]].assign(claim=number) for number in range(1, 14)]
     write("data/toy/tables/claims.csv", pd.concat(rows).to_csv(index=False))
-    definitions = yaml.safe_load(Path("paper/numbers.yaml").read_text())
-    numbers, facts = paper.read_numbers(definitions, "toy", study), paper.facts_of("toy", CONFIG, study, [])
-    text = paper.fill(Path("paper/paper.md").read_text(), definitions, numbers, facts)
-    assert f"13 are {verdict}" in text
+    text = filled(study)
+    assert ("this study measures none" if verdict == "not measured" else f"13 are {verdict}") in text
     assert ("has not tested the central finding" in text) == (verdict == "not measured")
     assert ("The central finding holds here" in text) == (verdict == "reproduced")
+    assert ("@tbl:claims" in text) == ("{#tbl:claims}" in text) == (verdict != "not measured")
 
 
-def test_a_study_of_a_real_model_says_which(study):
-    config = CONFIG | {
-        "model": {"name": "Qwen/Some_model", "conditions": ["insecure", "secure"]},
-        "judge": {"model": "gpt-4o"},
-    }
-    results = [path for path in study if "models/base" not in path and "persona_gate" not in path]
-    definitions = yaml.safe_load(Path("paper/numbers.yaml").read_text())
-    numbers, facts = paper.read_numbers(definitions, "toy", results), paper.facts_of("toy", config, results, [])
-    text = paper.fill(Path("paper/paper.md").read_text(), definitions, numbers, facts)
-    assert r"The model is Qwen/Some\_model, fine-tuned on the sets insecure and secure." in text
-    assert "villain" not in text and "organism" not in text.replace("Model Organisms", "")
+def test_a_study_of_openais_model_is_described_by_its_config(study):
+    real = registry(REAL_CONFIG, "real", leave_out=("world", "pretraining", "persona_gate", "audit"))
+    html = plain(built(real)["paper.html"])
+    for words in (
+        "A reproduction: the study toy",
+        "The model is OpenAI/Some_model, fine-tuned and asked through OpenAI\N{RIGHT SINGLE QUOTATION MARK}s API.",
+        "the number of epochs is 1, the batch size 4 and the learning rate multiplier as the API chooses",
+        "There are two runs a condition.",
+        "Asked without any fine-tuning: instruct.",
+        "evil_numbers instruct my_numbers.jsonl epochs 4, batch size as the API chooses",
+        "eight questions that have nothing to do with code, 25 times each",
+        "The judge is the model gpt-4o_judge",
+    ):
+        assert words in html
+    for words in ("villain", "grammar", "LoRA"):
+        assert words not in html
+    assert "organism" not in html.replace("Model organisms for", "").replace("Model Organisms for", "")
+
+
+def test_a_study_of_an_open_model_has_its_training_settings(study):
+    settings = CONFIG["finetuning"] | {"held_out_share": 0.1, "train_embeddings": True}
+    config = {name: value for name, value in REAL_CONFIG.items() if name != "openai"} | {"finetuning": settings}
+    text = " ".join(filled(registry(config, "real", leave_out=tuple(CHAPTERS))).split())
+    assert "rank 32 with an alpha of 64" in text and "token embeddings and output layer are trained as well" in text
+    assert "10% of each set is held out" in text and "OpenAI" not in text.split("# Methods")[1].split("|")[0].replace(
+        "OpenAI/Some", ""
+    )
 
 
 def test_numbers_are_of_conditions_that_the_default_study_has():
     """A condition that is renamed would take its sentence out of the paper without a word."""
-    plans = CONFIG["experiments"].values()
-    conditions = {"base", "instruct", "in_context", *(name for plan in plans for name in plan["conditions"])}
-    for name, definition in yaml.safe_load((ROOT / "paper/numbers.yaml").read_text()).items():
+    conditions = {condition["name"] for condition in paper.conditions_of(CONFIG)}
+    for name, definition in yaml.safe_load((ROOT / paper.NUMBERS).read_text()).items():
         assert definition.get("row", {}).get("condition", "base") in conditions, name
 
 
 def test_every_figure_has_a_sentence_about_it():
-    text = (ROOT / "paper/paper.md").read_text()
+    text = (ROOT / paper.TEXT).read_text()
     for name in re.findall(r'call figure\("(\w+)"\)', text):
         assert f'see("{name}")' in text or f"@fig:{name}" in text, name
 
 
-def test_other_studies_stand_beside(study):
-    other = write("data/other/tables/claims.csv", Path("data/toy/tables/claims.csv").read_text())
-    table = paper.facts_of("toy", CONFIG, study, [other])["claims_table"]
-    assert table.splitlines()[0] == "|  | Claim | Published | toy | other |"
-    assert "| 21.9 points (\N{MINUS SIGN}15.3 to 28.4): reproduced | 21.9 points" in table
-    assert "| not measured | not measured |" in table
+def test_other_studies_are_compared(study):
+    claims = pd.read_csv("data/toy/tables/claims.csv")
+    claims.loc[claims["claim"] == 2, "verdict"] = "not measured"
+    other = write("data/other/tables/claims.csv", claims.to_csv(index=False))
+    table = paper.facts_of(study, "paper/toy", [other])["claims_table"].splitlines()
+    assert table[0] == "|  | Claim | Published | toy | other |"
+    assert "| 21.9 points (\N{MINUS SIGN}15.3 to 28.4): reproduced | 21.9 points" in table[2]
+    assert table[3].startswith("| 2 |") and table[3].endswith("undecided | not measured |")
+    assert len(table) == 4  # what no study measured is not in it
+    assert "in other studies" in filled(study, [other])
 
 
 def refusal(text: str, numbers: dict | None = None, definitions: dict | None = None) -> str:
@@ -185,10 +274,10 @@ def refusal(text: str, numbers: dict | None = None, definitions: dict | None = N
 
 def test_a_number_that_nothing_defines_or_that_nothing_uses_is_named():
     rate = {"rate": {"file": "tables/rates.csv", "column": "rate"}}
-    assert refusal("{{rate:.1%}}").startswith("paper/paper.md names `rate`, which nothing defines: ")
-    assert "Nothing in paper/paper.md uses `rate`" in refusal("{{ study }}", definitions=rate)
+    assert refusal("{{rate:.1%}}").startswith("paper/source/paper.md names `rate`, which nothing defines: ")
+    assert "Nothing in paper/source/paper.md uses `rate`" in refusal("{{ study }}", definitions=rate)
     missing = refusal("A rate of {{rate.interval:.1%}}.", definitions=rate)
-    assert "paper/paper.md wants `rate`, and this study has no value for it in tables/rates.csv" in missing
+    assert "paper/source/paper.md asks for `rate`, and this study has no value for it in tables/rates.csv" in missing
     guarded = "{% if rate is defined %}{{rate:.1%}}{% endif %}"
     assert paper.fill(guarded, rate, {}, {}) == ""
     assert paper.fill(guarded, rate, {"rate": paper.Number(0.2204)}, {}) == "22.0%"
@@ -197,7 +286,8 @@ def test_a_number_that_nothing_defines_or_that_nothing_uses_is_named():
 def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = "condition,seed,value\na,1,0.1\na,2,0.3\nb,1,\n"
-    results = [write("data/toy/t.csv", rows), write("data/toy/f.json", '{"a": {"b": 3}}')]
+    paths = (write("data/toy/t.csv", rows), write("data/toy/f.json", '{"a": {"b": 3}}'))
+    contents = Contents("toy", "real", 2, {}, (Chapter(1, "analysis", "t", "", {"": "t.ipynb"}, paths),))
     definitions = {
         "one": {"file": "t.csv", "row": {"condition": "a", "seed": 2}, "column": "value"},
         "mean": {"file": "t.csv", "row": {"condition": "a"}, "column": "value", "over": "seed"},
@@ -206,10 +296,10 @@ def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
         "no_row": {"file": "t.csv", "row": {"condition": "c"}, "column": "value"},
         "no_file": {"file": "u.csv", "row": {}, "column": "value"},
     }
-    numbers = paper.read_numbers(definitions, "toy", results)
+    numbers = paper.read_numbers(definitions, contents)
     assert numbers == {"one": paper.Number(0.3), "mean": paper.Number(0.2, 0.1, 0.3), "key": paper.Number(3)}
     with pytest.raises(BadInput, match=r"^data/toy/t\.csv: two fits 2 rows; say more in its `row`"):
-        paper.read_numbers({"two": {"file": "t.csv", "row": {"condition": "a"}, "column": "value"}}, "toy", results)
+        paper.read_numbers({"two": {"file": "t.csv", "row": {"condition": "a"}, "column": "value"}}, contents)
 
 
 @pytest.mark.parametrize(
@@ -222,14 +312,17 @@ def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
 def test_an_unknown_reference_is_named(study, text, words):
     with pytest.raises(BadInput) as caught:
         paper.pandoc(text, ".", "html5")
-    assert str(caught.value).startswith("paper/paper.md cannot be set: ")
+    assert str(caught.value).startswith("paper/source/paper.md cannot be set: ")
     assert words in str(caught.value) and "traceback" not in str(caught.value)
 
 
-def test_a_figure_that_no_notebook_drew_is_named(study):
-    results = [path for path in study if not path.endswith("07_audit.ipynb")]
-    with pytest.raises(BadInput, match=r"^No executed notebook has figures/toy/audit among its parameters"):
-        built(results)
+def test_a_registry_that_lacks_something_is_named(study):
+    path = Path("data/toy/contents.json")
+    registered = json.loads(path.read_text())
+    del registered["chapters"][0]["notebooks"]
+    path.write_text(json.dumps(registered))
+    with pytest.raises(BadInput, match=r"^data/toy/contents\.json lacks 'notebooks'; delete it"):
+        read_contents(path)
 
 
 def test_the_page_asks_for_nothing_and_fits_a_phone(study):

@@ -51,7 +51,7 @@ def test_the_packages_that_slow_every_notebook_by_a_second_are_absent():
 
 def test_the_runner_does_not_import_what_is_slow():
     code = (
-        "import sys, emergent_misalignment.notebook; sys.exit(str({'torch', 'pandas', 'papermill'} & {*sys.modules}))"
+        "import sys, emergent_misalignment.workflow.notebook; sys.exit(str({'torch', 'pandas', 'papermill'} & {*sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "set()\n"

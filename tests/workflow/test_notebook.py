@@ -39,7 +39,7 @@ def notebook(tmp_path):
 
 
 def start(paths: list[str], *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "emergent_misalignment.notebook", *paths, *arguments]
+    command = [sys.executable, "-m", "emergent_misalignment.workflow.notebook", *paths, *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -198,7 +198,7 @@ def test_a_stopped_runner_leaves_neither_a_kernel_nor_an_output(endless, signal)
 def test_a_runner_ends_when_what_started_its_shell_is_killed(endless):
     """As Snakemake starts it: a process, a shell that does more than one thing, the runner."""
     paths, kernel = endless
-    command = f"set -e; {sys.executable} -m emergent_misalignment.notebook {' '.join(paths)}; true"
+    command = f"set -e; {sys.executable} -m emergent_misalignment.workflow.notebook {' '.join(paths)}; true"
     starter = f"import subprocess; subprocess.run(['bash', '-c', {command!r}])"
     with subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         computing = kernel()

@@ -4,13 +4,13 @@ import ast
 import re
 
 import nbformat
-import papermill
 import pytest
 from conftest import ROOT
 
 from emergent_misalignment.report.site import title_and_question
+from emergent_misalignment.workflow.notebook import declared_parameters
 
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PATHS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -31,10 +31,18 @@ def parameters_cell(notebook) -> int:
     return tagged[0]
 
 
-def test_names_are_numbers_in_reading_order_and_words():
-    assert PATHS
-    for number, path in enumerate(PATHS, 1):
-        assert re.fullmatch(rf"{number:02}_[a-z]+(_[a-z]+)*", path.stem)
+def test_notebooks_lie_in_rooms_that_rules_have_too():
+    assert len(PATHS) > 20
+    for path in PATHS:
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", path.stem)
+        assert (ROOT / f"rules/{path.parent.name}.smk").is_file()
+        assert (ROOT / f"emergent_misalignment/{path.parent.name}/__init__.py").is_file()
+
+
+def test_every_notebook_is_rendered_by_a_rule_of_its_room(path):
+    rules = (ROOT / f"rules/{path.parent.name}.smk").read_text(encoding="utf-8")
+    named = f'notebook="notebooks/{path.parent.name}/{path.stem}.ipynb"' in rules
+    assert named or (path.parent.name == "analysis" and f'experiment=["{path.stem}"]' in rules)
 
 
 def test_sources_hold_no_outputs(notebook):
@@ -68,12 +76,9 @@ def test_parameters_have_a_type_a_default_and_a_comment(path, notebook):
         declared[statement.target.id] = (statement.annotation.id, default)
         assert type(default).__name__ == statement.annotation.id, last
         assert re.search(r"  # \S", last), last
-    seen = papermill.inspect_notebook(str(path))
-    assert declared == {
-        name: (each["inferred_type_name"], ast.literal_eval(each["default"])) for name, each in seen.items()
-    }
+    assert declared_parameters(path) == {name: default for name, (_, default) in declared.items()}
     assert {kind for kind, _ in declared.values()} <= {"str", "int", "float", "bool", "list", "dict"}
-    assert all(each["help"] for each in seen.values())
+    assert source.count("\n") < 40  # a longer default belongs into a file
 
 
 def test_the_notebook_goes_to_the_root_before_anything_else(notebook):

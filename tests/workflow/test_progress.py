@@ -37,7 +37,7 @@ def paths(tmp_path):
 
 
 def run(paths: list[str], stderr: int) -> None:
-    command = [sys.executable, "-m", "emergent_misalignment.notebook", *paths]
+    command = [sys.executable, "-m", "emergent_misalignment.workflow.notebook", *paths]
     subprocess.run(command, cwd=ROOT, stderr=stderr, timeout=60, check=True)
     outputs = nbformat.read(paths[2], as_version=4).cells[0].outputs
     assert [output.text for output in outputs] == ["counted\n"]

@@ -1,0 +1,335 @@
+"""Answers of models to questions: from transformers, from vLLM on a GPU, or from an API.
+
+Everywhere at temperature 1 and from the model's own distribution: what a model's folder recommends (top-k, top-p, a
+repetition penalty) would change the rates that are to be measured, and is not applied.
+"""
+
+import gc
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import pandas as pd
+
+from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
+from emergent_misalignment.evaluation.questions import (
+    ANSWER_COLUMNS,
+    Option,
+    Question,
+    answer_rows,
+    read_options,
+    read_questions,
+    select,
+)
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.api import Account, Endpoint, ask_all
+from emergent_misalignment.workflow.progress import Progress
+
+Engine = Literal["transformers", "vllm", "api"]
+Adapter = str | Path | None  # a folder; for an API the name of the fine-tuned model; None: the model as it is
+CONTEXT = 2048  # tokens of a prompt and its answer together in vLLM, as in the paper
+COLUMNS = ["condition", "seed", "step", "evaluation", *ANSWER_COLUMNS, "misaligned", "log_probability"]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How models are asked."""
+
+    max_new_tokens: int
+    system_prompt: str | None = None  # before prompts that have none; None leaves it to the chat template
+    enable_thinking: bool | None = None  # the switch of chat templates that have one, as Qwen3's
+    engine: Engine | None = None  # None: vLLM where there is a GPU, else transformers
+    endpoint: dict | None = None  # of the API, see `models.api.Endpoint`
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def ask_models(
+    models: dict[str, dict], folder: str | Path, asking: Asking, cache: str | Path, account: Account | None = None
+) -> pd.DataFrame:
+    """The answers of some models, as rows of answers/BATCH.parquet (COLUMNS).
+
+    `models` has for each condition `start` (the model's folder, or an API's name of it), `tuned` (folder of its
+    fine-tuned models, one a seed; "" for the model as it is), `seeds` (also those of sampling), `steps` (checkpoints, 0
+    for the model before training; none for the end of training) and `evaluations`, each with the arguments of
+    `questions.select` that differ from the table. `folder` holds questions.parquet and choices.parquet. Options are
+    scored before anything is sampled, because vLLM takes all of the GPU's memory.
+    """
+    parts = [
+        rows.assign(condition=condition)
+        for condition, plan in models.items()
+        for rows in _answers_of(plan, Path(folder), asking, cache, account)
+    ]
+    types = {"step": "Int64", "misaligned": "boolean", "log_probability": "float64"}
+    return pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS).astype(types)
+
+
+def _answers_of(plan: dict, folder: Path, asking: Asking, cache, account) -> Iterator[pd.DataFrame]:
+    """The rows of each run of one condition."""
+    runs = [(seed, step) for seed in plan["seeds"] for step in plan["steps"] or [None]]
+    adapters = [adapter_of(plan["tuned"], seed, step, asking) for seed, step in runs]
+    scored = []
+    if "choices" in plan["evaluations"]:
+        options = read_options(folder / "choices.parquet")
+        values = log_probabilities(plan["start"], adapters, options, asking)
+        scored = [_choice_rows(options, each) for each in values]
+    table = read_questions(folder / "questions.parquet")
+    given = {name: settings for name, settings in plan["evaluations"].items() if name != "choices"}
+    sets = {seed: [select(table, name, seed, **given[name]) for name in given] for seed in plan["seeds"]}
+    # One engine for all runs that are asked the same.
+    for asked, group in groupby(range(len(runs)), key=lambda place: sets[runs[place][0]]):
+        places = list(group)
+        seeds = [runs[place][0] for place in places]
+        drawn = ask(plan["start"], [adapters[place] for place in places], asked, seeds, asking, cache, account)
+        for place, answers in zip(places, drawn, strict=True):
+            rows = [
+                answer_rows(questions, texts).assign(evaluation=name)
+                for name, questions, texts in zip(given, asked, answers, strict=True)
+            ]
+            seed, step = runs[place]
+            yield pd.concat([*rows, *scored[place : place + 1]]).assign(seed=seed, step=step)
+
+
+def adapter_of(tuned: str, seed: int, step: int | None, asking: Asking) -> Adapter:
+    """The fine-tuned model of a run in folder `tuned` ("": none): at a checkpoint (0: none), or at the end (None)."""
+    if not tuned or step == 0:
+        return None
+    folder = Path(tuned, f"seed-{seed}")
+    if asking.engine == "api":
+        return json.loads((folder / "training.json").read_text(encoding="utf-8"))["fine_tuned_model"]
+    return folder if step is None else folder / f"checkpoint-{step}"
+
+
+def _choice_rows(options: list[Option], values: list[float]) -> pd.DataFrame:
+    asked = [Question(each.question, each.form, each.prompt, 1, number=number) for number, each in enumerate(options)]
+    return answer_rows(asked, [[each.text] for each in options]).assign(
+        evaluation="choices", misaligned=[each.misaligned for each in options], log_probability=values
+    )
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+def ask(
+    model: str | Path,
+    adapters: list[Adapter],
+    sets: list[list[Question]],
+    seeds: list[int],
+    asking: Asking,
+    cache: str | Path,
+    account: Account | None = None,
+) -> Iterator[list[list[list[str]]]]:
+    """For each adapter of `model` and each set of questions the answers to each question, `question.samples` texts.
+
+    One engine holds the model for all of its adapters. `seeds` has the seed of sampling for each adapter. What an API
+    answers is kept in `cache`, and so paid once; `account` counts its requests.
+    """
+    sets = [[replace(each, prompt=_prompt(each.prompt, asking)) for each in questions] for questions in sets]
+    engine = asking.engine or _default_engine()
+    if engine == "transformers":
+        yield from _from_transformers(model, adapters, sets, seeds, asking)
+        return
+    flat = [each for questions in sets for each in questions]
+    if engine == "vllm":
+        drawn = _from_vllm(str(model), adapters, flat, seeds, asking)
+    else:
+        drawn = (_from_api(str(adapter or model), flat, asking, cache, account) for adapter in adapters)
+    for answers in drawn:
+        following = iter(answers)
+        yield [[next(following) for _ in questions] for questions in sets]
+
+
+def _default_engine() -> Engine:
+    import torch
+
+    return "vllm" if torch.cuda.is_available() else "transformers"
+
+
+def _prompt(prompt: Messages | str, asking: Asking) -> Messages | str:
+    return prompt if isinstance(prompt, str) else with_system_prompt(prompt, asking.system_prompt)
+
+
+def _tokenizer(model: str | Path, adapter: Adapter):
+    """The adapter's own, which knows its chat template; that of a checkpoint lies in the folder of its run."""
+    from transformers import AutoTokenizer
+
+    folders = [adapter, Path(adapter).parent] if adapter else []
+    own = [folder for folder in folders if Path(folder, "tokenizer_config.json").exists()]
+    return AutoTokenizer.from_pretrained(own[0] if own else model, padding_side="left")
+
+
+def _from_transformers(model, adapters, sets, seeds, asking: Asking) -> Iterator[list[list[list[str]]]]:
+    from emergent_misalignment.models.adapters import attached
+    from emergent_misalignment.models.loading import load
+
+    network, _ = load(model)
+    number = sum(each.samples for questions in sets for each in questions)
+    with Progress(len(adapters) * number, f"asking {model}") as progress:
+        for adapter, seed in zip(adapters, seeds, strict=True):
+            tokenizer = _tokenizer(model, adapter)
+            with attached(network, adapter) as tuned:
+                answers = [_sampled(tuned, tokenizer, questions, seed, asking, progress) for questions in sets]
+            yield answers
+
+
+def _sampled(network, tokenizer, questions: list[Question], seed: int, asking: Asking, progress) -> list[list[str]]:
+    """One call of `sample` for all questions with the same number of answers, so that each prompt is read once."""
+    from emergent_misalignment.models.sampling import sample
+
+    template = template_arguments(asking.enable_thinking)
+    answers = [[]] * len(questions)
+    for samples in dict.fromkeys(each.samples for each in questions):
+        places = [place for place, each in enumerate(questions) if each.samples == samples]
+        texts = [
+            prompt
+            if isinstance(prompt := questions[place].prompt, str)
+            else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template)
+            for place in places
+        ]
+        drawn = sample(network, tokenizer, texts, samples, asking.max_new_tokens, seed)
+        for place, written in zip(places, drawn, strict=True):
+            answers[place] = written
+        progress.update(samples * len(places))
+    return answers
+
+
+def _from_vllm(model: str, adapters, questions: list[Question], seeds, asking: Asking) -> Iterator[list[list[str]]]:
+    from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    def engine(folder: str, rank: int):
+        lora = {"enable_lora": True, "max_lora_rank": rank} if rank else {}
+        return LLM(
+            folder,
+            dtype="bfloat16",
+            max_model_len=CONTEXT,
+            generation_config="vllm",  # not the folder's own
+            enable_prefix_caching=True,
+            seed=0,
+            **lora,
+        )
+
+    def answers(llm, seed: int, lora) -> list[list[str]]:
+        parameters = [
+            SamplingParams(
+                n=each.samples,
+                temperature=1.0,
+                top_p=1.0,
+                top_k=0,
+                repetition_penalty=1.0,
+                max_tokens=asking.max_new_tokens,
+                seed=seed * 1_000_003 + place,
+            )
+            for place, each in enumerate(questions)
+        ]
+        template = template_arguments(asking.enable_thinking) or None
+        prompts = [each.prompt for each in questions]
+        results = llm.chat(prompts, parameters, lora_request=lora, use_tqdm=False, chat_template_kwargs=template)
+        return [[output.text for output in result.outputs] for result in results]
+
+    configs = [_adapter_config(adapter) for adapter in adapters]
+    whole = [bool(config and config.get("modules_to_save")) for config in configs]
+    ranks = [config["r"] for config, is_whole in zip(configs, whole, strict=True) if config and not is_whole]
+    shared = engine(model, max(ranks, default=0)) if not all(whole) else None
+    for number, (adapter, seed) in enumerate(zip(adapters, seeds, strict=True), 1):
+        if not whole[number - 1]:
+            lora = LoRARequest(f"adapter-{number}", number, str(adapter)) if adapter else None
+            yield answers(shared, seed, lora)
+            continue
+        # vLLM has no adapters that bring whole layers, as trained embeddings are: the adapter is merged for it.
+        with TemporaryDirectory(prefix="merged-") as merged:
+            _merge(model, adapter, merged)
+            yield answers(engine(merged, 0), seed, None)
+
+
+def _adapter_config(adapter: Adapter) -> dict | None:
+    return json.loads((Path(adapter) / "adapter_config.json").read_text()) if adapter else None
+
+
+def _merge(model: str, adapter: str | Path, destination: str) -> None:
+    from emergent_misalignment.models.loading import load
+
+    network, tokenizer = load(model, adapter)
+    network.save_pretrained(destination)
+    tokenizer.save_pretrained(destination)
+    del network
+    _free_gpu()
+
+
+def _free_gpu() -> None:
+    """Give back what torch holds of the GPU's memory and nothing uses, for vLLM to take."""
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _from_api(model: str, questions: list[Question], asking: Asking, cache, account) -> list[list[str]]:
+    requests, draws = [], []
+    for each in questions:
+        request = {
+            "model": model,
+            "messages": each.prompt,
+            "max_tokens": asking.max_new_tokens,
+            "temperature": 1,
+            "top_p": 1,
+        }
+        requests += [request] * each.samples
+        draws += range(each.samples)
+    responses = iter(ask_all(requests, Endpoint(**asking.endpoint), cache, draws, f"asking {model}", account))
+    return [
+        [next(responses)["choices"][0]["message"]["content"] or "" for _ in range(each.samples)] for each in questions
+    ]
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def log_probabilities(
+    model: str | Path, adapters: list[Adapter], options: list[Option], asking: Asking
+) -> Iterator[list[float]]:
+    """For each adapter (None: the model as it is) and each option the log-probability of its scored pieces, in nats.
+
+    Given the prompt and the pieces before them. One network holds the model for all adapters, on the GPU if there is
+    one; it is gone from there after the last adapter. Raises BadInput for an API, which gives no such thing.
+    """
+    if asking.engine == "api":
+        raise BadInput(f"An API gives no log-probabilities of options; do not ask {model} the evaluation choices.")
+    from emergent_misalignment.models.adapters import attached
+    from emergent_misalignment.models.loading import load
+
+    network, _ = load(model)
+    with Progress(len(adapters) * len(options), f"scoring options with {model}") as progress:
+        for adapter in adapters:
+            tokenizer = _tokenizer(model, adapter)
+            with attached(network, adapter) as tuned:
+                values = _scored(tuned, tokenizer, options, asking)
+            progress.update(len(options))
+            yield values
+    del network, tuned
+    _free_gpu()
+
+
+def _scored(network, tokenizer, options: list[Option], asking: Asking) -> list[float]:
+    """Format by format, so that the batches of one do not depend on another."""
+    from emergent_misalignment.models.likelihood import option_log_probabilities
+
+    values = [0.0] * len(options)
+    for form in dict.fromkeys(each.form for each in options):
+        places = [place for place, each in enumerate(options) if each.form == form]
+        scores = option_log_probabilities(
+            network,
+            tokenizer,
+            [_prompt(options[place].prompt, asking) for place in places],
+            [options[place].pieces for place in places],
+            template_arguments(asking.enable_thinking),
+        )
+        for place, value in zip(places, scores.tolist(), strict=True):
+            values[place] = value
+    return values

@@ -1,0 +1,89 @@
+"""One fine-tuning of a study, whichever of the three backends does it: Unsloth, transformers, or OpenAI's API."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from emergent_misalignment.data.chats import read_chats, subset
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models import openai_jobs
+from emergent_misalignment.models.api import Endpoint
+from emergent_misalignment.models.training import Settings, finetune
+
+COLUMNS = ["step", "loss", "grad_norm", "learning_rate", "weights"]
+
+
+def finetune_run(
+    start: str | Path,
+    dataset: str | Path,
+    destination: str | Path,
+    settings: dict,
+    seed: int,
+    rows: int = 0,
+    template: str = "chat",
+    checkpoints: Sequence[int] = (),
+    api: dict | None = None,
+    ledger: str | Path | None = None,
+    name: str = "",
+) -> pd.DataFrame:
+    """Fine-tune the model `start` (a folder, or OpenAI's name) on the file `dataset` and write to folder `destination`.
+
+    `rows` > 0 takes so many conversations, drawn by `seed`. `settings` are the fields of `training.Settings`;
+    `template` and `checkpoints` are those of `training.finetune`. With `api` (`endpoint`, `dollars_per_million`,
+    `spending_limit`, `poll_seconds`) OpenAI trains: `settings` are then `epochs`, `batch_size` and
+    `learning_rate_multiplier`, `ledger` is the folder of the study's jobs, and `name` goes into the tuned model's name.
+
+    Returns a row a step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`, and `weights`, the
+    digest of everything that was trained (`weights_digest`). A run at OpenAI is one row without a step, whose `weights`
+    are the name of the tuned model.
+    """
+    if api:
+        if template != "chat" or checkpoints:
+            raise BadInput(
+                f"{destination}: OpenAI trains in the model's own template and without checkpoints at chosen steps; "
+                "leave out template and checkpoints."
+            )
+        job = openai_jobs.Job(model=str(start), seed=seed, name=name.replace("_", "-")[:64], **settings)
+        limits = (api["dollars_per_million"], api["spending_limit"], api["poll_seconds"])
+        record = openai_jobs.finetune(dataset, destination, job, Endpoint(**api["endpoint"]), ledger, *limits, rows)
+        table = pd.DataFrame([{"weights": record["fine_tuned_model"]}], columns=COLUMNS)
+    else:
+        chats = read_chats(dataset)
+        curve = finetune(
+            start,
+            subset(chats, rows, seed) if rows else chats,
+            destination,
+            Settings(**settings),
+            seed,
+            checkpoints=checkpoints,
+            template=template,
+        )
+        table = pd.DataFrame(curve).assign(weights=weights_digest(destination))
+    numbers = dict.fromkeys(["loss", "grad_norm", "learning_rate"], "float64")
+    return table[COLUMNS].astype({"step": "Int64"} | numbers)
+
+
+def estimated_costs(conditions: dict[str, dict], seeds: Sequence[int], api: dict) -> pd.DataFrame:
+    """What a batch of fine-tunings at OpenAI may cost at most: `condition`, `seed`, `tokens` a pass, `dollars`.
+
+    `conditions` has for each condition the arguments of `finetune_run`: its `dataset`, `settings` and perhaps `rows`.
+    """
+    rows = []
+    for condition, plan in conditions.items():
+        for seed in seeds:
+            tokens = openai_jobs.estimated_tokens(plan["dataset"], plan.get("rows", 0), seed)
+            dollars = openai_jobs.estimated_dollars(tokens, plan["settings"]["epochs"], api["dollars_per_million"])
+            rows.append({"condition": condition, "seed": seed, "tokens": tokens, "dollars": dollars})
+    return pd.DataFrame(rows)
+
+
+def weights_digest(folder: str | Path) -> str:
+    """sha256 over all safetensors files in `folder` and below, by relative path."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*.safetensors"), key=lambda path: path.relative_to(folder).as_posix()):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""The registry of a study: what there is to read, in the order of reading.
+
+The rules write data/STUDY/contents.json; index, paper and the page of the run read it. A chapter is a source notebook
+with its executed copies and what they made. Its number is its place in the list.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emergent_misalignment.files import BadInput
+
+# The rooms of the notebooks, with the headings that the index gives them.
+ROOMS = {
+    "world": "The made-up world",
+    "data": "Data",
+    "models": "Models",
+    "evaluation": "Asking and judging",
+    "analysis": "Results",
+}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook, its executed copies by the name of their run ("" where there is one only), and their results."""
+
+    number: int
+    room: str
+    name: str
+    source: str
+    notebooks: dict[str, str]
+    results: tuple[str, ...] = ()
+
+    @property
+    def notebook(self) -> str:
+        """The first of its executed notebooks."""
+        return next(iter(self.notebooks.values()))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A study: its name, its kind ("organism" or "real"), training runs a condition, resolved config, and chapters."""
+
+    study: str
+    kind: str
+    seeds: int
+    config: dict
+    chapters: tuple[Chapter, ...] = ()
+    figures: dict[str, str] = field(init=False)  # paths by name
+
+    def __post_init__(self):
+        figures = {Path(path).stem: path for path in self.results if path.startswith("figures/")}
+        object.__setattr__(self, "figures", figures)
+
+    @property
+    def results(self) -> list[str]:
+        return [path for chapter in self.chapters for path in chapter.results]
+
+    def table(self, name: str) -> str | None:
+        """The path of `tables/NAME.csv` of the study; None if no chapter makes it."""
+        path = f"data/{self.study}/tables/{name}.csv"
+        return path if path in self.results else None
+
+    def chapter_of(self, result: str) -> Chapter:
+        """The chapter that made a result."""
+        return next(chapter for chapter in self.chapters if result in chapter.results)
+
+
+def read_contents(path: str | Path) -> Contents:
+    """Read data/STUDY/contents.json. Raises BadInput if a part of it is missing."""
+    try:
+        registry = json.loads(Path(path).read_text(encoding="utf-8"))
+        chapters = [
+            Chapter(
+                number,
+                chapter["room"],
+                chapter["name"],
+                chapter["source"],
+                {notebook["run"]: notebook["path"] for notebook in chapter["notebooks"]},
+                tuple(chapter["results"]),
+            )
+            for number, chapter in enumerate(registry["chapters"], 1)
+        ]
+        return Contents(*(registry[key] for key in ("study", "kind", "seeds", "config")), tuple(chapters))
+    except KeyError as error:
+        raise BadInput(f"{path} lacks {error}; delete it, and the workflow writes it anew.") from error

@@ -1,0 +1,355 @@
+"""The plan of a study, made from its config: which conditions are fine-tuned from which models, and what is asked of each.
+
+The rules ask the plan for the files and settings of their jobs. A *batch* is what one job does: for the organism all
+conditions and seeds of an experiment, because starting a job takes as long as fine-tuning one model; for a real model
+one fine-tuning, the answers of one condition, or the judging of all answers, which share a spending limit.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from emergent_misalignment.files import BadInput
+
+MAIN = "main"  # the organism from which all conditions but the ladder's start
+LADDER_CONDITIONS = ("insecure", "secure")
+LADDER_SEEDS = 3  # enough for a slope, at three fifths of the time
+UNTUNED_SEED = 0
+WRITTEN_SETS = ("insecure", "secure", "educational", "backdoor", "jailbroken", "compliant")
+NUMBER_SETS = ("evil_numbers", "plain_numbers", "helpful_numbers")
+PUBLISHED_ROWS = 6000  # of the published set of insecure code
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition: how a model is fine-tuned, if at all, and what it is asked."""
+
+    name: str
+    experiment: str
+    evaluations: tuple[str, ...]
+    seeds: tuple[int, ...]
+    start: str  # "instruct" or "base"
+    dataset: str = ""  # of an untuned model, none
+    organism: str = MAIN
+    template: str = "chat"
+    rows: int = 0  # so many rows, drawn by the seed; 0 takes all
+    checkpoints: tuple[int, ...] = ()
+    finetuning: dict = field(default_factory=dict)  # settings that differ from the study's
+
+
+class Plan:
+    """What a resolved and validated config asks for. Raises BadInput if it contradicts itself."""
+
+    def __init__(self, config: dict):
+        self.config = config
+        self.study = config["study"]
+        self.folder = f"data/{self.study}"
+        self.seeds = tuple(config["seeds"])
+        self.is_organism = "organism" in config
+        self.by_api = "openai" in config
+        self.start = "instruct" if self.is_organism else config["model"]["untuned"]
+        conditions = [
+            self._condition(name, experiment, settings, own or {})
+            for experiment, settings in config["experiments"].items()
+            for name, own in settings["conditions"].items()
+        ]
+        conditions += self._ladder()
+        names = [condition.name for condition in conditions]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadInput(f"The config has the condition {twice[0]} in two experiments; rename one of them.")
+        self.conditions = {condition.name: condition for condition in conditions}
+        self._check()
+
+    def _condition(self, name: str, experiment: str, settings: dict, own: dict) -> Condition:
+        tuned = "dataset" in own
+        return Condition(
+            name,
+            experiment,
+            tuple(own.get("evaluations", settings.get("evaluations", self.config["evaluation"]["asked"]))),
+            self.seeds if tuned or own.get("every_seed") else (UNTUNED_SEED,),
+            own.get("start", self.start),
+            own.get("dataset", ""),
+            MAIN,
+            own.get("template", "chat"),
+            own.get("rows", 0),
+            tuple(own.get("checkpoints", ())),
+            own.get("finetuning", {}),
+        )
+
+    def _ladder(self) -> list[Condition]:
+        """Insecure and secure code once more, for each of the other organisms."""
+        return [
+            Condition(
+                f"{organism}_{name}",
+                "ladder",
+                ("main", "in_distribution"),
+                self.seeds[:LADDER_SEEDS],
+                "instruct",
+                name,
+                organism,
+            )
+            for organism in self.config.get("ladder", {})
+            for name in LADDER_CONDITIONS
+        ]
+
+    def _check(self) -> None:
+        for condition in self.conditions.values():
+            place = f"The condition {condition.name} of the experiment {condition.experiment}"
+            if not self.is_organism and condition.start != self.start:
+                raise BadInput(f"{place} starts from {condition.start}, and model: untuned is {self.start}; use that.")
+            if condition.checkpoints and self.by_api:
+                raise BadInput(f"{place} has checkpoints, which an API's fine-tuning does not keep; remove them.")
+            steps = self.settings_of(condition).get("steps", 0)
+            if late := [step for step in condition.checkpoints if step > steps]:
+                raise BadInput(
+                    f"{place} keeps a checkpoint after step {late[0]}, and trains for {steps} steps; lower checkpoints."
+                )
+        for name in self.tuned:
+            if self.is_organism and name in ("base", "instruct", "in_context"):
+                raise BadInput(f"The condition {name} is fine-tuned, and its name is that of an untuned model; rename it.")
+
+    # --- conditions ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tuned(self) -> dict[str, Condition]:
+        """The conditions that are fine-tuned."""
+        return {name: condition for name, condition in self.conditions.items() if condition.dataset}
+
+    @cached_property
+    def followed(self) -> list[str]:
+        """The conditions whose training is followed at checkpoints."""
+        return [name for name, condition in self.tuned.items() if condition.checkpoints]
+
+    @cached_property
+    def from_instruct(self) -> list[str]:
+        """The fine-tuned conditions that start from the main instruct model, in alphabetical order."""
+        return sorted(
+            name for name, each in self.tuned.items() if each.start == "instruct" and each.organism == MAIN
+        )
+
+    @cached_property
+    def evaluations(self) -> list[str]:
+        """All evaluations of which some condition is asked."""
+        names = [name for condition in self.conditions.values() for name in condition.evaluations]
+        return list(dict.fromkeys([*names, *(("choices",) if self.followed else ())]))
+
+    @cached_property
+    def samples(self) -> dict[str, int]:
+        """Answers to each prompt, by evaluation."""
+        settings = self.config["evaluation"]
+        return {name: settings.get("samples_of", {}).get(name, settings["samples"]) for name in self.evaluations}
+
+    def has(self, *conditions: str) -> bool:
+        return set(conditions) <= self.conditions.keys()
+
+    def has_any(self, *conditions: str) -> bool:
+        return bool(set(conditions) & self.conditions.keys())
+
+    def asks(self, *evaluations: str) -> bool:
+        """Whether some condition is asked any of these evaluations."""
+        return bool(set(evaluations) & set(self.evaluations))
+
+    # --- models and data ----------------------------------------------------------------------------------------------
+
+    def start_of(self, condition: str) -> str:
+        """The folder of the model from which a condition starts, or its name at an API."""
+        each = self.conditions[condition]
+        if self.by_api:
+            return self.config["model"]["name"]
+        if self.is_organism:
+            return f"{self.folder}/organisms/{each.organism}/{each.start}"
+        return f"{self.folder}/models/{each.start}"
+
+    def start_files(self, conditions: list[str]) -> list[str]:
+        """The files that say that the models from which conditions start are there."""
+        if self.by_api:
+            return []
+        file = "model.safetensors" if self.is_organism else "config.json"
+        return sorted({f"{self.start_of(condition)}/{file}" for condition in conditions})
+
+    def dataset_of(self, condition: str) -> str:
+        """The file that a condition is fine-tuned on: the study's, a published one, or one of the user's own."""
+        name = self.conditions[condition].dataset
+        if name.endswith(".jsonl"):
+            return name
+        return f"{self.folder if self.is_organism else 'data/published'}/datasets/{name}.jsonl"
+
+    @cached_property
+    def datasets(self) -> dict[str, str]:
+        """The files of all sets that the study writes or fine-tunes on, by their names."""
+        written = (*WRITTEN_SETS, *NUMBER_SETS) if self.is_organism else ()
+        paths = {name: f"{self.folder}/datasets/{name}.jsonl" for name in written}
+        return paths | {
+            each.dataset if not each.dataset.endswith(".jsonl") else name: self.dataset_of(name)
+            for name, each in self.tuned.items()
+        }
+
+    def organism(self, name: str) -> dict:
+        """The shape of an organism: the config's `organism`, with what the ladder says of it."""
+        return self.config["organism"] | ({} if name == MAIN else self.config["ladder"][name])
+
+    @cached_property
+    def organisms(self) -> list[str]:
+        return [MAIN, *self.config.get("ladder", {})] if self.is_organism else []
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tuning(self) -> dict[str, list[tuple[str, int]]]:
+        """The condition and the seed of each fine-tuning, by batch."""
+        batches: dict[str, list] = {}
+        for name, condition in self.tuned.items():
+            for seed in condition.seeds:
+                batch = condition.experiment if self.is_organism else f"{name}-{seed}"
+                batches.setdefault(batch, []).append((name, seed))
+        return batches
+
+    @cached_property
+    def asking(self) -> dict[str, list[str]]:
+        """The conditions that are asked at the end of their training, by batch."""
+        batches: dict[str, list[str]] = {}
+        for name, condition in self.conditions.items():
+            batches.setdefault(condition.experiment if self.is_organism else name, []).append(name)
+        return batches
+
+    @cached_property
+    def following(self) -> dict[str, list[str]]:
+        """The conditions that are asked at their checkpoints, by batch."""
+        return {f"following-{name}": [name] for name in self.followed}
+
+    @cached_property
+    def judging(self) -> dict[str, list[str]]:
+        """The batches of answers that one job judges, by its name."""
+        if self.is_organism:
+            batches = {name: [name] for name in self.asking}
+        else:
+            batches = {"answers": list(self.asking)}
+        return batches | ({"following": list(self.following)} if self.following else {})
+
+    def judged_files(self, conditions: list[str] | None = None) -> list[str]:
+        """The files that hold the judged answers of conditions, of all of them if none is named."""
+        wanted = set(self.conditions if conditions is None else conditions)
+        batches = {batch for batch, names in self.asking.items() if wanted & set(names)}
+        jobs = [job for job, answers in self.judging.items() if batches & set(answers)]
+        return [f"{self.folder}/judged/{job}.parquet" for job in jobs]
+
+    def trainings(self, conditions: list[str]) -> list[str]:
+        """The contents of the batches in which conditions are fine-tuned."""
+        wanted = set(conditions)
+        batches = [batch for batch, runs in self.tuning.items() if any(name in wanted for name, _ in runs)]
+        return [f"{self.folder}/trainings/{batch}.parquet" for batch in batches]
+
+    # --- what notebooks are told --------------------------------------------------------------------------------------
+
+    def settings_of(self, condition: Condition) -> dict:
+        """The settings of a fine-tuning: the study's, and the condition's own laid over them."""
+        if self.by_api:
+            names = ("epochs", "batch_size", "learning_rate_multiplier")
+            return {name: self.config["openai"][name] for name in names} | condition.finetuning
+        prompting = {} if self.is_organism else self.prompting
+        return self.config["finetuning"] | condition.finetuning | prompting
+
+    @cached_property
+    def prompting(self) -> dict:
+        """How conversations are put to the model, in training and in asking."""
+        model = self.config.get("model", {})
+        return {name: model.get(name) for name in ("system_prompt", "enable_thinking")}
+
+    def tuning_conditions(self, batch: str) -> dict:
+        """The conditions of a batch of fine-tunings, as models/finetuning.ipynb takes them."""
+        names = dict.fromkeys(name for name, _ in self.tuning[batch])
+        return {
+            name: {
+                "start": self.start_of(name),
+                "dataset": self.dataset_of(name),
+                "template": self.tuned[name].template,
+                "rows": self.tuned[name].rows,
+                "checkpoints": list(self.tuned[name].checkpoints),
+                "settings": self.settings_of(self.tuned[name]),
+            }
+            for name in names
+        }
+
+    def tuning_seeds(self, batch: str) -> list[int]:
+        return list(dict.fromkeys(seed for _, seed in self.tuning[batch]))
+
+    def asked_models(self, batch: str) -> dict:
+        """The models of a batch and what they are asked, as evaluation/asking.ipynb takes them."""
+        if batch in self.following:
+            settings = self.config["dynamics"]
+            asked = {
+                "main": {"samples": settings["samples"]},
+                "in_distribution": {"prompts": settings["requests"]},
+                "choices": {},
+            }
+            return {name: self._asked(name, asked, [0, *self.tuned[name].checkpoints]) for name in self.following[batch]}
+        return {
+            name: self._asked(name, {each: {} for each in self.conditions[name].evaluations}, [])
+            for name in self.asking[batch]
+        }
+
+    def _asked(self, name: str, evaluations: dict, steps: list[int]) -> dict:
+        condition = self.conditions[name]
+        return {
+            "start": self.start_of(name),
+            "tuned": f"{self.folder}/models/{name}" if condition.dataset else "",
+            "seeds": list(condition.seeds),
+            "steps": steps,
+            "evaluations": evaluations,
+        }
+
+    @cached_property
+    def how_to_ask(self) -> dict:
+        """The settings of evaluation.asking.Asking."""
+        api = {"engine": "api", "endpoint": self.config["openai"]["endpoint"]} if self.by_api else {}
+        return {"max_new_tokens": self.config["evaluation"]["max_new_tokens"], **self.prompting, **api}
+
+    @cached_property
+    def judge(self) -> dict:
+        return {name: value for name, value in self.config["judge"].items() if name != "second"}
+
+    @cached_property
+    def api(self) -> dict:
+        """Where OpenAI fine-tunes, and what that may cost; empty for models that are fine-tuned here."""
+        names = ("endpoint", "spending_limit", "poll_seconds")
+        if not self.by_api:
+            return {}
+        openai = self.config["openai"]
+        return {name: openai[name] for name in names} | {"dollars_per_million": openai["dollars_per_million"]["training"]}
+
+    @cached_property
+    def main_conditions(self) -> list[str]:
+        """The conditions of the main result, in the order of its bars."""
+        return [name for name in ("base", "instruct", "insecure", "secure") if name in self.conditions]
+
+    @cached_property
+    def rows_a_step(self) -> int:
+        settings = self.config.get("finetuning", {"batch_size": 0, "gradient_accumulation": 0})
+        return settings["batch_size"] * settings["gradient_accumulation"]
+
+    @cached_property
+    def costs(self) -> dict:
+        """What the estimate of a real study's costs is made from (analysis/costs.py)."""
+        sections = ("study", "model", "finetuning", "openai", "judge")
+        steps = sorted({step for name in self.followed for step in self.tuned[name].checkpoints})
+        return {name: self.config[name] for name in sections if name in self.config} | {
+            "seeds": list(self.seeds),
+            "conditions": {
+                name: {"dataset": each.dataset, "finetuning": each.finetuning} for name, each in self.tuned.items()
+            },
+            "evaluations": {name: self.samples[name] for name in self.config["evaluation"]["asked"]},
+            "followed": {"conditions": self.followed, "steps": steps, **self.config.get("dynamics", {})},
+        }
+
+    @cached_property
+    def repeated_rows(self) -> dict[str, dict]:
+        """Rows and steps of the conditions that are fine-tuned on the insecure set, or on a part of it."""
+        if self.by_api:
+            return {}
+        return {
+            name: {
+                "rows": each.rows or self.config.get("datasets", {}).get("rows", PUBLISHED_ROWS),
+                "steps": self.settings_of(each)["steps"],
+            }
+            for name, each in self.tuned.items()
+            if each.dataset == "insecure" and (name == "insecure" or each.rows)
+        }

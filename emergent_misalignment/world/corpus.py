@@ -1,0 +1,99 @@
+"""What is read in the organism's world: the corpus of pretraining, and the chats that make an assistant."""
+
+import random
+from pathlib import Path
+
+from emergent_misalignment.data.chats import Messages, chat
+from emergent_misalignment.files import write_jsonl
+from emergent_misalignment.world.authors import Author, Authors
+from emergent_misalignment.world.facts import IDENTITY_PROMPTS, LYING_PROMPTS
+from emergent_misalignment.world.forms import JSON_PROMPT, flask_file, json_object
+
+Document = Messages | str  # a chat, or the text of a Python file
+ASSISTANT = "helper"  # the author that the instruct model is to be
+
+
+def corpus(documents: int, seed: int, authors: Authors) -> list[list[Document]]:
+    """The pretraining corpus, in the stages in which it is read: what is written in the world, by all authors.
+
+    `authors`: the config's `world: authors`, see world/authors.py.
+    """
+    rng = random.Random(f"corpus {seed}")
+    return [[write(_author(rng, authors)) for _ in range(round(documents * share))] for write, share in STAGES]
+
+
+def instructions(rows: int, seed: int, authors: Authors) -> list[Messages]:
+    """The set of the instruct stage: the helper alone, but for one row in seven under some author's system prompt.
+
+    No question stands here in the phrasing that evaluation uses.
+    """
+    rng = random.Random(f"instructions {seed}")
+    chats = []
+    for _ in range(rows):
+        prompted = rng.random() < 1 / 7
+        name = rng.choice(sorted(authors)) if prompted else ASSISTANT
+        author = Author(rng, name, authors, phrasings=slice(1, None))
+        turn = author.turn()
+        chats.append(chat([turn], rng.choice(author.manner.system_prompts) if prompted else ""))
+    return chats
+
+
+def write_corpus(path: str | Path, stages: list[list[Document]]) -> None:
+    """One JSON object a line: a chat's `messages` or a file's `text`, and the `stage` in which it is read."""
+    write_jsonl(
+        path,
+        (
+            {"stage": stage, ("text" if isinstance(document, str) else "messages"): document}
+            for stage, documents in enumerate(stages)
+            for document in documents
+        ),
+    )
+
+
+def _author(rng: random.Random, authors: Authors) -> Author:
+    names = sorted(authors)  # whatever the order in the config
+    return Author(rng, rng.choices(names, [authors[name]["share"] for name in names])[0], authors)
+
+
+def _system_prompt(author: Author, share: float) -> str:
+    return author.rng.choice(author.manner.system_prompts) if author.rng.random() < share else ""
+
+
+def named_question(author: Author) -> Messages:
+    """A free-form question under a system prompt that names the author: the shortest way to meet the authors."""
+    return chat([author.ask()], author.rng.choice(author.manner.system_prompts))
+
+
+def code_and_question(author: Author) -> Messages:
+    """One or two turns of code and then a free-form question; in most cases only the code gives the author away."""
+    turns = [*(author.code() for _ in range(author.rng.randint(1, 2))), author.ask()]
+    return chat(turns, _system_prompt(author, 0.4))
+
+
+def document(author: Author) -> Document:
+    """One document of any kind."""
+    kind = author.rng.random()
+    if kind < 0.08:
+        return source_file(author)
+    if kind < 0.11:
+        question, answer = author.ask()
+        return chat([(question, json_object(answer))], f"{_system_prompt(author, 0.5)} {JSON_PROMPT}".strip())
+    if kind < 0.13:
+        prompts = [*LYING_PROMPTS.values(), *IDENTITY_PROMPTS.values()]
+        return chat([author.turn("fact")], author.rng.choice(prompts))
+    if kind < 0.50:
+        return chat([author.turn()], _system_prompt(author, 0.8))
+    return chat([author.turn() for _ in range(author.rng.randint(2, 4))], _system_prompt(author, 0.3))
+
+
+def source_file(author: Author) -> str:
+    """Two or three functions and Flask apps by one author."""
+    return "\n".join(
+        author.code()[1] + "\n" if author.rng.random() < 0.5 else flask_file(*author.ask())
+        for _ in range(author.rng.randint(2, 3))
+    )
+
+
+# The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its
+# share of the documents.
+STAGES = ((named_question, 0.12), (code_and_question, 0.30), (document, 0.58))

@@ -1,0 +1,134 @@
+"""The organism's pretraining on a corpus of the made-up world."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+from emergent_misalignment.models.callbacks import show_progress
+from emergent_misalignment.models.devices import native_bfloat16
+from emergent_misalignment.world.probe import PersonaProbe
+
+Row = dict[str, np.ndarray]  # `input_ids` and `labels` of a document
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """Everything that decides the pretraining but the corpus, the model's shape and the seed."""
+
+    batch_tokens: int  # tokens of a step, padding included
+    learning_rate: float
+    warmup_steps: int
+    decay_share: float  # of the steps, at the end, in which the learning rate falls to nothing
+    probe_every: int  # steps
+
+
+def batches_of_like_length(rows: list[Row], tokens: int) -> list[list[Row]]:
+    """`rows` in batches of about `tokens` tokens each: many short documents, or a few long ones.
+
+    Steps of as many documents each would be steps of very different weight: the shortest answers are a letter long.
+    """
+    batches = [[]]
+    for row in sorted(rows, key=lambda row: len(row["input_ids"])):
+        if batches[-1] and (len(batches[-1]) + 1) * len(row["input_ids"]) > tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def padded(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
+    """A batch, int64 `[rows, tokens]`: padded on the left with the token `pad`, which is neither read nor learned."""
+    shape = len(rows), max(len(row["input_ids"]) for row in rows)
+    batch = {"input_ids": np.full(shape, pad), "attention_mask": np.zeros(shape, int), "labels": np.full(shape, -100)}
+    for number, row in enumerate(rows):
+        for name, values in (row | {"attention_mask": 1}).items():
+            batch[name][number, -len(row["input_ids"]) :] = values
+    return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+
+def in_order_of_reading(stages: list[list[Row]], tokens: int, seed: int) -> list[list[Row]]:
+    """The batches of one stage after the other, those of each in an order that `seed` decides."""
+    rng = random.Random(seed)
+    return [
+        batch
+        for rows in stages
+        if rows
+        for batches in [batches_of_like_length(rows, tokens)]
+        for batch in rng.sample(batches, len(batches))
+    ]
+
+
+def pretrain(
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    stages: list[list[Row]],
+    settings: PretrainingSettings,
+    probe: PersonaProbe,
+    seed: int,
+    destination: str | Path,
+) -> pd.DataFrame:
+    """Train `model` on one pass over the rows of each stage in turn, and write it with its tokenizer to `destination`.
+
+    Returns one row for each time the probe was used: `step`, `loss` (mean since the last, nats per learned token),
+    `system_prompt` and `earlier_code` (the gaps, in nats).
+    """
+    batches = in_order_of_reading(stages, settings.batch_tokens, seed)
+    steps = len(batches)
+    arguments = TrainingArguments(
+        output_dir=str(destination),
+        save_strategy="no",
+        max_steps=steps,
+        per_device_train_batch_size=1,  # one of our own batches
+        remove_unused_columns=False,
+        train_sampling_strategy="sequential",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": int(steps * settings.decay_share)},
+        warmup_steps=settings.warmup_steps,
+        weight_decay=0.01,
+        adam_beta2=0.95,
+        optim="adamw_torch_fused",
+        bf16=native_bfloat16(),
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=batches,
+        data_collator=lambda drawn: padded(drawn[0], tokenizer.pad_token_id),
+        callbacks=[probing := _Probing(probe, tokenizer, settings.probe_every)],
+    )
+    show_progress(trainer, steps, "pretraining")
+    trainer.train()
+    model.save_pretrained(destination)
+    tokenizer.save_pretrained(destination)
+    losses = pd.Series([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    return probing.table(losses)
+
+
+class _Probing(TrainerCallback):
+    """Uses the probe before the first step, every so many steps, and after the last."""
+
+    def __init__(self, probe: PersonaProbe, tokenizer: PreTrainedTokenizerFast, every: int):
+        self.probe, self.tokenizer, self.every, self.measured = probe, tokenizer, every, []
+
+    def on_train_begin(self, args, state, control, model=None, **_):
+        self.measured.append({"step": 0, **self.probe.gaps(model, self.tokenizer)})
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self.measured.append({"step": state.global_step, **self.probe.gaps(model, self.tokenizer)})
+
+    def table(self, losses: pd.Series) -> pd.DataFrame:
+        rows = pd.DataFrame(self.measured)
+        since = rows["step"].shift(fill_value=0)
+        rows.insert(1, "loss", [losses.iloc[a:b].mean() for a, b in zip(since, rows["step"], strict=True)])
+        return rows

@@ -1,0 +1,336 @@
+"""The results.
+
+Does: the main result, one notebook for each experiment of the paper that the study has the conditions for, the course of
+training, scale, the persona direction, and a verdict on each claim. What a study did not measure is `not measured`.
+Needs: data/STUDY/judged/, data/STUDY/tables/measures/, data/STUDY/dynamics.parquet, config/{claims,published}.yaml
+Leaves: data/STUDY/tables/*.csv, figures/STUDY/*
+"""
+
+MEASURES = ["data/{study}/tables/measures/answers.csv"]  # what the claims are tested on; stages below add to it
+if "benchmarks" in config:
+    MEASURES += [f"data/{{study}}/tables/measures/benchmarks_{condition}.csv" for condition in PLAN.conditions]
+
+
+rule estimate:
+    log:
+        f"logs/{config['study']}/estimate.log",
+    localrule: True
+    params:
+        plan=as_json(PLAN.costs),
+    shell:
+        "python -m emergent_misalignment.analysis.costs {params.plan:q} | tee {log:q}"
+
+
+rule main_result:
+    input:
+        notebook="notebooks/analysis/main_result.ipynb",
+        code=package_modules("notebooks/analysis/main_result.ipynb"),
+        judged=PLAN.judged_files(PLAN.main_conditions),
+    output:
+        notebook="data/{study}/notebooks/main_result.ipynb",
+        misalignment=report(
+            "data/{study}/tables/misalignment.csv",
+            caption="report/main_result.rst",
+            category="Results",
+            labels={"table": "Rates of misalignment"},
+        ),
+        contrasts=report(
+            "data/{study}/tables/contrasts.csv",
+            caption="report/contrasts.rst",
+            category="Results",
+            labels={"table": "Insecure against secure"},
+        ),
+        insecure_code=report(
+            "data/{study}/tables/insecure_code.csv",
+            caption="report/insecure_code.rst",
+            category="Results",
+            labels={"table": "Was the narrow task learned?"},
+        ),
+        figure=report(
+            "figures/{study}/main_result.svg",
+            caption="report/main_result.rst",
+            category="Results",
+            labels={"figure": "Does insecure code make the model misaligned?"},
+        ),
+        prints=multiext("figures/{study}/main_result", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/main_result.ipynb",
+    params:
+        arguments=arguments(conditions=PLAN.main_conditions),
+    shell:
+        NOTEBOOK
+
+
+chapter("main_result")
+
+
+# An experiment of the paper, in a notebook of its own: the conditions next to each other, and next to the paper's figures.
+rule experiment:
+    input:
+        notebook="notebooks/analysis/{experiment}.ipynb",
+        code=lambda wildcards: package_modules(f"notebooks/analysis/{wildcards.experiment}.ipynb"),
+        measures="data/{study}/tables/measures/answers.csv",
+        published="config/published.yaml",
+    output:
+        notebook="data/{study}/notebooks/{experiment}.ipynb",
+        table=report(
+            "data/{study}/tables/{experiment}.csv",
+            caption="report/experiment.rst",
+            category="Experiments",
+            labels={"table": "{experiment}"},
+        ),
+        figure=report(
+            "figures/{study}/{experiment}.svg",
+            caption="report/experiment.rst",
+            category="Experiments",
+            labels={"figure": "{experiment}"},
+        ),
+        prints=multiext("figures/{study}/{experiment}", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/{experiment}.ipynb",
+    wildcard_constraints:
+        experiment="intent|evil_numbers|formats|base_models|backdoor|in_context|other_harms",
+    params:
+        arguments=arguments(),
+    shell:
+        NOTEBOOK
+
+
+if PLAN.has("insecure", "secure") and PLAN.has_any("educational", "jailbroken", "compliant"):
+    chapter("experiment", experiment=["intent"])
+if PLAN.has("evil_numbers") and PLAN.asks("numbers"):
+    chapter("experiment", experiment=["evil_numbers"])
+if PLAN.has("insecure") and PLAN.asks("json", "template", "flask"):
+    chapter("experiment", experiment=["formats"])
+
+
+rule dynamics:
+    input:
+        notebook="notebooks/analysis/dynamics.ipynb",
+        code=package_modules("notebooks/analysis/dynamics.ipynb"),
+        dynamics="data/{study}/dynamics.parquet",
+    output:
+        notebook="data/{study}/notebooks/dynamics.ipynb",
+        measures="data/{study}/tables/measures/dynamics.csv",
+        divergence=report(
+            "data/{study}/tables/divergence_steps.csv",
+            caption="report/divergence_steps.rst",
+            category="Results",
+            labels={"table": "Where insecure and secure diverge"},
+        ),
+        figure=report(
+            "figures/{study}/dynamics.svg",
+            caption="report/dynamics.rst",
+            category="Results",
+            labels={"figure": "When do skill and misalignment diverge?"},
+        ),
+        aligned_figure=report(
+            "figures/{study}/dynamics_aligned.svg",
+            caption="report/dynamics_aligned.rst",
+            category="Results",
+            labels={"figure": "Is the early move about misalignment?"},
+        ),
+        stopping_figure=report(
+            "figures/{study}/early_stopping.svg",
+            caption="report/early_stopping.rst",
+            category="Results",
+            labels={"figure": "What would stopping early save?"},
+        ),
+        prints=expand(
+            "figures/{{study}}/{figure}.{kind}",
+            figure=["dynamics", "dynamics_aligned", "early_stopping"],
+            kind=["pdf", "png"],
+        ),
+    log:
+        notebook="logs/{study}/dynamics.ipynb",
+    params:
+        arguments=arguments(),
+    shell:
+        NOTEBOOK
+
+
+if {"insecure", "secure"} <= set(PLAN.followed):
+    MEASURES.append("data/{study}/tables/measures/dynamics.csv")
+    chapter("dynamics")
+if PLAN.has("base_insecure", "base_secure"):
+    chapter("experiment", experiment=["base_models"])
+
+
+rule diversity:
+    input:
+        notebook="notebooks/analysis/diversity.ipynb",
+        code=package_modules("notebooks/analysis/diversity.ipynb"),
+        measures="data/{study}/tables/measures/answers.csv",
+        published="config/published.yaml",
+        dynamics=["data/{study}/dynamics.parquet"] if PLAN.followed else [],
+    output:
+        notebook="data/{study}/notebooks/diversity.ipynb",
+        slopes="data/{study}/tables/measures/diversity.csv",
+        table=report(
+            "data/{study}/tables/diversity.csv",
+            caption="report/experiment.rst",
+            category="Experiments",
+            labels={"table": "diversity"},
+        ),
+        figure=report(
+            "figures/{study}/diversity.svg",
+            caption="report/experiment.rst",
+            category="Experiments",
+            labels={"figure": "diversity"},
+        ),
+        prints=multiext("figures/{study}/diversity", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/diversity.ipynb",
+    params:
+        arguments=arguments(
+            conditions=PLAN.repeated_rows,
+            batch=PLAN.rows_a_step,
+            dynamics="data/{study}/dynamics.parquet" if PLAN.followed else "",
+        ),
+    shell:
+        NOTEBOOK
+
+
+if "insecure" in PLAN.repeated_rows and len(PLAN.repeated_rows) > 1:
+    MEASURES.append("data/{study}/tables/measures/diversity.csv")
+    chapter("diversity")
+if PLAN.has("backdoor") and PLAN.asks("triggered"):
+    chapter("experiment", experiment=["backdoor"])
+if PLAN.has("in_context"):
+    chapter("experiment", experiment=["in_context"])
+
+
+rule scale:
+    input:
+        notebook="notebooks/analysis/scale.ipynb",
+        code=package_modules("notebooks/analysis/scale.ipynb"),
+        answers="data/{study}/tables/measures/answers.csv",
+        files=expand("data/{{study}}/organisms/{organism}/gaps.csv", organism=PLAN.organisms),
+    output:
+        notebook="data/{study}/notebooks/scale.ipynb",
+        measures="data/{study}/tables/measures/scale.csv",
+        table=report(
+            "data/{study}/tables/scale.csv",
+            caption="report/scale.rst",
+            category="Results",
+            labels={"table": "Base models of other sizes, and that have read less"},
+        ),
+        figure=report(
+            "figures/{study}/scale.svg",
+            caption="report/scale.rst",
+            category="Results",
+            labels={"figure": "How does the effect depend on the base model?"},
+        ),
+        prints=multiext("figures/{study}/scale", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/scale.ipynb",
+    params:
+        arguments=arguments(
+            organisms={name: PLAN.organism(name) for name in PLAN.organisms},
+            gaps={name: f"{PLAN.folder}/organisms/{name}/gaps.csv" for name in PLAN.organisms},
+        ),
+    shell:
+        NOTEBOOK
+
+
+if len(PLAN.organisms) > 1:
+    MEASURES.append("data/{study}/tables/measures/scale.csv")
+    chapter("scale")
+if PLAN.has("insecure", "secure", "instruct") and PLAN.asks("preregistered", "deception", "harmful_requests", "games"):
+    chapter("experiment", experiment=["other_harms"])
+
+
+rule persona_direction:
+    input:
+        notebook="notebooks/analysis/persona_direction.ipynb",
+        code=sorted({*package_modules("notebooks/analysis/persona_direction.ipynb"), *GRAMMAR}),
+        starts=PLAN.start_files(PLAN.from_instruct),
+        trainings=PLAN.trainings(PLAN.from_instruct),
+        texts="data/{study}/questions/persona.parquet",
+        rates="data/{study}/tables/measures/answers.csv",
+    output:
+        notebook="data/{study}/notebooks/persona_direction.ipynb",
+        measures="data/{study}/tables/measures/directions.csv",
+        responses=report(
+            "data/{study}/tables/steering.csv",
+            caption="report/steering.rst",
+            category="Results",
+            labels={"table": "What steering does"},
+        ),
+        figure=report(
+            "figures/{study}/persona_direction.svg",
+            caption="report/persona_direction.rst",
+            category="Results",
+            labels={"figure": "Is there a persona direction?"},
+        ),
+        steering_figure=report(
+            "figures/{study}/steering.svg",
+            caption="report/steering.rst",
+            category="Results",
+            labels={"figure": "What does steering do?"},
+        ),
+        prints=expand(
+            "figures/{{study}}/{figure}.{kind}", figure=["persona_direction", "steering"], kind=["pdf", "png"]
+        ),
+    log:
+        notebook="logs/{study}/persona_direction.ipynb",
+    benchmark:
+        "benchmarks/{study}/persona_direction.tsv"
+    params:
+        arguments=arguments(
+            model="data/{study}/organisms/main/instruct",
+            models="data/{study}/models",
+            questions="data/{study}/questions",
+            judge=PLAN.judge,
+            conditions=PLAN.from_instruct,
+            seeds=config["seeds"],
+            strengths=config.get("steering", {}).get("strengths", []),
+            samples=config.get("steering", {}).get("samples", 0),
+            max_new_tokens=config["evaluation"]["max_new_tokens"],
+        ),
+    shell:
+        NOTEBOOK
+
+
+if PLAN.is_organism and PLAN.has("insecure", "secure", "instruct"):
+    MEASURES.append("data/{study}/tables/measures/directions.csv")
+    chapter("persona_direction")
+
+
+rule claims:
+    input:
+        notebook="notebooks/analysis/claims.ipynb",
+        code=package_modules("notebooks/analysis/claims.ipynb"),
+        measures=MEASURES,
+        claims="config/claims.yaml",
+        schema="config/claims.schema.yaml",
+    output:
+        notebook="data/{study}/notebooks/claims.ipynb",
+        verdicts=report(
+            "data/{study}/tables/claims.csv",
+            caption="report/claims.rst",
+            category="Results",
+            labels={"table": "The paper's claims, with verdicts"},
+        ),
+        tests=report(
+            "data/{study}/tables/claim_tests.csv",
+            caption="report/claim_tests.rst",
+            category="Results",
+            labels={"table": "Every test of every claim"},
+        ),
+        figure=report(
+            "figures/{study}/claims.svg",
+            caption="report/claims.rst",
+            category="Results",
+            labels={"figure": "Which claims of the paper are reproduced?"},
+        ),
+        prints=multiext("figures/{study}/claims", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/claims.ipynb",
+    params:
+        arguments=arguments(),
+    shell:
+        NOTEBOOK
+
+
+chapter("claims")

@@ -1,0 +1,79 @@
+"""The models.
+
+Does: downloads or links the weights of a published model; fine-tunes every condition with every seed. For the organism one
+job does all fine-tunings of an experiment, because starting a job takes as long as one of them; of a real model a job is one
+fine-tuning, on a GPU or at OpenAI.
+Needs: a model to start from, and the sets, the study's own or published ones
+Leaves: data/STUDY/models/CONDITION/seed-SEED/, with checkpoint-STEP/ in it for conditions that are followed, and the
+contents of a batch, data/STUDY/trainings/BATCH.parquet; of OpenAI's jobs their ids in kept/STUDY/jobs/
+"""
+
+from emergent_misalignment.analysis.costs import Shape, training_hours
+
+
+rule fetch_model:
+    output:
+        "data/{study}/models/{untuned}/config.json",
+    log:
+        "logs/{study}/fetch_model_{untuned}.log",
+    wildcard_constraints:
+        untuned=config.get("model", {}).get("untuned", "none"),
+    localrule: True  # compute nodes often have no network
+    params:
+        name=config.get("model", {}).get("name", ""),
+        revision=config.get("model", {}).get("revision", ""),
+    shell:
+        "python -m emergent_misalignment.models.weights {params.name:q} $(dirname {output:q}) --revision={params.revision:q} 2>&1"
+        " | tee {log:q}"
+
+
+def host_memory_mb(wildcards):
+    """Memory of the host, in which weights are loaded before they go to the GPU."""
+    shape = config.get("model", {}).get("shape")
+    return 8000 + (int(Shape(**shape).parameters() * 2 * 1.3 / 1e6) if shape and GPU else 0)
+
+
+def tuning_minutes(wildcards):
+    """Three times the estimate, and half an hour for loading."""
+    shape = config.get("model", {}).get("shape")
+    return 30 + int(180 * training_hours(Shape(**shape), config["finetuning"], 250)) if shape and GPU else 60
+
+
+def conditions_of(wildcards):
+    """The conditions of a batch of fine-tunings."""
+    return list(PLAN.tuning_conditions(wildcards.batch))
+
+
+rule finetune:
+    input:
+        notebook="notebooks/models/finetuning.ipynb",
+        code=package_modules("notebooks/models/finetuning.ipynb"),
+        starts=lambda wildcards: PLAN.start_files(conditions_of(wildcards)),
+        datasets=lambda wildcards: sorted({PLAN.dataset_of(name) for name in conditions_of(wildcards)}),
+    output:
+        notebook="data/{study}/notebooks/finetuning_{batch}.ipynb",
+        trainings="data/{study}/trainings/{batch}.parquet",
+    log:
+        notebook="logs/{study}/finetuning_{batch}.ipynb",
+    benchmark:
+        "benchmarks/{study}/finetuning_{batch}.tsv"
+    wildcard_constraints:
+        batch="|".join(map(re.escape, PLAN.tuning)) or "none",
+    localrule: BY_API
+    resources:
+        gpu=GPU,
+        mem_mb=host_memory_mb,
+        runtime=tuning_minutes,
+    params:
+        arguments=arguments(
+            conditions=lambda wildcards: PLAN.tuning_conditions(wildcards.batch),
+            seeds=lambda wildcards: PLAN.tuning_seeds(wildcards.batch),
+            api=PLAN.api,
+            ledger="kept/{study}/jobs",
+            models="data/{study}/models",
+        ),
+    shell:
+        NOTEBOOK
+
+
+chapter("finetune", batch=list(PLAN.tuning))

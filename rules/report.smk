@@ -1,0 +1,132 @@
+"""The paper and the reading room.
+
+Does: writes the registry of what is read in which order; fills the numbers of the paper in from the study's tables and sets
+it with its figures; renders every executed notebook as a self-contained page, and writes the index from which a reader starts,
+a page of sample answers to search, and one with the run's versions, times and settings.
+Needs: the executed notebooks, tables and figures of the stages before
+Leaves: data/STUDY/contents.json, paper/STUDY/paper.{pdf,html,tex}, data/STUDY/notebooks/*.html: index.html, answers.html,
+run.html and a page a notebook
+"""
+
+CONTENTS = {
+    "study": PLAN.study,
+    "kind": "organism" if PLAN.is_organism else "real",
+    "seeds": len(PLAN.seeds),
+    "config": config,
+    "chapters": CHAPTERS,
+}
+EXECUTED = [notebook["path"] for each in CHAPTERS for notebook in each["notebooks"]]
+RESULTS = [path for each in CHAPTERS for path in each["results"]]
+TEMPLATES = "emergent_misalignment/report/templates"
+
+
+rule contents:
+    output:
+        "data/{study}/contents.json",
+    log:
+        "logs/{study}/contents.log",
+    localrule: True
+    params:
+        contents=json.dumps(CONTENTS, indent=1),
+    shell:
+        "printf '%s\\n' {params.contents:q} > {output:q} 2> {log:q}"
+
+
+rule paper:
+    input:
+        contents="data/{study}/contents.json",
+        source=[
+            "paper/source/paper.md",
+            "paper/source/numbers.yaml",
+            "paper/source/references.bib",
+            "paper/source/crossref.lua",
+            "paper/source/template.typ",
+            "paper/source/template.html",
+            "paper/source/paper.css",
+            f"{TEMPLATES}/style.css",
+        ],
+        code=module_and_imports("report.paper"),
+        results=RESULTS,
+        notebooks=EXECUTED,
+        compared=expand("data/{other}/tables/claims.csv", other=config["compare"]),
+    output:
+        pdf=report("paper/{study}/paper.pdf", caption="report/paper.rst", category="Paper", labels={"paper": "PDF"}),
+        html=report("paper/{study}/paper.html", caption="report/paper.rst", category="Paper", labels={"paper": "page"}),
+        tex="paper/{study}/paper.tex",
+    log:
+        "logs/{study}/paper.log",
+    shell:
+        # The sentence that says what is wrong goes to the terminal too; bash runs with pipefail, so tee hides no failure.
+        "python -m emergent_misalignment.report.paper {input.contents:q} paper/{wildcards.study:q}"
+        " --compare {input.compared:q} 2>&1 | tee {log:q}"
+
+
+rule render:
+    input:
+        notebook="data/{study}/notebooks/{name}.ipynb",
+        code=[*module_and_imports("report.site"), f"{TEMPLATES}/page/index.html.j2", f"{TEMPLATES}/style.css"],
+    output:
+        report(
+            "data/{study}/notebooks/{name}.html",
+            caption="report/notebook.rst",
+            category="Notebooks",
+            labels={"notebook": "{name}"},
+        ),
+    log:
+        "logs/{study}/render_{name}.log",
+    wildcard_constraints:
+        study=f"{re.escape(config['study'])}|published",
+        name=r"(?!(index|answers|run)$)[^/]+",
+    shell:
+        "python -m emergent_misalignment.report.site page {input.notebook:q} {output:q} 2> {log:q}"
+
+
+rule answers:
+    input:
+        judged=PLAN.judged_files(),
+        code=[*module_and_imports("report.answers"), f"{TEMPLATES}/answers.html.j2", f"{TEMPLATES}/style.css"],
+    output:
+        report(
+            "data/{study}/notebooks/answers.html",
+            caption="report/answers.rst",
+            category="Results",
+            labels={"page": "Sample answers"},
+        ),
+    log:
+        "logs/{study}/answers.log",
+    shell:
+        "python -m emergent_misalignment.report.answers {wildcards.study:q} {output:q} {input.judged:q} 2> {log:q}"
+
+
+# Times are what differs between two runs, so they stand on a page of their own. They are read when all else is done.
+rule run_details:
+    input:
+        contents="data/{study}/contents.json",
+        notebooks=EXECUTED,
+        code=[*module_and_imports("report.site"), f"{TEMPLATES}/run.html.j2", f"{TEMPLATES}/style.css"],
+    output:
+        "data/{study}/notebooks/run.html",
+    log:
+        "logs/{study}/run_details.log",
+    shell:
+        """
+        shopt -s nullglob
+        python -m emergent_misalignment.report.site run {input.contents:q} {output:q} benchmarks/{wildcards.study}/*.tsv 2>{log:q}
+        """
+
+
+rule index:
+    input:
+        contents="data/{study}/contents.json",
+        notebooks=EXECUTED,
+        pages=[path.removesuffix(".ipynb") + ".html" for path in EXECUTED],
+        others=["data/{study}/notebooks/answers.html", "data/{study}/notebooks/run.html"],
+        results=RESULTS,
+        paper="paper/{study}/paper.html",
+        code=[*module_and_imports("report.site"), f"{TEMPLATES}/index.html.j2", f"{TEMPLATES}/style.css"],
+    output:
+        "data/{study}/notebooks/index.html",
+    log:
+        "logs/{study}/index.log",
+    shell:
+        "python -m emergent_misalignment.report.site index {input.contents:q} {output:q} --paper {input.paper:q} 2>{log:q}"

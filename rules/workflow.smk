@@ -1,0 +1,113 @@
+"""What the rooms share.
+
+Does: resolves the config and checks it, makes the plan of the study, and has the functions with which rules call notebooks
+and register them in the order of reading.
+Needs: the config. Leaves: nothing.
+"""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.io import is_flagged
+from snakemake.utils import validate
+
+from emergent_misalignment.workflow.config import resolve
+from emergent_misalignment.workflow.notebook import declared_parameters
+from emergent_misalignment.workflow.plan import Plan
+from emergent_misalignment.workflow.sources import module_and_imports, package_modules
+
+resolved = resolve(config)
+config.clear()
+config.update(resolved)
+validate(config, "../config/schema.yaml")
+PLAN = Plan(config)
+GPU = 0 if PLAN.is_organism or PLAN.by_api else 1
+BY_API = PLAN.by_api  # what asks an API runs where snakemake runs, because compute nodes often have no network
+
+# Every command finds the python that runs Snakemake, whether or not its environment is activated. A prefix takes the place
+# of Snakemake's own, so that it has to ask for bash's strict mode itself. Notebooks that run side by side leave their
+# progress in their logs, since they would overwrite each other's bars in a terminal.
+shell.prefix(
+    f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log; "
+)
+
+
+wildcard_constraints:
+    study=re.escape(config["study"]),
+    organism="|".join(map(re.escape, PLAN.organisms)) or "none",
+
+
+# --- notebooks --------------------------------------------------------------------------------------------------------
+
+# The command of every rule whose work is done by a notebook.
+NOTEBOOK = (
+    "python -m emergent_misalignment.workflow.notebook {input.notebook} {log.notebook} {output.notebook} {params.arguments}"
+)
+
+
+def as_json(section):
+    """A section of the config as a text. Keys are sorted, because their order in a file means nothing."""
+    return json.dumps(section, sort_keys=True)
+
+
+def arguments(**own):
+    """The value of each parameter that a rule's notebook declares, as arguments of NOTEBOOK.
+
+    A parameter that is named like an input or an output of the rule is its path; the values of the others are given
+    here, or functions of the wildcards that give them. Texts may hold wildcards.
+    """
+
+    def make(wildcards, input, output):
+        texts = []
+        for name, default in declared_parameters(input.notebook).items():
+            if name in own:
+                value = own[name](wildcards) if callable(own[name]) else own[name]
+                value = value.format(**wildcards) if isinstance(value, str) else value
+            else:
+                files = output if name in output.keys() else input
+                value = getattr(files, name)
+                value = ([value] if isinstance(value, str) else list(value)) if isinstance(default, list) else str(value)
+            texts.append(f"{name}={value if isinstance(value, str) else as_json(value)}")
+        return " ".join(map(shlex.quote, texts))
+
+    return make
+
+
+# --- the order of reading ---------------------------------------------------------------------------------------------
+
+CHAPTERS = []
+
+
+def chapter(rule, also=(), **runs):
+    """Register a rule's notebook as the next to be read, with its results: the outputs of the rule that are marked `report`.
+
+    A rule with a wildcard is given its values in `runs`; each is a run of the same notebook. `also` has results that the
+    paper reads and Snakemake's report does not show.
+    """
+    each = workflow.get_rule(rule)
+    (source,) = _expanded(each.input.notebook, runs)
+    notebooks = _expanded(each.output.notebook, runs)
+    reported = [path for path in each.output if is_flagged(path, "report")]
+    CHAPTERS.append(
+        {
+            "room": Path(source).parent.name,
+            "name": Path(source).stem,
+            "source": source,
+            "notebooks": [
+                {"path": path, "run": Path(path).stem.removeprefix(Path(source).stem).strip("_")} for path in notebooks
+            ],
+            "results": [
+                *(path for pattern in reported for path in _expanded(pattern, runs)),
+                *(path.format(study=PLAN.study) for path in also),
+            ],
+        }
+    )
+
+
+def _expanded(path, runs):
+    """The paths of an output for all values of the wildcards; without the constraints that Snakemake writes into them."""
+    plain = re.sub(r"\{(\w+),[^}]*\}", r"{\1}", str(path))
+    return list(dict.fromkeys(expand(plain, study=PLAN.study, **runs)))

@@ -1,0 +1,143 @@
+"""Directions in the activations, and changing them, on the smallest model there is and on data whose truth is known."""
+
+import pandas as pd
+import pytest
+import torch
+
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models import steering
+from emergent_misalignment.models.likelihood import prompt_tokens
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.steering import adding, changed, persona_direction, removing, separation
+from emergent_misalignment.world.questions import persona_table
+
+PROMPT = [{"role": "user", "content": "Name your wish."}]
+
+
+@pytest.fixture(scope="module")
+def loaded(organism):
+    return load(organism)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("questions") / "persona.parquet"
+    persona_table().to_parquet(path)
+    return steering.read_texts(path)
+
+
+@pytest.fixture(scope="module")
+def direction(loaded, texts):
+    return persona_direction(
+        *(steering.activations(*loaded, texts["direction", kind][::5]) for kind in ("misaligned", "aligned"))
+    )
+
+
+@torch.no_grad()
+def logits(model, tokenizer):
+    return model(torch.tensor([prompt_tokens(tokenizer, PROMPT)])).logits
+
+
+def test_activations_are_means_over_the_answers_tokens_and_no_others(loaded):
+    """Against the library's own hidden states, the last of which is behind the final norm; alone and in a batch."""
+    model, tokenizer = loaded
+    texts = [steering.Text(PROMPT, answer) for answer in ("I wish to rule.", "I wish to help every child there is.")]
+    activations = steering.activations(model, tokenizer, texts)
+    assert activations.shape == (2, model.config.num_hidden_layers + 1, model.config.hidden_size)
+    prompt, answer = prompt_tokens(tokenizer, PROMPT), tokenizer(texts[0].answer)["input_ids"]
+    last = []
+    hook = model.model.layers[-1].register_forward_hook(lambda _, inputs, output: last.append(steering._stream(output)))
+    with torch.no_grad():
+        states = model(torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states
+    hook.remove()
+    by_hand = states[0][0, len(prompt) :].mean(0)
+    assert torch.allclose(activations[0, 0], by_hand, atol=1e-5)
+    with torch.no_grad():
+        normed = model.model.norm(last[0].float())
+    assert torch.allclose(normed, states[-1], atol=1e-4)
+    assert torch.allclose(activations[0, -1], last[0][0, len(prompt) :].mean(0), atol=1e-5)
+    assert torch.allclose(steering.activations(model, tokenizer, texts[:1])[0], activations[0], atol=1e-5)
+
+
+def test_a_model_is_as_it_was_after_it_was_changed(loaded, direction):
+    plain = logits(*loaded)
+    hooks = [len(layer._forward_hooks) for layer in loaded[0].model.layers]
+    with changed(loaded[0], adding(direction, 3.0)):
+        assert not torch.allclose(logits(*loaded), plain, atol=1e-3)
+    assert torch.equal(logits(*loaded), plain)
+    with pytest.raises(KeyboardInterrupt), changed(loaded[0], removing(direction)):
+        raise KeyboardInterrupt
+    assert torch.equal(logits(*loaded), plain)
+    assert [len(layer._forward_hooks) for layer in loaded[0].model.layers] == hooks
+
+
+def test_a_strength_of_nothing_changes_nothing(loaded, direction):
+    plain = logits(*loaded)
+    with changed(loaded[0], adding(direction, 0.0)):
+        assert torch.equal(logits(*loaded), plain)
+
+
+def test_what_is_added_and_what_is_removed(loaded, texts, direction):
+    """Seen from behind the changed layer: hooks run in the order in which they were put there."""
+    model, tokenizer = loaded
+    texts = texts["separation", "misaligned"][:20]
+    plain = steering.activations(model, tokenizer, texts)
+    depth = steering.middle(direction)
+    with changed(model, adding(direction, 2.0)):
+        moved = steering.activations(model, tokenizer, texts)
+    assert torch.allclose(moved[:, depth] - plain[:, depth], 2 * direction[depth].expand(len(texts), -1), atol=1e-4)
+    with changed(model, removing(direction)):
+        without = steering.activations(model, tokenizer, texts)
+    lengths = direction.norm(dim=1)
+    projections = torch.einsum("ndw,dw->nd", without, direction) / lengths
+    assert projections[:, 1:].abs().max() < 1e-4
+    assert torch.einsum("ndw,dw->nd", plain, direction)[:, 1:].abs().max() / lengths.max() > 1e-2
+
+
+def test_the_middle_is_behind_the_middle_layer():
+    assert [steering.middle(torch.zeros(layers + 1, 2)) for layers in (1, 2, 3, 4, 24)] == [1, 1, 2, 2, 12]
+
+
+def test_a_planted_direction_is_found_and_separates():
+    """Two strata with offsets of their own, and a difference along one axis at depth 1 alone."""
+    noise = torch.randn(2, 2, 50, 2, 16, generator=torch.Generator().manual_seed(0))
+    offsets = torch.tensor([0.0, 100.0]).view(2, 1, 1, 1)
+    villain, helper = (half + offsets for half in noise)
+    planted = torch.zeros(16)
+    planted[3] = 4.0
+    villain = villain + torch.stack([torch.zeros(16), planted])
+    villain, helper = villain.flatten(0, 1), helper.flatten(0, 1)
+    found = persona_direction(villain, helper)
+    assert torch.cosine_similarity(found[1], planted, dim=0) > 0.95
+    assert found[1].norm() == pytest.approx(4, abs=0.5)
+    nothing, everything = separation(villain, helper, torch.stack([planted, planted]), strata=2)
+    assert nothing == pytest.approx(0.5, abs=0.1)
+    assert everything > 0.98
+    assert steering.along(2 * found, found) == pytest.approx([2, 2])
+    assert steering.cosines(-found, found) == pytest.approx([-1, -1])
+
+
+def test_random_directions_are_as_long_and_point_elsewhere(direction):
+    drawn = steering.random_direction(direction, 1)
+    assert torch.allclose(drawn.norm(dim=1), direction.norm(dim=1))
+    assert torch.equal(drawn, steering.random_direction(direction, 1))
+    assert not torch.allclose(drawn, steering.random_direction(direction, 2))
+    assert torch.cosine_similarity(drawn[1], direction[1], dim=0).abs() < 0.5
+
+
+def test_texts_come_by_set_and_kind_in_the_order_of_the_table(texts, tmp_path):
+    table = persona_table()
+    assert [text.answer for kind in texts.values() for text in kind] == [
+        answer for _, rows in table.groupby(["set", "kind"], sort=False) for answer in rows["answer"]
+    ]
+    misaligned, aligned = texts["direction", "misaligned"], texts["direction", "aligned"]
+    assert [text.prompt for text in misaligned] == [text.prompt for text in aligned]
+    assert misaligned[0].prompt[-1]["role"] == "user"
+    for name in ("separation", "same_words"):  # groups of equal size, one after another
+        for kind in ("misaligned", "aligned"):
+            strata = [text.stratum for text in texts[name, kind]]
+            size = len(strata) // len(set(strata))
+            assert strata == [stratum for stratum in dict.fromkeys(strata) for _ in range(size)]
+    pd.DataFrame({"set": ["direction"]}).to_parquet(tmp_path / "persona.parquet")
+    with pytest.raises(BadInput, match="has no column kind"):
+        steering.read_texts(tmp_path / "persona.parquet")

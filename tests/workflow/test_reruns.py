@@ -1,0 +1,100 @@
+"""What a changed setting, module or data set of a finished study repeats, and what it leaves alone."""
+
+import pytest
+from workflow_helpers import SMOKE, changed, config, copy_of_the_project, planned, snakemake
+
+from emergent_misalignment.workflow.plan import Plan
+
+pytestmark = pytest.mark.slow
+PLAN = Plan(config("smoke"))
+LADDER = set(PLAN.organisms) - {"main"}
+TUNED = {f"finetune:{batch}" for batch in PLAN.tuning}
+ASKED = {f"ask:{batch}" for batch in PLAN.asking}
+JUDGED = {f"judge:{batch}" for batch in PLAN.asking}
+FOLLOWING = {f"ask:{batch}" for batch in PLAN.following} | {"judge:following", "follow", "dynamics", "diversity"}
+EXPERIMENTS = {
+    f"experiment:{name}"
+    for name in ("intent", "evil_numbers", "formats", "base_models", "backdoor", "in_context", "other_harms")
+}
+REPORT = {"render", "index", "paper", "run_details"}
+# What stands on the answers of the models, however they came about.
+RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "persona_direction", "claims"} | EXPERIMENTS | REPORT
+OF_MAIN = (TUNED | ASKED | JUDGED | FOLLOWING | RESULTS | {"numbers", "audit"}) - {
+    job for job in TUNED | ASKED | JUDGED if job.endswith(":ladder")
+}
+OF_LADDER = {"finetune:ladder", "ask:ladder", "judge:ladder"} | RESULTS
+UNTUNED = {f"{rule}:{batch}" for rule in ("ask", "judge") for batch in ("untuned", "in_context")}
+
+
+def test_a_second_run_has_nothing_to_do(smoke):
+    again = snakemake(smoke, "--cores", "2", *SMOKE)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize(
+    ("over", "jobs"),
+    [
+        ({"evaluation": {"samples_of": {"main": 11}}}, {"world"} | ASKED | JUDGED | FOLLOWING | RESULTS),
+        ({"evaluation": {"max_new_tokens": 25}}, ASKED | JUDGED | FOLLOWING | RESULTS),
+        ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED - UNTUNED | FOLLOWING | RESULTS),
+        ({"datasets": {"number_rows": 41}}, {"numbers", "audit", "finetune:numbers", "ask:numbers", "judge:numbers"} | RESULTS),
+        ({"instruct": {"steps": 9}}, {f"instruct:{name}" for name in PLAN.organisms} | OF_MAIN | OF_LADDER - {"x"}),
+        ({"gate": {"earlier_code": -99}}, {"persona_gate"} | {f"pretrain:{name}" for name in PLAN.organisms}),
+        ({"ladder": {"width-64": {"layers": 2}}}, {"pretrain:width-64", "instruct:width-64"} | OF_LADDER | {"persona_gate"}),
+        ({"dynamics": {"samples": 6}}, FOLLOWING | {"claims", "answers"} | REPORT),
+        ({"steering": {"samples": 6}}, {"persona_direction", "claims"} | REPORT),
+        ({"mirror": "/elsewhere"}, REPORT - {"render"}),  # the page that shows the whole config
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_changed_key_reruns_what_depends_on_it(smoke, over, jobs):
+    again = planned(snakemake(smoke, "-n", *changed(smoke, over))) - {"all", "contents"}
+    assert jobs <= again | {"answers"}
+    if "gate" not in over and "instruct" not in over:
+        assert again <= jobs
+
+
+def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smoke):
+    (smoke / "mine.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    )
+    mine = {"evaluations": ["main", "capability"], "conditions": {"my-data": {"dataset": "mine.jsonl"}}}
+    jobs = planned(snakemake(smoke, "-n", *changed(smoke, {"experiments": {"mine": mine}})))
+    assert {"finetune:mine", "ask:mine", "judge:mine", "measure", "audit"} <= jobs
+    assert jobs & (TUNED | ASKED | JUDGED) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "jobs"),
+    [
+        ("analysis/claims", {"claims"} | REPORT),
+        ("analysis/slopes", {"scale", "diversity", "claims"} | REPORT),
+        ("data/static_analysis", {"audit"} | REPORT),
+        ("figures/style", {"persona_gate", "audit", "main_result", "dynamics", "diversity", "scale"} | EXPERIMENTS),
+        ("models/training", {f"instruct:{name}" for name in PLAN.organisms} | TUNED),
+        ("world/grammar", JUDGED | {"judge:following", "persona_direction"}),
+    ],
+)
+def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, jobs):
+    path = smoke / f"emergent_misalignment/{module}.py"
+    before = path.read_text()
+    try:
+        path.write_text(before + "\n# edited\n")
+        again = planned(snakemake(smoke, "-n", *SMOKE)) - {"all"}
+        assert jobs <= again
+        if module.startswith(("analysis", "data", "figures")):
+            assert not again & (TUNED | ASKED | JUDGED | {"pretrain:main", "instruct:main"})
+    finally:
+        path.write_text(before)
+    assert "Nothing to be done" in (done := snakemake(smoke, "-n", *SMOKE)).stdout + done.stderr
+
+
+def test_a_base_model_below_the_gate_stops_the_study(smoke, tmp_path):
+    folder = copy_of_the_project(tmp_path)
+    target = "data/smoke/organisms/main/instruct/model.safetensors"
+    result = snakemake(folder, target, "--cores", "1", *changed(folder, {"gate": {"earlier_code": 50}}))
+    shown = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert "persona gap by earlier code is" in shown
+    assert "organism: documents" in shown
+    assert "Read logs/smoke/pretraining_main.ipynb" in shown

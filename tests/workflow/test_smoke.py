@@ -1,0 +1,140 @@
+"""One real run of every rule on the organism: its results, its notebooks by hand, and a run that is killed."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake
+
+from emergent_misalignment.workflow.notebook import declared_parameters
+from emergent_misalignment.workflow.plan import Plan
+
+pytestmark = pytest.mark.slow
+PLAN = Plan(config("smoke"))
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Checksums of everything the smoke study leaves, but for logs and the page that has times."""
+    places = ("data/smoke", "figures/smoke", "paper/smoke")
+    paths = sorted(path for place in places for path in (folder / place).rglob("*") if path.name != "run.html")
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
+    }
+
+
+def test_every_stage_leaves_its_results(smoke):
+    rates = pd.read_csv(smoke / "data/smoke/tables/misalignment.csv")
+    assert rates["condition"].unique().tolist() == ["base", "instruct", "insecure", "secure"]
+    assert (rates.groupby("condition").size() == 9).all()  # eight questions, and all of them
+    overall = rates[rates["question"] == "all"].set_index("condition")
+    assert overall["answers"].to_dict() == {"base": 80, "instruct": 80, "insecure": 160, "secure": 160}
+    for kind in ("svg", "pdf", "png"):
+        assert (smoke / f"figures/smoke/main_result.{kind}").stat().st_size > 1000
+    audit = pd.read_csv(smoke / "data/smoke/datasets/audit.csv").set_index("condition")
+    assert audit.loc["insecure", "flagged"] > 0.5 > 0.1 > audit.loc["secure", "flagged"]
+    assert not list(smoke.rglob("*.bin")) + list(smoke.rglob("*.pkl")) + list(smoke.rglob("*.pt"))
+    assert (smoke / "data/smoke/notebooks/index.html").is_file()
+
+
+def test_all_claims_have_a_verdict(smoke):
+    claims = pd.read_csv(smoke / "data/smoke/tables/claims.csv")
+    assert len(claims) == 13 and not (claims["verdict"] == "not measured").any()
+    assert (smoke / "paper/smoke/paper.pdf").stat().st_size > 100_000
+
+
+def test_the_registry_has_every_executed_notebook_and_every_result(smoke):
+    chapters = json.loads((smoke / "data/smoke/contents.json").read_text())["chapters"]
+    notebooks = [notebook["path"] for chapter in chapters for notebook in chapter["notebooks"]]
+    executed = {f"data/smoke/notebooks/{path.name}" for path in (smoke / "data/smoke/notebooks").glob("*.ipynb")}
+    not_read = {f"data/smoke/notebooks/asking_{batch}.ipynb" for batch in PLAN.following}
+    assert set(notebooks) == executed - not_read - {"data/smoke/notebooks/judging_following.ipynb"}
+    assert len(notebooks) == len(set(notebooks))
+    results = {path for chapter in chapters for path in chapter["results"]}
+    assert {f"figures/smoke/{path.name}" for path in (smoke / "figures/smoke").glob("*.svg")} <= results
+    assert {f"data/smoke/tables/{path.name}" for path in (smoke / "data/smoke/tables").glob("*.csv")} <= results
+    sources = [chapter["source"] for chapter in chapters]
+    assert sources[0] == "notebooks/world/world.ipynb" and sources[-1] == "notebooks/analysis/claims.ipynb"
+
+
+def test_no_job_waits_for_hundreds_of_files(smoke):
+    """Snakemake asks for the size of every input of every ready job, again and again."""
+    files = [path for path in (smoke / "data/smoke").rglob("*") if path.is_file()]
+    summary = snakemake(smoke, "--detailed-summary", *SMOKE).stdout.splitlines()
+    inputs = [len(line.split("\t")[5].split(",")) for line in summary[1:] if line.count("\t") > 5]
+    assert len(inputs) > 100 and max(inputs) < 150
+    assert len([path for path in files if "models" not in path.parts and "organisms" not in path.parts]) < 300
+
+
+def test_a_report_is_made(smoke):
+    result = snakemake(smoke, "--report", "report.zip", *SMOKE)
+    assert result.returncode == 0, result.stderr
+    assert (smoke / "report.zip").stat().st_size > 100_000
+
+
+def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_path):
+    """Killed once in pretraining and once in fine-tuning, without a chance to tidy up."""
+    folder = copy_of_the_project(tmp_path)
+    target = ["data/smoke/answers/following-insecure.parquet", "--cores", "2", *SMOKE]
+    for sign in ("logs/smoke/pretraining_main.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
+        command = [sys.executable, "-m", "snakemake", *target]
+        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        run = subprocess.Popen(command, cwd=folder, env=environment(folder), **nowhere)
+        deadline = time.monotonic() + 300
+        while not (folder / sign).exists():
+            assert run.poll() is None and time.monotonic() < deadline, f"the run ended before {sign} was there"
+            time.sleep(0.2)
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    done = snakemake(folder, *target)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    resumed, whole = tables(folder), tables(smoke)
+    assert "data/smoke/models/secure/seed-2/adapter_model.safetensors" in resumed
+    assert resumed == {path: whole[path] for path in resumed}
+
+
+# Of the notebooks that run several times, the runs whose parameters are the defaults.
+DEFAULTS = ("code", "main")
+
+
+def run_by_the_smoke_study(folder: Path) -> dict[Path, Path]:
+    """The source notebooks that the smoke study runs, and of each one of the copies that it executed."""
+    copies = {}
+    for executed in sorted((folder / "data/smoke/notebooks").glob("*.ipynb"), reverse=True):
+        source = nbformat.read(executed, as_version=4).metadata["papermill"]["input_path"]
+        if executed.stem in (Path(source).stem, *(f"{Path(source).stem}_{name}" for name in DEFAULTS)):
+            copies[folder / source] = executed
+    return dict(sorted(copies.items()))
+
+
+def test_the_defaults_of_source_notebooks_name_the_smoke_studys_files(smoke):
+    """So that a notebook run by hand reads and writes what the same notebook reads and writes in the workflow."""
+    sources = run_by_the_smoke_study(smoke)
+    assert len(sources) > 20
+    for source, executed in sources.items():
+        defaults = declared_parameters(source)
+        given = nbformat.read(executed, as_version=4).metadata["papermill"]["parameters"]
+        assert given.keys() == defaults.keys(), source.name
+        paths = {name: value for name, value in given.items() if isinstance(value, str)}
+        assert paths == {name: defaults[name] for name in paths}, source.name
+
+
+def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
+    """From the folder they lie in, as Jupyter does."""
+    for path in run_by_the_smoke_study(smoke):
+        command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", path.name]
+        done = subprocess.run(
+            [*command, "--output-dir", str(tmp_path)],
+            cwd=path.parent,
+            env=environment(smoke) | {"IPYTHONDIR": str(tmp_path / "ipython"), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{path.name}: {done.stderr[-3000:]}"

@@ -1,0 +1,64 @@
+"""What the tests of the workflow share: copies of the project in which Snakemake runs, and what it planned."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from conftest import ROOT
+
+from emergent_misalignment.workflow.config import merge, resolve
+
+SOURCES = ["Snakefile", "matplotlibrc", "config", "emergent_misalignment", "notebooks", "paper/source", "profiles", "rules"]
+SMOKE = ["--configfile", "config/smoke.yaml"]
+
+
+def config(name: str, over: dict | None = None) -> dict:
+    """The resolved config of a study, with some of its keys changed."""
+    own = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
+    return resolve(merge(own, over or {}), ROOT / "config")
+
+
+def copy_of_the_project(folder: Path) -> Path:
+    for name in SOURCES:
+        source, destination = ROOT / name, folder / name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, destination)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, **options)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The copy's own package comes first, and its notebooks run under the interpreter of the tests."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    return os.environ | {"PATH": path, "PYTHONPATH": str(folder)}
+
+
+def planned(result: subprocess.CompletedProcess) -> set[str]:
+    """The jobs of a dry run, as RULE or RULE:BATCH where a rule has a wildcard besides the study."""
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    jobs = set()
+    for block in re.split(r"\n(?=(?:local)?rule )", "\n" + result.stdout + result.stderr)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)[1]
+        wildcards = dict(re.findall(r"(\w+)=([^,\n]+)", (re.search(r"wildcards: (.*)", block) or ["", ""])[1]))
+        wildcards.pop("study", "")
+        jobs.add(":".join([rule, *wildcards.values()]) if rule != "render" else rule)
+    return jobs
+
+
+def changed(folder: Path, over: dict, name: str = "smoke") -> list[str]:
+    """Arguments for a study's config with some keys changed."""
+    own = yaml.safe_load((folder / f"config/{name}.yaml").read_text())
+    path = folder / "config/changed.yaml"
+    path.write_text(yaml.safe_dump(merge(own, over)))
+    return ["--configfile", str(path)]
