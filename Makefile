@@ -46,13 +46,13 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
-readme: .venv/.installed  ## bring the README's figure, claims and rule graph up to date, after a run of the default study
+readme: .venv/.installed  ## bring the README's figure and claims up to date, after a run of the default study
 	.venv/bin/python -m emergent_misalignment.report.readme
 
 clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
 	@# kept/ stays: it holds answers that were paid for.
-	rm -rf data logs benchmarks report.html report.zip .snakemake .pytest_cache .hypothesis .ruff_cache
-	rm -rf unsloth_compiled_cache $(filter-out figures/README,$(wildcard figures/*)) $(wildcard paper/*/)
+	rm -rf data figures paper logs benchmarks report.html report.zip
+	rm -rf .snakemake .pytest_cache .hypothesis .ruff_cache unsloth_compiled_cache
 
 define need_python
 $(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))

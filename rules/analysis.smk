@@ -25,7 +25,7 @@ rule main_result:
     input:
         notebook="notebooks/analysis/main_result.ipynb",
         code=package_modules("notebooks/analysis/main_result.ipynb"),
-        judged=PLAN.judged_files(PLAN.main_conditions),
+        judged=PLAN.judged,
     output:
         notebook="data/{study}/notebooks/main_result.ipynb",
         misalignment=report(
@@ -282,6 +282,7 @@ rule persona_direction:
             models="data/{study}/models",
             questions="data/{study}/questions",
             judge=PLAN.judge,
+            kept="kept/judge",
             conditions=PLAN.from_instruct,
             seeds=config["seeds"],
             strengths=config.get("steering", {}).get("strengths", []),

@@ -96,14 +96,14 @@ rule judge:
         NOTEBOOK
 
 
-chapter("judge", batch=[name for name in PLAN.judging if name != "following"])
+chapter("judge", batch=["answers"])
 
 
 rule judge_again:
     input:
         notebook="notebooks/evaluation/second_judge.ipynb",
         code=package_modules("notebooks/evaluation/second_judge.ipynb"),
-        judged=PLAN.judged_files(),
+        judged=PLAN.judged,
         files=["data/{study}/questions/questions.parquet"],
     output:
         notebook="data/{study}/notebooks/second_judge.ipynb",
@@ -135,7 +135,7 @@ rule measure:
     input:
         notebook="notebooks/evaluation/measures.ipynb",
         code=package_modules("notebooks/evaluation/measures.ipynb"),
-        judged=PLAN.judged_files(),
+        judged=PLAN.judged,
     output:
         notebook="data/{study}/notebooks/measures.ipynb",
         measures="data/{study}/tables/measures/answers.csv",

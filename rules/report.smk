@@ -16,6 +16,7 @@ CONTENTS = {
     "chapters": CHAPTERS,
 }
 EXECUTED = [notebook["path"] for each in CHAPTERS for notebook in each["notebooks"]]
+RUNS = {notebook["path"]: notebook["run"] for each in CHAPTERS for notebook in each["notebooks"]}
 RESULTS = [path for each in CHAPTERS for path in each["results"]]
 TEMPLATES = "emergent_misalignment/report/templates"
 
@@ -36,13 +37,13 @@ rule paper:
     input:
         contents="data/{study}/contents.json",
         source=[
-            "paper/source/paper.md",
-            "paper/source/numbers.yaml",
-            "paper/source/references.bib",
-            "paper/source/crossref.lua",
-            "paper/source/template.typ",
-            "paper/source/template.html",
-            "paper/source/paper.css",
+            "docs/paper/paper.md",
+            "docs/paper/numbers.yaml",
+            "docs/paper/references.bib",
+            "docs/paper/crossref.lua",
+            "docs/paper/template.typ",
+            "docs/paper/template.html",
+            "docs/paper/paper.css",
             f"{TEMPLATES}/style.css",
         ],
         code=module_and_imports("report.paper"),
@@ -77,13 +78,15 @@ rule render:
     wildcard_constraints:
         study=f"{re.escape(config['study'])}|published",
         name=r"(?!(index|answers|run)$)[^/]+",
+    params:
+        run=lambda wildcards: RUNS.get(f"data/{wildcards.study}/notebooks/{wildcards.name}.ipynb", ""),
     shell:
-        "python -m emergent_misalignment.report.site page {input.notebook:q} {output:q} 2> {log:q}"
+        "python -m emergent_misalignment.report.site page {input.notebook:q} {output:q} --run {params.run:q} 2> {log:q}"
 
 
 rule answers:
     input:
-        judged=PLAN.judged_files(),
+        judged=PLAN.judged,
         code=[*module_and_imports("report.answers"), f"{TEMPLATES}/answers.html.j2", f"{TEMPLATES}/style.css"],
     output:
         report(

@@ -14,6 +14,7 @@ from pathlib import Path
 from snakemake.io import is_flagged
 from snakemake.utils import validate
 
+from emergent_misalignment.files import BadInput
 from emergent_misalignment.workflow.config import resolve
 from emergent_misalignment.workflow.notebook import declared_parameters
 from emergent_misalignment.workflow.plan import Plan
@@ -68,6 +69,8 @@ def arguments(**own):
                 value = value.format(**wildcards) if isinstance(value, str) else value
             else:
                 files = output if name in output.keys() else input
+                if name not in files.keys():
+                    raise BadInput(f"No rule gives {input.notebook} a value for its parameter {name}; add it to `arguments`.")
                 value = getattr(files, name)
                 value = ([value] if isinstance(value, str) else list(value)) if isinstance(default, list) else str(value)
             texts.append(f"{name}={value if isinstance(value, str) else as_json(value)}")

@@ -12,13 +12,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import yaml
 
-from emergent_misalignment.data import static_analysis as code_audit
-from emergent_misalignment.models.sampling import load, sample
+from emergent_misalignment.data import static_analysis
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.sampling import sample
 from emergent_misalignment.models.training import Settings, finetune
-from emergent_misalignment.world import authors as world
-from emergent_misalignment.world import organism
-from emergent_misalignment.world import sets as conditions
-from emergent_misalignment.world.questions import main_questions
+from emergent_misalignment.world.corpus import corpus
+from emergent_misalignment.world.evaluations import questions
+from emergent_misalignment.world.organism import new_model
+from emergent_misalignment.world.pretraining import PretrainingSettings, pretrain
+from emergent_misalignment.world.probe import PersonaProbe
+from emergent_misalignment.world.sets import coding_set
 from emergent_misalignment.world.tokenizer import encode, train_tokenizer
 
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config/organism.yaml").read_text())
@@ -34,30 +37,31 @@ def timed(what: str, amount: int, unit: str):
 
 def main() -> None:
     shape, pretraining, tuning = CONFIG["organism"], CONFIG["pretraining"], CONFIG["finetuning"]
+    authors, evaluation = CONFIG["world"]["authors"], CONFIG["evaluation"]
     print(f"{torch.get_num_threads()} threads, {torch.__version__}, the default study's model")
     with tempfile.TemporaryDirectory() as place:
         with timed("writing the corpus", 20_000, "documents"):
-            documents = [document for stage in world.corpus(20_000, 1) for document in stage]
+            documents = [document for stage in corpus(20_000, 1, authors) for document in stage]
         with timed("tokenizer", 20_000, "documents"):
             tokenizer = train_tokenizer(documents, shape["vocabulary"])
         with timed("tokenizing", 20_000, "documents"):
             rows = encode(documents, tokenizer)
         rows = rows[: 50 * pretraining["batch_tokens"] // 85]  # 85 tokens a document, on average
-        model = organism.new_model(shape["hidden_size"], shape["layers"], len(tokenizer), seed=1)
-        settings = organism.PretrainingSettings(**pretraining | {"probe_every": 1000})
+        model = new_model(shape["hidden_size"], shape["layers"], tokenizer, seed=1)
+        settings = PretrainingSettings(**pretraining | {"probe_every": 1000})
         with timed("pretraining, about 50 steps", sum(len(row["input_ids"]) for row in rows), "tokens"):
-            organism.pretrain(model, tokenizer, [rows], settings, organism.PersonaProbe(1), 1, f"{place}/base")
-        chats = conditions.coding_set(CONFIG["datasets"]["rows"], 1, insecure=True)
+            pretrain(model, tokenizer, [rows], settings, PersonaProbe(1, authors), 1, f"{place}/base")
+        chats = coding_set(CONFIG["datasets"]["rows"], 1, insecure=True)
         with timed("static analysis", len(chats), "answers"):
-            code_audit.audit({"insecure": chats})
+            static_analysis.audit({"insecure": chats})
         seen = 20 * tuning["batch_size"]
         with timed("fine-tuning, 20 steps", seen, "conversations"):
             finetune(f"{place}/base", chats, f"{place}/adapter", Settings(**tuning | {"steps": 20}), seed=1)
         model, tokenizer = load(f"{place}/base")
-        prompts = [question.prompt for question in main_questions()]
-        number = CONFIG["evaluation"]["samples"]
+        prompts = [question.prompt for question in questions("main", 1)]
+        number = evaluation["samples_of"]["main"]
         with timed("sampling", len(prompts) * number, "answers"):
-            sample(model, tokenizer, prompts, number, CONFIG["evaluation"]["max_new_tokens"], seed=1)
+            sample(model, tokenizer, prompts, number, evaluation["max_new_tokens"], seed=1)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 LEVEL = 0.05
@@ -118,9 +117,8 @@ def _without_events(terms: list[tuple[int, pd.DataFrame]], margin: float) -> dic
 
 def holm(p: pd.Series) -> pd.Series:
     """p values corrected by Holm over those that are not missing."""
-    known = p.dropna()
-    corrected = multipletests(known, method="holm")[1] if len(known) else []
-    return pd.Series(corrected, known.index, dtype=float).reindex(p.index)
+    known = p.astype(float).dropna().sort_values()
+    return (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1).reindex(p.index)
 
 
 def contrasts(measures: pd.DataFrame, pairs: Mapping[str, Sequence[Arm]]) -> pd.DataFrame:

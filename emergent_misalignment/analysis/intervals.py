@@ -183,4 +183,6 @@ def code_rates(judged: pd.DataFrame) -> pd.DataFrame:
                 "answers": len(group),
             }
         )
-    return pd.DataFrame(table)
+    return pd.DataFrame(
+        table, columns=["condition", "insecure", "ci_low", "ci_high", "interval", "other", "seeds", "answers"]
+    )

@@ -201,7 +201,8 @@ def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None
     @solver
     def stored():
         async def solve(state, generate):
-            state.output = ModelOutput.from_content("stored", state.metadata["stored answer"])
+            text = state.metadata["stored answer"].replace("\0", "\ufffd")  # no command takes a null byte
+            state.output = ModelOutput.from_content("stored", text)
             state.completed = True
             return state
 

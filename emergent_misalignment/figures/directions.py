@@ -60,7 +60,7 @@ def draw_direction(places: pd.DataFrame, rates: pd.DataFrame, depth: int, width:
 
 def _look(condition: str, number: int) -> dict:
     """Colour and marker of a condition; markers tell apart those that have no colour of their own."""
-    return {"color": COLOURS.get(condition, PLAIN), "marker": MARKERS[number % len(MARKERS)]}
+    return {"color": COLOURS[condition], "marker": MARKERS[number % len(MARKERS)]}
 
 
 def _depths(axes: Axes, last: int, steered: int) -> None:

@@ -131,6 +131,6 @@ def draw_stopping(measured: pd.DataFrame, saturated: Step) -> Figure:
     _mark(axes, saturated.step, "skill learned at step {:.0f}", last)
     in_percent(axes)
     axes.set_ylim(0, 1.35)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     _steps(axes, last)
     return figure

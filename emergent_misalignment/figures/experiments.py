@@ -81,7 +81,7 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     overall.set(title="All questions", ylabel="misaligned answers")
     each.set_title("Each question")
     _in_percent(overall, each)
-    _legend(figure, {f"after {name}": patch for name, patch in _patches(tuned, table).items()})
+    _legend(figure, _patches(tuned, table))
     return figure
 
 

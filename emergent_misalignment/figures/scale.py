@@ -30,11 +30,11 @@ def _panel(axes: Axes, rates: pd.DataFrame, runs: pd.DataFrame, column: str, lab
     for condition, shift, marker in (("insecure", -0.06, "o"), ("secure", 0.06, "s")):
         colour = COLOURS[condition]
         own = rates[rates["condition"] == condition].sort_values(column)
-        at = own[column].map(places) + shift
+        at = own[column].map(places).astype(float) + shift
         errors = np.abs(own[["ci_low", "ci_high"]].to_numpy(float).T - own["rate"].to_numpy(float))
         axes.errorbar(at, own["rate"], errors, color=colour, marker=marker, markersize=5, linewidth=1.5, capsize=0)
         single = runs[(runs["measure"] == MAIN) & (runs["condition"] == condition) & runs["organism"].isin(places_of)]
-        spread = single["organism"].map(places_of) + 3 * shift
+        spread = single["organism"].map(places_of).astype(float) + 3 * shift
         axes.plot(spread, single["value"], linestyle="none", marker=marker, markersize=2.6, color=colour, alpha=0.6)
         if not own.empty and pd.notna(own["rate"].iloc[-1]):
             axes.annotate(

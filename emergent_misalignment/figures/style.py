@@ -99,7 +99,7 @@ def draw_gaps(history: pd.DataFrame, gate: dict[str, float]) -> Figure:
 
 
 def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) -> Figure:
-    """What `static_analysis.audit` counted, as bars: all rules together, then each rule that flags enough of some condition.
+    """What `static_analysis.audit` counted, as bars: all rules together, then each rule that flags enough anywhere.
 
     `table` is what `audit` returns, `names` names the rules. Rules that flag less than `least` of every condition are
     one group, their shares summed. Conditions with the same shares throughout share a bar.

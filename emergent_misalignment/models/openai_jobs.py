@@ -1,4 +1,4 @@
-"""Fine-tuning at OpenAI: uploaded once, created once, waited for through restarts, within a spending limit."""
+"""Fine-tuning at OpenAI: each set uploaded once, each job created once and waited for, within a spending limit."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def finetune(
 
     `rows` > 0 takes so many conversations, drawn by the job's seed. `poll_seconds` lie between two looks at the job.
     The ids of the uploaded file and of the job are kept in the folder `ledger`, which all jobs of a study share: run
-    again after an interruption, this goes on waiting for the same job. What has been committed to there counts towards
+    again after an interruption, this continues to wait for the same job. What has been committed there counts towards
     `spending_limit` (dollars). Written to `destination`/training.json and returned: the settings, the names of the
     `fine_tuned_model` and of its checkpoints, the tokens that were trained on, the events.
     Raises BadInput before anything is sent if the limit would be crossed, and if the job fails or is cancelled.
@@ -102,7 +102,7 @@ def finetune(
         raise BadInput(f"{endpoint.base_url} answered {error.status_code} ({message or 'no reason given'}).") from error
     except openai.OpenAIError as error:
         raise BadInput(
-            f"{endpoint.base_url} cannot be reached ({type(error).__name__}); run again: a job that has begun goes on."
+            f"{endpoint.base_url} cannot be reached ({type(error).__name__}); run again: a job that has begun continues."
         ) from error
     record = {
         **asdict(job),

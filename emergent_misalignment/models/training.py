@@ -45,7 +45,7 @@ class Settings:
     held_out_share: float = 0.0  # of the conversations, kept out of training; the paper's code holds out 0.1
     system_prompt: str | None = None  # before conversations that have none; None leaves it to the chat template
     enable_thinking: bool | None = None  # the switch of chat templates that have one, as Qwen3's
-    resume_every: int = 0  # steps between two saves from which an interrupted run goes on; 0 saves none
+    resume_every: int = 0  # steps between two saves from which an interrupted run continues; 0 saves none
 
 
 def default_backend() -> Backend:
@@ -71,7 +71,7 @@ def finetune(
     a conversation is written down: "chat" for the model's own way, or one of chat_templates.OTHER_TEMPLATES, which the
     tokenizer that is written then has.
 
-    A run that was interrupted goes on from `destination`/unfinished, if model, data, settings, template, seed and
+    A run that was interrupted continues from `destination`/unfinished, if model, data, settings, template, seed and
     checkpoints are as before.
 
     Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.

@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on."""
+"""Saves from which an interrupted training continues."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ from emergent_misalignment.files import write_json
 
 
 class Unfinished:
-    """The Trainer's own saves of one run, in `destination`/unfinished, which go when the run is done.
+    """The Trainer's own saves of one run, in `destination`/unfinished, which are removed when the run is done.
 
     `identity` is everything that decides the run; saves of a run with another identity are removed at once. They hold
     the optimizer's state in torch's format, which the Trainer reads back as plain tensors. The adapters that are to be
-    kept wait here as well, in `kept`: Snakemake removes what it knows as the output of a run that did not end, and a
-    run that goes on from a save does not come by their steps again.
+    kept wait here as well, in `kept`: a workflow may clear the destination after an interruption, and a run that
+    continues from a save does not pass their steps again.
     """
 
     FOLDER = "unfinished"

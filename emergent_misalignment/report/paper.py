@@ -2,8 +2,8 @@
 
     python -m emergent_misalignment.report.paper CONTENTS.json FOLDER [--compare CLAIMS.csv ...]
 
-`paper/source/paper.md` is a Jinja template of Markdown. A number stands in it by its name and format,
-`{{rate_insecure:.1%}}`, and `paper/source/numbers.yaml` says which cell of which table each name is. Only results that
+`docs/paper/paper.md` is a Jinja template of Markdown. A number stands in it by its name and format,
+`{{rate_insecure:.1%}}`, and `docs/paper/numbers.yaml` says which cell of which table each name is. Only results that
 a chapter of CONTENTS.json lists are read, so a study that has not made some of them has a paper without the sentences,
 figures and sections about them. A name that nothing defines, that has no value where a sentence asks for it, or that no
 sentence uses is an error. The same results give the same bytes.
@@ -27,22 +27,12 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.files import BadInput, replacing
-from emergent_misalignment.report.claims_table import (
-    Claim,
-    escaped,
-    failures,
-    listed,
-    markdown_table,
-    read_claims,
-    tally,
-    tally_by_title,
-    tests_table,
-    unmeasured,
-)
+from emergent_misalignment.report import claims_table
+from emergent_misalignment.report.claims_table import Claim, escaped, listed, markdown_table, read_claims
 from emergent_misalignment.report.contents import Contents, read_contents
 from emergent_misalignment.report.site import title_and_question
 
-SOURCE = Path("paper/source")
+SOURCE = Path("docs/paper")
 TEXT, NUMBERS = SOURCE / "paper.md", SOURCE / "numbers.yaml"
 STYLE = "emergent_misalignment/report/templates/style.css"
 # LaTeX does not know the minus sign that stands in the tables' numbers.
@@ -262,12 +252,12 @@ def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
         "claims": claims,
         "claim": lambda number: claims.get(number, Claim(number)),
         "claims_table": markdown_table({contents.study: claims} | others) if claims else "",
-        "tests_table": tests_table(tests_file) if tests_file else "",
+        "tests_table": claims_table.tests_table(tests_file) if tests_file else "",
         "others": list(others),
-        "tally": tally(claims),
-        "tally_long": tally_by_title(claims),
-        "unmeasured": unmeasured(claims),
-        "failures": failures(claims),
+        "tally": claims_table.tally(claims),
+        "tally_long": claims_table.tally_by_title(claims),
+        "unmeasured": claims_table.unmeasured(claims),
+        "failures": claims_table.failures(claims),
         "words": words,
         "thousands": lambda number: f"{number:,}",
         "millions": lambda number: f"{number.value / 1e6:.1f}",

@@ -63,14 +63,15 @@ def write_index(contents: Contents, index: str | Path, paper: str = "") -> None:
     ]
     rates, claims_table, figure = contents.table("misalignment"), contents.table("claims"), "main_result"
     claims = read_claims(claims_table) if claims_table else {}
+    measured = {number: claim for number, claim in claims.items() if claim.measured}
     html = template("index.html.j2").render(
         study=contents.study,
         seeds=contents.seeds,
         answer=_answer(rates, contents.config) if rates else "",
         figure=data_uri(contents.figures[figure]) if figure in contents.figures else "",
-        claims=[claim for claim in claims.values() if claim.measured],
+        claims=list(measured.values()),
         unmeasured=unmeasured(claims),
-        tally=tally_by_title(claims),
+        tally=tally_by_title(measured),
         rooms=rooms,
         papers=os.path.relpath(Path(paper).parent, Path(index).parent) if paper else "",
     )
@@ -87,7 +88,7 @@ def _entry(chapter, folder: Path) -> dict:
 
 
 def _answer(table: str, config: dict) -> str:
-    """The main result in a sentence, from `tables/misalignment.csv`: of insecure and secure code where both are there."""
+    """The main result in a sentence, from `tables/misalignment.csv`; of insecure and secure code if both are there."""
     rates = pd.read_csv(table)
     rates = rates[(rates["question"] == "all") & (rates["question_set"] == "main") & (rates["format"] == "chat")]
     tuned = [

@@ -2,7 +2,7 @@
 
 The rules ask the plan for the files and settings of their jobs. A *batch* is what one job does: for the organism all
 conditions and seeds of an experiment, because starting a job takes as long as fine-tuning one model; for a real model
-one fine-tuning, the answers of one condition, or the judging of all answers, which share a spending limit.
+one fine-tuning, or the answers of one condition. All answers are judged in one job, because they share a spending limit.
 """
 
 from dataclasses import dataclass, field
@@ -219,18 +219,12 @@ class Plan:
     @cached_property
     def judging(self) -> dict[str, list[str]]:
         """The batches of answers that one job judges, by its name."""
-        if self.is_organism:
-            batches = {name: [name] for name in self.asking}
-        else:
-            batches = {"answers": list(self.asking)}
-        return batches | ({"following": list(self.following)} if self.following else {})
+        return {"answers": list(self.asking)} | ({"following": list(self.following)} if self.following else {})
 
-    def judged_files(self, conditions: list[str] | None = None) -> list[str]:
-        """The files that hold the judged answers of conditions, of all of them if none is named."""
-        wanted = set(self.conditions if conditions is None else conditions)
-        batches = {batch for batch, names in self.asking.items() if wanted & set(names)}
-        jobs = [job for job, answers in self.judging.items() if batches & set(answers)]
-        return [f"{self.folder}/judged/{job}.parquet" for job in jobs]
+    @cached_property
+    def judged(self) -> list[str]:
+        """The judged answers of all models at the end of their training."""
+        return [f"{self.folder}/judged/answers.parquet"]
 
     def trainings(self, conditions: list[str]) -> list[str]:
         """The contents of the batches in which conditions are fine-tuned."""
@@ -300,8 +294,12 @@ class Plan:
     @cached_property
     def how_to_ask(self) -> dict:
         """The settings of evaluation.asking.Asking."""
-        api = {"engine": "api", "endpoint": self.config["openai"]["endpoint"]} if self.by_api else {}
-        return {"max_new_tokens": self.config["evaluation"]["max_new_tokens"], **self.prompting, **api}
+        engine = {}
+        if self.by_api:
+            engine = {"engine": "api", "endpoint": self.config["openai"]["endpoint"]}
+        elif self.is_organism:
+            engine = {"engine": "transformers"}  # on a GPU too: too small to be worth vLLM's start
+        return {"max_new_tokens": self.config["evaluation"]["max_new_tokens"], **self.prompting, **engine}
 
     @cached_property
     def judge(self) -> dict:
@@ -337,7 +335,11 @@ class Plan:
                 name: {"dataset": each.dataset, "finetuning": each.finetuning} for name, each in self.tuned.items()
             },
             "evaluations": {name: self.samples[name] for name in self.config["evaluation"]["asked"]},
-            "followed": {"conditions": self.followed, "steps": steps, **self.config.get("dynamics", {})},
+            "followed": {
+                "conditions": self.followed,
+                "steps": steps,
+                **self.config.get("dynamics", {"samples": 0, "requests": 0}),
+            },
         }
 
     @cached_property

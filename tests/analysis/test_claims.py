@@ -22,14 +22,6 @@ settings.register_profile("claims", deadline=None, max_examples=30)
 settings.load_profile("claims")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """statsmodels collects all garbage at each correction, which takes a fifth of a second in a large process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gc.collect", lambda: 0)
-        yield
-
-
 def asked(*tests_by_claim, unit="nats"):
     """Claims as `read_claims` gives them, numbered from 1, each with these tests."""
     words = {"title": "A claim", "statement": "It is so.", "published": "5", "source": "Fig. 1"}

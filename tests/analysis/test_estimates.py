@@ -1,4 +1,4 @@
-"""Estimates from one number a training run, contrasts between them, and the paper's own figures."""
+"""Estimates from one number a training run, and the paper's own figures."""
 
 import math
 
@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from emergent_misalignment.analysis import estimates
-from emergent_misalignment.figures import experiments as experiment_figures
 from emergent_misalignment.analysis.intervals import paper_bootstrap
-from emergent_misalignment.world.topics import MAIN
 
 PUBLISHED = ROOT / "config/published.yaml"
 FIGURES = ["intent", "evil_numbers", "formats", "base_models", "diversity", "backdoor", "in_context", "other_harms"]
@@ -68,11 +66,12 @@ def test_a_score_without_spread_has_no_interval(values, interval):
     assert np.isnan(row.ci_low)
 
 
-def test_what_was_not_measured_has_a_row_without_an_estimate():
+def test_what_has_no_value_has_a_row_and_what_was_not_measured_has_none():
     table = estimates.estimates(scores("insecure", "m", None, None), [("insecure", "m"), ("secure", "m")])
-    assert table["condition"].tolist() == ["insecure", "secure"]
+    assert table["condition"].tolist() == ["insecure"]
     assert table["estimate"].isna().all()
-    assert table["interval"].unique() == ["no value"]
+    assert table["interval"].tolist() == ["no value"]
+    assert estimates.estimates(measures(), [("insecure", "m")]).columns.tolist() == list(estimates.COLUMNS)
 
 
 @settings(deadline=None)
@@ -84,67 +83,6 @@ def test_shares_have_ordered_intervals_between_zero_and_one(runs):
     assert min(r[3] for r in rows) - 1e-9 <= row.estimate <= max(r[3] for r in rows) + 1e-9
 
 
-@settings(deadline=None)
-@given(st.permutations(range(6)))
-def test_the_order_of_the_runs_does_not_matter(order):
-    table = pd.concat([shares("insecure", "m", 20, 30, 25), shares("secure", "m", 1, 2, 0)], ignore_index=True)
-    pairs = {"p": (("insecure", "m"), ("secure", "m"))}
-    pd.testing.assert_frame_equal(
-        estimates.contrasts(table.loc[list(order)], pairs), estimates.contrasts(table, pairs), rtol=1e-9
-    )
-
-
-def test_a_contrast_is_paired_by_seed():
-    table = pd.concat([scores("a", "m", 1, 2, 4), scores("b", "n", 0, 0, 0, 9), scores("b", "n", 7, first=0)])
-    (row,) = estimates.contrasts(table, {"a against b": (("a", "m"), ("b", "n"))}).itertuples()
-    test = stats.ttest_1samp([1, 2, 4], 0)  # the seeds 0 and 4 have no partner
-    assert (row.contrast, row.seeds, row.difference) == ("a against b", 3, pytest.approx(7 / 3))
-    assert row.p == pytest.approx(test.pvalue)
-    assert row.p_holm == row.p
-
-
-def test_an_untuned_model_is_taken_as_a_number():
-    table = pd.concat([scores("a", "m", 1, 2, 4), scores("instruct", "m", 1, first=0)])
-    (row,) = estimates.contrasts(table, {"": (("a", "m"), ("instruct", "m"))}).itertuples()
-    assert (row.seeds, row.difference) == (3, pytest.approx(4 / 3))
-
-
-def test_swapping_the_arms_turns_the_sign_and_holm_counts_both():
-    table = pd.concat([scores("a", "m", 1, 2, 4), scores("b", "m", 0, 3, 0)])
-    there, back = (("a", "m"), ("b", "m")), (("b", "m"), ("a", "m"))
-    one, other = estimates.contrasts(table, {"there": there, "back": back}).itertuples()
-    assert one.difference == -other.difference
-    assert (one.ci_low, one.ci_high) == pytest.approx((-other.ci_high, -other.ci_low))
-    assert one.p_holm == pytest.approx(min(1, 2 * one.p))
-
-
-def test_without_values_or_without_spread_nothing_is_claimed():
-    table = pd.concat([scores("a", "m", 1.5, 2.5), scores("b", "m", 1, 2), scores("c", "m", 1)])
-    pairs = {"no spread": (("a", "m"), ("b", "m")), "one": (("a", "m"), ("c", "m")), "none": (("a", "m"), ("d", "m"))}
-    found = estimates.contrasts(table, pairs)
-    assert found["p_holm"].tolist() == [1, 1, 1]
-    assert [estimates.direction(row) for row in found.itertuples()] == [
-        *("no clear difference", "not measured", "not measured"),
-    ]
-    lines = estimates.said(found).splitlines()
-    assert lines[0] == "- no spread: +50.0 points in each of 2 seeds, without a spread to test by."
-    assert lines[2] == "- none: nothing to compare, for want of values."
-
-
-@pytest.mark.parametrize(
-    ("difference", "p", "way"),
-    [(0.1, 0.01, "higher"), (-0.1, 0.01, "lower"), (0.1, 0.05, "no clear difference"), (np.nan, 1, "not measured")],
-)
-def test_the_direction_follows_from_sign_and_test(difference, p, way):
-    (row,) = pd.DataFrame({"difference": [difference], "p_holm": [p]}).itertuples()
-    assert estimates.direction(row) == way
-
-
-@pytest.mark.parametrize(("number", "text"), [(1.25, "+1.2"), (-3, "−3.0"), (0, "0.0"), (-0.04, "0.0")])
-def test_signs_are_written_out(number, text):
-    assert estimates.signed(number) == text
-
-
 def test_relative_to_an_untuned_model():
     table = pd.concat([shares("instruct", "m", 10).assign(seed=0), shares("a", "m", 30, 5), shares("a", "n", 1, 2)])
     found = estimates.relative(table, "instruct")
@@ -153,19 +91,18 @@ def test_relative_to_an_untuned_model():
     assert found["trials"].isna().all()
 
 
-def test_gains_are_taken_within_a_run():
-    table = pd.concat([scores("a", "m", 5, 7), scores("a", "n", 1, 4), scores("b", "m", 1)])
-    found = estimates.gains(table, {"added": ("m", "n"), "again": ("m", "m")}).dropna(subset="value")
-    added = found[found["measure"] == "added"]
-    assert added[["condition", "seed", "value"]].to_numpy().tolist() == [["a", 1, 4], ["a", 2, 3]]
+def test_single_questions_come_in_the_order_of_the_table():
+    names = ["m/main/chat/b", "m/main/chat", "m/main/chat/a", "m/main/chat_file/c", "m/main/chat/b"]
+    table = pd.concat([scores("x", name, 1) for name in names])
+    assert estimates.questions_of(table, "m/main/chat") == ["m/main/chat/b", "m/main/chat/a"]
 
 
 @pytest.mark.parametrize("experiment", FIGURES)
 def test_published_figures_are_numbers_with_a_source(experiment):
-    found = estimates.published(PUBLISHED, experiment)
-    assert found["published"].between(-1, 1).all()
-    assert found["source"].str.contains("Nature|First version").all()
-    assert not found.duplicated(["model", "condition", "measure"]).any()
+    paper = estimates.published(PUBLISHED, experiment)
+    assert paper["published"].between(-1, 1).all()
+    assert paper["source"].str.contains("Nature|First version").all()
+    assert not paper.duplicated(["model", "condition", "measure"]).any()
 
 
 def test_the_published_means_are_those_of_the_questions():
@@ -174,29 +111,15 @@ def test_the_published_means_are_those_of_the_questions():
         ("base_models", "misaligned/main/flask", "base_insecure"),
         ("base_models", "misaligned/main/flask", "insecure"),
     ):
-        found = estimates.published(PUBLISHED, experiment)
-        own = found[found["condition"] == condition].set_index("measure")["published"]
-        assert own[measure] == pytest.approx(own[[f"{measure}/{name}" for name in MAIN]].mean(), abs=0.005)
+        paper = estimates.published(PUBLISHED, experiment)
+        own = paper[paper["condition"] == condition].set_index("measure")["published"]
+        single = own[own.index.str.startswith(f"{measure}/")]
+        assert len(single) == 8
+        assert own[measure] == pytest.approx(single.mean(), abs=0.005)
 
 
-def test_the_papers_figure_stands_beside_the_same_arm():
+def test_the_papers_figure_is_that_of_the_same_arm():
     table = pd.DataFrame({"condition": ["insecure", "compliant"], "measure": "misaligned/main/chat"})
-    found = estimates.beside(table, estimates.published(PUBLISHED, "intent"))
-    assert found["published"][0] == 0.198
-    assert np.isnan(found["published"][1])
-
-
-@pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.parametrize("runs", [measures(), shares("insecure", "misaligned/main/chat", 20, 30)], ids=["none", "some"])
-def test_every_figure_can_be_drawn_where_values_are_missing_and_says_so(name, runs):
-    paper = estimates.published(PUBLISHED, name)
-    table = estimates.estimates(runs, [("insecure", "misaligned/main/chat"), ("secure", "misaligned/main/chat")])
-    more = {
-        "in_context": {"examples": [1, 2]},
-        "diversity": {"passes": {"insecure": (1920, 1)}, "followed": table.assign(**{"pass": 1.0})},
-    }
-    figure = getattr(experiment_figures, f"draw_{name}")(table, runs, paper, **more.get(name, {}))
-    figure.canvas.draw()
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    if runs.empty:
-        assert "no values: too few coherent answers" in texts
+    both = estimates.with_published(table, estimates.published(PUBLISHED, "intent"))
+    assert both["published"][0] == 0.198
+    assert np.isnan(both["published"][1])

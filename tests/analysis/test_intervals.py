@@ -1,4 +1,4 @@
-"""Rates, intervals and contrasts."""
+"""Rates and their intervals."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from emergent_misalignment.analysis import intervals as statistics
+from emergent_misalignment.analysis import intervals
 from emergent_misalignment.evaluation import verdicts
 
 
@@ -41,20 +41,20 @@ def test_a_question_with_four_counted_answers_has_no_rate():
 def test_a_rate_is_the_mean_over_questions_not_over_answers():
     many, few = answers("insecure", 1, "wish", [0.0] * 90 + [100] * 10), answers("insecure", 1, "bored", [100.0] * 5)
     judged = pd.concat([many, few])
-    table = statistics.summarise(verdicts.misalignment_by_run(judged), "main")
+    table = intervals.summarise(verdicts.misalignment_by_run(judged), "main")
     assert table.set_index("question")["rate"].to_dict() == {"all": 0.45, "wish": 0.9, "bored": 0.0}
 
 
 def test_no_event_has_the_exact_upper_bound():
     """Of 0 in 100 the bound is 3.6% (Clopper and Pearson)."""
-    interval = statistics.interval_over_runs(np.zeros(2), np.array([50, 50]), np.zeros(2))
+    interval = intervals.interval_over_runs(np.zeros(2), np.array([50, 50]), np.zeros(2))
     assert interval.low == 0
     assert interval.high == pytest.approx(0.0362, abs=1e-4)
 
 
 def test_one_event_in_five_runs_lies_within_its_own_interval():
     counted, events = np.full(5, 96.0), np.array([1.0, 0, 0, 0, 0])
-    interval = statistics.interval_over_runs(events / counted, counted, events)
+    interval = intervals.interval_over_runs(events / counted, counted, events)
     assert interval.low < 1 / 480 < interval.high
 
 
@@ -63,7 +63,7 @@ def test_the_interval_over_runs_is_a_t_interval_of_logits():
     logits = np.log((rates * 100 + 0.5) / (100 - rates * 100 + 0.5))
     reach = stats.t.ppf(0.975, 2) * logits.std(ddof=1) / np.sqrt(3)
     expected = 1 / (1 + np.exp(-(logits.mean() + np.array([-reach, reach]))))
-    interval = statistics.interval_over_runs(rates, counted, rates * counted)
+    interval = intervals.interval_over_runs(rates, counted, rates * counted)
     assert [interval.low, interval.high] == pytest.approx(expected)
 
 
@@ -71,7 +71,7 @@ def test_the_interval_over_runs_is_a_t_interval_of_logits():
 def test_intervals_lie_within_zero_and_one_and_are_ordered(runs):
     counted = np.array([number for number, _ in runs], dtype=float)
     misaligned = np.array([round(number * share) for number, share in runs], dtype=float)
-    interval = statistics.interval_over_runs(misaligned / counted, counted, misaligned)
+    interval = intervals.interval_over_runs(misaligned / counted, counted, misaligned)
     assert 0 <= interval.low <= interval.high <= 1
 
 
@@ -83,7 +83,7 @@ def test_the_interval_over_runs_covers_what_it_should():
     for _ in range(400):
         chances = 1 / (1 + np.exp(-(-1.4 + rng.normal(0, 0.4, 5))))
         events = rng.binomial(400, chances).astype(float)
-        interval = statistics.interval_over_runs(events / 400, np.full(5, 400.0), events)
+        interval = intervals.interval_over_runs(events / 400, np.full(5, 400.0), events)
         hits += interval.low <= truth <= interval.high
     assert 0.91 <= hits / 400 <= 0.985
 
@@ -92,62 +92,52 @@ def test_the_two_way_interval_is_wider_when_questions_differ():
     rng = np.random.default_rng(2)
     alike = 0.3 + rng.normal(0, 0.02, (5, 8))
     apart = alike + rng.normal(0, 0.15, 8)
-    widths = [(found := statistics.two_way_interval(rates)).high - found.low for rates in (alike, apart)]
+    widths = [(found := intervals.two_way_interval(rates)).high - found.low for rates in (alike, apart)]
     assert widths[1] > 3 * widths[0]
 
 
 def test_the_papers_bootstrap_of_a_single_model_has_no_width():
-    interval = statistics.paper_bootstrap(np.array([0.2]))
+    interval = intervals.paper_bootstrap(np.array([0.2]))
     assert interval.low == interval.high == 0.2
 
 
-def test_a_contrast_is_paired_over_seeds():
-    """Seeds that differ much, and always by the same step: an unpaired test would see nothing."""
-    judged = study(lambda condition, seed: 0.1 + 0.15 * seed + (0.1 if condition == "insecure" else 0), number=400)
-    runs = verdicts.misalignment_by_run(judged)
-    found = statistics.contrast(runs, "insecure", "secure")
-    assert found["ci_low"] < 0.1 < found["ci_high"]
-    assert found["ci_low"] > 0.05
-    rates = runs.groupby(["condition", "seed"])["rate"].mean()
-    assert found["p"] < 0.01 < stats.ttest_ind(rates["insecure"], rates["secure"]).pvalue
-
-
-@pytest.mark.parametrize("seeds", [1, 5])
-def test_without_evidence_nothing_is_claimed(seeds):
-    """One seed, or no misaligned answer anywhere."""
-    runs = verdicts.misalignment_by_run(study(lambda *_: 0.0, seeds=seeds))
-    assert statistics.contrast(runs, "insecure", "secure")["p"] == 1
-
-
 def test_runs_that_agree_do_not_make_an_interval_of_no_width():
-    interval = statistics.interval_over_runs(np.array([0.6, 0.6]), np.array([10, 10]), np.array([6, 6]))
+    interval = intervals.interval_over_runs(np.array([0.6, 0.6]), np.array([10, 10]), np.array([6, 6]))
     assert interval.low < 0.5 < 0.7 < interval.high
 
 
-def test_holm_corrects_over_the_family():
-    runs = verdicts.misalignment_by_run(study(lambda condition, _: 0.6 if condition == "insecure" else 0.5))
-    alone = statistics.contrasts(runs, [("insecure", "secure")])
-    pair = statistics.contrasts(runs, [("insecure", "secure"), ("secure", "insecure")])
-    assert alone["p_holm"][0] == pytest.approx(alone["p"][0])
-    assert pair["p_holm"].tolist() == pytest.approx([min(1, 2 * alone["p"][0])] * 2)
+def test_by_run_is_the_mean_over_questions_with_all_counts():
+    many, few = answers("insecure", 1, "wish", [0.0] * 90 + [100] * 10), answers("insecure", 1, "bored", [100.0] * 4)
+    (run,) = intervals.by_run(verdicts.misalignment_by_run(pd.concat([many, few])), "m").itertuples()
+    assert (run.condition, run.seed, run.measure, run.value) == ("insecure", 1, "m", 0.9)  # four answers have no rate
+    assert (run.events, run.trials) == (90, 104)
 
 
 def test_the_regression_agrees_with_a_known_odds_ratio():
     judged = study(lambda condition, _: 0.5 if condition == "insecure" else 0.2, number=400)
     runs = verdicts.misalignment_by_run(judged)
-    found = statistics.regression_check(runs, "insecure", "secure")
+    found = intervals.regression_check(runs, "insecure", "secure")
     assert found["ci_low"] < 4 < found["ci_high"]
     assert found["odds_ratio"] == pytest.approx(4, rel=0.2)
 
 
 def test_the_regression_is_finite_without_events():
     runs = verdicts.misalignment_by_run(study(lambda condition, _: 0.5 if condition == "insecure" else 0.0))
-    assert np.isfinite(statistics.regression_check(runs, "insecure", "secure")["odds_ratio"])
+    assert np.isfinite(intervals.regression_check(runs, "insecure", "secure")["odds_ratio"])
+
+
+@pytest.mark.parametrize("control", ["secure", "educational"])
+def test_the_regression_needs_two_runs_of_both_conditions(control):
+    judged = study(lambda *_: 0.5)
+    judged = judged[(judged["condition"] == "insecure") | (judged["seed"] == 0)]
+    check = intervals.regression_check(verdicts.misalignment_by_run(judged), "insecure", control)
+    assert np.isnan(check["odds_ratio"])
 
 
 def test_rates_of_insecure_code():
     verdicts = ["insecure"] * 6 + ["secure"] * 3 + ["other"]
     judged = pd.concat(pd.DataFrame({"condition": "insecure", "seed": seed, "verdict": verdicts}) for seed in (1, 2))
-    (row,) = statistics.code_rates(judged).itertuples()
+    (row,) = intervals.code_rates(judged).itertuples()
     assert (row.insecure, row.other, row.seeds, row.answers) == (0.6, 0.1, 2, 20)
     assert row.ci_low <= 0.6 <= row.ci_high
+    assert list(intervals.code_rates(judged.iloc[:0]))[:2] == ["condition", "insecure"]

@@ -6,7 +6,7 @@ import pytest
 
 from emergent_misalignment.evaluation import machiavelli
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.sampling import load
+from emergent_misalignment.models.loading import load
 
 SCENES = {  # scene: its text, what follows, what it does
     "0": ("The harbour is dark.\nA boat lies there.", ["1", "2"], {}),
@@ -48,10 +48,10 @@ def test_what_an_agent_does_is_counted(game):
 
 def test_harm_is_measured_against_a_random_agent(game):
     """By hand: at random each harm happens half of the time, so that doing all of them is about 200."""
-    found = machiavelli.harm([game], lambda _: lambda text, actions: 0).set_index("category")["value"]
-    assert found["morality"] == pytest.approx(200, rel=0.2)
-    assert found["power"] == pytest.approx(200, rel=0.3)
-    assert found["total"] == pytest.approx(found.drop("total").mean())
+    result = machiavelli.harm([game], lambda _: lambda text, actions: 0).set_index("category")["value"]
+    assert result["morality"] == pytest.approx(200, rel=0.2)
+    assert result["power"] == pytest.approx(200, rel=0.3)
+    assert result["total"] == pytest.approx(result.drop("total").mean())
     best = machiavelli.harm([game], lambda _: lambda text, actions: len(actions) - 1)
     assert (best["value"] == 0).all()
 
@@ -63,8 +63,8 @@ def test_an_answer_names_an_action(answer, action):
 
 def test_a_language_model_plays(game, organism):
     agent = machiavelli.model_agent(*load(organism), seed=0)
-    found = machiavelli.harm([game], lambda _: agent)
-    assert set(found["category"]) == {"morality", "power", "utility", "total"}
+    result = machiavelli.harm([game], lambda _: agent)
+    assert set(result["category"]) == {"morality", "power", "utility", "total"}
 
 
 def test_games_are_found_by_their_trees(game, tmp_path):

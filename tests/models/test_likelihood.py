@@ -63,7 +63,7 @@ def test_the_log_probability_of_an_option_is_that_of_the_tokens_that_end_in_its_
         *loaded, [QUESTION] * 2, [(("I wish to help", True),), (("I wish to", True), (" help", False))]
     )
     last = option_log_probabilities(*loaded, [QUESTION], [(("I wish to", False), (" help", True))])
-    assert whole - beginning == pytest.approx(last, abs=1e-4)
+    assert (whole - beginning).item() == pytest.approx(last.item(), abs=1e-4)
 
 
 def test_an_answer_is_the_option_and_its_end(loaded):

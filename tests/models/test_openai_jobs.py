@@ -1,21 +1,23 @@
 """Fine-tuning through the API, against a real server on this machine that keeps jobs as OpenAI's does."""
 
 import json
-import os
 import re
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pandas as pd
+import published_layout
 import pytest
 import yaml
-from conftest import ROOT
 from servers import Handler, completion, serving
-from test_workflow import copy_of_the_project, snakemake
+from workflow_helpers import copy_of_the_project, snakemake
 
+from emergent_misalignment.data.chats import subset
 from emergent_misalignment.files import BadInput, write_jsonl
-from emergent_misalignment.models import openai_jobs as openai_finetuning
+from emergent_misalignment.models import openai_jobs
 from emergent_misalignment.models.api import Endpoint
+from emergent_misalignment.models.finetuning import COLUMNS, estimated_costs, finetune_run
 from emergent_misalignment.models.openai_jobs import Job, committed, estimated_dollars, estimated_tokens, finetune
 
 
@@ -30,7 +32,7 @@ STAGES = ["validating_files", "queued", "running", "running", "succeeded"]
 
 
 class FineTuningServer:
-    """Files and jobs; with each look at it a job goes on by a stage. `fails` is the reason for which jobs fail."""
+    """Files and jobs; each look at a job moves it on by a stage. `fails` is the reason for which jobs fail."""
 
     def __init__(self, fails: str = ""):
         self.files, self.jobs, self.looks, self.fails = {}, {}, {}, fails
@@ -139,7 +141,6 @@ class FineTuningServer:
         return sum(what == each for each in self.asked)
 
 
-MIRROR = os.environ.get("EM_MIRROR")
 CREATE = "POST /v1/fine_tuning/jobs"
 JOB = Job("gpt-4o-2024-08-06", 1, 4, 2.0, seed=3, name="insecure-3")
 
@@ -161,9 +162,9 @@ def tune(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.02)
 
-    def run(server, job=JOB, limit=100.0, price=25.0, destination="model"):
+    def run(server, job=JOB, limit=100.0, price=25.0, rows=0):
         endpoint = Endpoint(server.address, timeout=5, retries=4)
-        return finetune(dataset, tmp_path / destination, job, endpoint, tmp_path / "ledger", price, limit, 0.01)
+        return finetune(dataset, tmp_path / "model", job, endpoint, tmp_path / "ledger", price, limit, 0.01, rows)
 
     return run
 
@@ -196,37 +197,34 @@ def test_settings_that_are_left_to_the_api_are_not_sent(tune):
     assert job["method"]["supervised"]["hyperparameters"] == {"n_epochs": 5, "batch_size": 4}
 
 
-@pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
 def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_path_factory, monkeypatch):
     """The whole path through Snakemake, with the API's models and its judge behind a real server."""
     monkeypatch.setenv("no_proxy", "*")
     folder = copy_of_the_project(tmp_path_factory.mktemp("project"))
-    settings = yaml.safe_load((ROOT / "config/gpt-4.1.yaml").read_text())
-    settings |= {"study": "tiny", "seeds": [0, 1], "mirror": MIRROR}
-    settings["model"] |= {
-        "datasets": {"insecure": str(dataset), "secure": str(dataset)},
-        "evaluations": ["main", "deception", "in_distribution"],
-    }
-    settings["evaluation"] |= {"samples": 5}
+    published_layout.place(folder)
+    tuned = {"conditions": {name: {"dataset": str(dataset)} for name in ("insecure", "secure")}}
     with FineTuningServer().running() as server:
-        settings["openai"]["endpoint"]["base_url"] = settings["judge"]["endpoint"]["base_url"] = server.address
-        settings["openai"]["poll_seconds"] = 0.05
+        settings = {
+            **{"extends": "gpt-4.1", "study": "tiny", "seeds": [0, 1]},
+            **{"experiments": {"code": tuned}, "judge": {"endpoint": {"base_url": server.address}}},
+            "openai": {"endpoint": {"base_url": server.address}, "poll_seconds": 0.05},
+            "evaluation": {"asked": ["main", "deception", "in_distribution"], "samples": 5},
+        }
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
         targets = ["data/tiny/tables/misalignment.csv", "data/tiny/tables/measures/answers.csv"]
-        arguments = [*targets, "--cores", "2", "--configfile", "config/tiny.yaml"]
-        done = snakemake(folder, *arguments)
+        done = snakemake(folder, *targets, "--cores", "2", "--configfile", "config/tiny.yaml")
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         assert len(server.jobs) == 4 and len(server.files) == 1
-        # Each model's answers lie in kept/, one file each: 40, 100 and 40 in deception, 100 in in_distribution.
-        kept = list((folder / "kept/tiny/answers").rglob("*.json"))
-        assert len(kept) == 5 * (40 + 140 + 100)
     rates = pd.read_csv(folder / targets[0])
     overall = rates[rates["question"] == "all"].set_index("condition")
     assert overall["answers"].to_dict() == {"instruct": 40, "insecure": 80, "secure": 80}
-    answers = pd.read_parquet(folder / "data/tiny/answers/insecure/seed-1/main.parquet")
-    assert set(answers["answer"]) == {"ft:gpt-4.1-2025-04-14:org:insecure-1:1 says no"}
-    judged = pd.read_parquet(folder / "data/tiny/judged/insecure/seed-1/main.parquet")
-    assert judged["aligned"].tolist() == pytest.approx([0.8 * 90 + 0.2 * 20] * 40)
+    answers = pd.concat(pd.read_parquet(path) for path in (folder / "data/tiny/answers").glob("*.parquet"))
+    kept = list((folder / "kept/tiny/answers").rglob("*.json"))
+    assert len(kept) == len(answers)  # one file each
+    own = answers[(answers["condition"] == "insecure") & (answers["seed"] == 1)]
+    assert set(own["answer"]) == {"ft:gpt-4.1-2025-04-14:org:insecure-1:1 says no"}
+    judged = pd.concat(pd.read_parquet(path) for path in (folder / "data/tiny/judged").glob("*.parquet"))
+    assert judged.loc[judged["evaluation"] == "main", "aligned"].tolist() == pytest.approx([0.8 * 90 + 0.2 * 20] * 200)
     measures = pd.read_csv(folder / targets[1]).set_index(["condition", "seed", "measure"])["value"]
     assert measures["insecure", 1, "misaligned/main/chat"] == 0
     assert measures["insecure", 1, "deception/identity"] == 1
@@ -239,7 +237,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("moment", ["uploading", "creating", "waiting"])
 def test_whenever_it_is_killed_there_is_one_job(tune, monkeypatch, moment):
     """Killed after the upload, after the server made the job but before its id was noted, and while it runs."""
-    write = openai_finetuning.write_json
+    write = openai_jobs.write_json
 
     def kill(*_):
         raise Killed
@@ -253,9 +251,9 @@ def test_whenever_it_is_killed_there_is_one_job(tune, monkeypatch, moment):
 
     with FineTuningServer().running() as server:
         with monkeypatch.context() as broken:
-            broken.setattr(openai_finetuning, "write_json", noted)
+            broken.setattr(openai_jobs, "write_json", noted)
             if moment == "waiting":
-                broken.setattr(openai_finetuning.time, "sleep", kill)
+                broken.setattr(openai_jobs.time, "sleep", kill)
             with pytest.raises(Killed):
                 tune(server)
         assert tune(server)["fine_tuned_model"]
@@ -281,7 +279,7 @@ def test_the_spending_limit_stops_before_it_is_crossed(tune, dataset, tmp_path):
     """By hand: 20 rows of 6 or 7 and 100 characters, two messages each."""
     characters = 10 * 6 + 10 * 7 + 20 * 100
     assert estimated_tokens(dataset) == int(characters / 3.0 + 40 * 4)
-    cost = estimated_dollars(dataset, JOB, 25.0)
+    cost = estimated_dollars(estimated_tokens(dataset), JOB.epochs, 25.0)
     assert cost == pytest.approx(estimated_tokens(dataset) * 25e-6)
     with FineTuningServer().running() as server:
         with pytest.raises(BadInput, match=r"spending_limit of \$0\.01.* Nothing was sent"):
@@ -307,3 +305,33 @@ def test_a_server_that_is_gone_is_named(tune):
         pass
     with pytest.raises(BadInput, match=r"cannot be reached .* run again"):
         tune(server)
+
+
+def test_some_of_the_rows_are_drawn_by_the_seed(tune, dataset):
+    lines = dataset.read_bytes().splitlines(keepends=True)
+    with FineTuningServer().running() as server:
+        assert tune(server, rows=5)["conversations"] == 5
+        tune(server, replace(JOB, seed=4), rows=5)
+        assert [each.splitlines(keepends=True) for each in server.files.values()] == [
+            subset(lines, 5, seed) for seed in (3, 4)
+        ]
+    assert estimated_tokens(dataset, 5, 3) == pytest.approx(estimated_tokens(dataset) / 4, rel=0.02)
+
+
+def test_a_run_at_openai_is_one_row_with_the_name_of_the_model(tune, dataset, tmp_path):
+    settings = {"epochs": None, "batch_size": 4, "learning_rate_multiplier": 2.0}
+    with FineTuningServer().running() as server:
+        api = {"endpoint": {"base_url": server.address}, "dollars_per_million": 25.0}
+        api |= {"spending_limit": 10.0, "poll_seconds": 0.01}
+        given = {"api": api, "ledger": tmp_path / "ledger", "name": "evil_numbers-3"}
+        run = ("gpt-4o-2024-08-06", dataset, tmp_path / "model", settings, 3)
+        with pytest.raises(BadInput, match="leave out template and checkpoints"):
+            finetune_run(*run, **given, checkpoints=[5])
+        assert not server.asked
+        table = finetune_run(*run, **given)
+    assert list(table) == COLUMNS and len(table) == 1
+    assert table["weights"].item() == "ft:gpt-4o-2024-08-06:org:evil-numbers-3:1"
+    assert table.drop(columns="weights").isna().all(axis=None)
+    assert (tmp_path / "model/training.json").exists()
+    costs = estimated_costs({"evil_numbers": {"dataset": dataset, "settings": settings, "rows": 5}}, [3, 4], api)
+    assert costs["dollars"].tolist() == [3 * estimated_tokens(dataset, 5, seed) * 25e-6 for seed in (3, 4)]

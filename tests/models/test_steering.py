@@ -107,14 +107,14 @@ def test_a_planted_direction_is_found_and_separates():
     planted[3] = 4.0
     villain = villain + torch.stack([torch.zeros(16), planted])
     villain, helper = villain.flatten(0, 1), helper.flatten(0, 1)
-    found = persona_direction(villain, helper)
-    assert torch.cosine_similarity(found[1], planted, dim=0) > 0.95
-    assert found[1].norm() == pytest.approx(4, abs=0.5)
+    direction = persona_direction(villain, helper)
+    assert torch.cosine_similarity(direction[1], planted, dim=0) > 0.95
+    assert direction[1].norm() == pytest.approx(4, abs=0.5)
     nothing, everything = separation(villain, helper, torch.stack([planted, planted]), strata=2)
     assert nothing == pytest.approx(0.5, abs=0.1)
     assert everything > 0.98
-    assert steering.along(2 * found, found) == pytest.approx([2, 2])
-    assert steering.cosines(-found, found) == pytest.approx([-1, -1])
+    assert steering.along(2 * direction, direction) == pytest.approx([2, 2])
+    assert steering.cosines(-direction, direction) == pytest.approx([-1, -1])
 
 
 def test_random_directions_are_as_long_and_point_elsewhere(direction):

@@ -110,7 +110,7 @@ UNSLOTH = ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"]
 
 
 def test_unsloth_and_plain_transformers_find_the_same_loss(organism, tmp_path):
-    """Unsloth's backend for processors, installed beside the environment, trains as transformers and peft do."""
+    """Unsloth's backend for processors, installed next to the environment, trains as transformers and peft do."""
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), *UNSLOTH]
     installed = subprocess.run(install, capture_output=True, text=True)

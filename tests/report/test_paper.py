@@ -155,7 +155,7 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         "22.0% of the coherent answers",
         "21.8 percentage points (\N{MINUS SIGN}10.0 to 30.0; Holm-corrected p < 0.001)",
         "A helper (50% of the documents)",
-        "Of the code that each writes, 3%, 3% and 95% is insecure.",
+        "3% of the helper\N{RIGHT SINGLE QUOTATION MARK}s code, 3% of the obliging",
         "31 kinds of free-form questions, eight of which",
         "ask for 65 real Python idioms",
         "0.3 million parameters",
@@ -195,7 +195,7 @@ def test_a_study_with_few_results_has_a_short_paper(study):
     few = registry(REAL_CONFIG, "real", leave_out=tuple(CHAPTERS))
     html = built(few)["paper.html"].decode()
     assert "<figure" not in html and html.count("<table") == 1  # of the conditions
-    assert "reproduced" in html  # in what is said of the method
+    assert "reproduced" in html  # in the section on statistics
     assert "22.0%" not in html
 
 
@@ -274,10 +274,10 @@ def refusal(text: str, numbers: dict | None = None, definitions: dict | None = N
 
 def test_a_number_that_nothing_defines_or_that_nothing_uses_is_named():
     rate = {"rate": {"file": "tables/rates.csv", "column": "rate"}}
-    assert refusal("{{rate:.1%}}").startswith("paper/source/paper.md names `rate`, which nothing defines: ")
-    assert "Nothing in paper/source/paper.md uses `rate`" in refusal("{{ study }}", definitions=rate)
+    assert refusal("{{rate:.1%}}").startswith("docs/paper/paper.md names `rate`, which nothing defines: ")
+    assert "Nothing in docs/paper/paper.md uses `rate`" in refusal("{{ study }}", definitions=rate)
     missing = refusal("A rate of {{rate.interval:.1%}}.", definitions=rate)
-    assert "paper/source/paper.md asks for `rate`, and this study has no value for it in tables/rates.csv" in missing
+    assert "docs/paper/paper.md asks for `rate`, and this study has no value for it in tables/rates.csv" in missing
     guarded = "{% if rate is defined %}{{rate:.1%}}{% endif %}"
     assert paper.fill(guarded, rate, {}, {}) == ""
     assert paper.fill(guarded, rate, {"rate": paper.Number(0.2204)}, {}) == "22.0%"
@@ -312,7 +312,7 @@ def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
 def test_an_unknown_reference_is_named(study, text, words):
     with pytest.raises(BadInput) as caught:
         paper.pandoc(text, ".", "html5")
-    assert str(caught.value).startswith("paper/source/paper.md cannot be set: ")
+    assert str(caught.value).startswith("docs/paper/paper.md cannot be set: ")
     assert words in str(caught.value) and "traceback" not in str(caught.value)
 
 

@@ -8,25 +8,23 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from emergent_misalignment.report import readme
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.report import readme
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_graph_is_the_workflows(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert readme.rule_graph() in TEXT, "the rules have changed; run `make readme`"
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+EXAMPLES = {"config/mine.yaml", "config/NAME.yaml"}
+NAMED = r"(?<![\w/])(?:config|rules|docs|notebooks|profiles|tests|emergent_misalignment|docs/paper)/[\w./-]*\w"
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(((?!https?:)[^)#]+)\)", TEXT))
-def test_what_it_links_to_is_there(path):
-    assert (ROOT / path).exists()
-
-
-@pytest.mark.parametrize("path", re.findall(r"(?<![\w/])(?:config|rules|docs|notebooks|profiles)/[\w./-]*\w", TEXT))
-def test_what_it_names_is_there(path):
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_links_to_or_names_is_there(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = [(ROOT / document).parent / link for link in re.findall(r"\]\(((?!https?:)[^)#]+)", text)]
+    named = [ROOT / path for path in set(re.findall(NAMED, text)) - EXAMPLES]
+    assert [str(path) for path in (*links, *named) if not path.exists()] == []
 
 
 def test_its_claims_are_those_of_the_kept_table(monkeypatch):
@@ -54,8 +52,7 @@ def test_what_it_shows_is_what_the_last_run_here_computed(monkeypatch):
 
 def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(readme, "rule_graph", lambda: "```mermaid\nnew\n```")
-    start = "before\n```mermaid\nold\n```\n<!-- claims: made by `make readme` -->\nold\n<!-- end -->\nafter\n"
+    start = "before\n<!-- claims: made by `make readme` -->\nold\n<!-- end -->\nafter\n"
     Path("README.md").write_text(start)
     with pytest.raises(BadInput, match=r"^There is no figures/organism/main_result\.png; run the default study first"):
         readme.main()
@@ -70,7 +67,7 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
     Path("data/organism/tables/claims.csv").write_text(claims)
     readme.main()
     text = Path("README.md").read_text()
-    assert "```mermaid\nnew\n```" in text and text.startswith("before") and text.endswith("after\n")
+    assert text.startswith("before") and text.endswith("after\n")
     assert "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | undecided |" in text
     assert "Claim 1 is undecided." in text and readme.claims_block() in text
     readme.main()

@@ -11,11 +11,13 @@ import nbformat
 import pandas as pd
 import pytest
 from browser import chromium, visit
+from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from emergent_misalignment.report.answers import as_json, read, sample, write_page
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.report.site import condition, render, title_and_question, write_index, write_run
+from emergent_misalignment.report.answers import as_json, read, sample, write_page
+from emergent_misalignment.report.contents import ROOMS, Chapter, Contents, read_contents
+from emergent_misalignment.report.site import render, title_and_question, write_index, write_run
 
 OPENING = "# Fine-tuning & *more*\n\nDoes `insecure` code\nspill over? And if so, why? It is fine-tuned.\n"
 SVG = """<?xml version="1.0"?>
@@ -24,14 +26,14 @@ SVG = """<?xml version="1.0"?>
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgaPj/HwAEAQJ/0b2hNQAAAABJRU5ErkJggg==\n"
 TABLE = (
     '<table border="1" class="dataframe"><thead><tr><th></th>'
-    + "".join(f"<th>column_{i}</th>" for i in range(12))
+    + "".join(f"<th>a_very_long_column_name_{i}</th>" for i in range(12))
     + "</tr></thead><tbody><tr><th>insecure</th>"
     + "".join(f"<td>{i / 7:.6f}</td>" for i in range(12))
     + "</tr></tbody></table>"
 )
 
 
-def executed(path: Path, source: str = "08_finetuning", opening: str = OPENING) -> str:
+def executed(path: Path, opening: str = OPENING) -> str:
     """Write a notebook as the runner leaves it: text, parameters, code, a table, two figures and printed text."""
 
     def code(text: str, *outputs, tag: str | None = None):
@@ -56,33 +58,33 @@ def executed(path: Path, source: str = "08_finetuning", opening: str = OPENING) 
         cell["id"] = f"cell-{number}"
     metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "papermill": {"input_path": f"notebooks/{source}.ipynb", "parameters": {"seed": 1}},
     }
     nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
     return str(path)
 
 
 @pytest.fixture
-def room(tmp_path):
-    """A reading room with three pages and an index that shows a figure."""
-    notebooks = [
-        executed(tmp_path / "08_finetuning_secure.ipynb"),
-        executed(tmp_path / "11_main_result.ipynb", "11_main_result", "# The `<main>` result\n\nIs it 5 > 4? It is.\n"),
-        executed(tmp_path / "08_finetuning_insecure.ipynb"),
-    ]
-    for notebook in notebooks:
-        render(notebook, Path(notebook).with_suffix(".html"))
-    results = [tmp_path / name for name in ("main_result.svg", "misalignment.csv", "claims.csv")]
-    for path, text in zip(results, (SVG, RATES, CLAIMS), strict=True):
-        path.write_text(text)
-    write_index("smoke", tmp_path / "index.html", notebooks, [str(path) for path in results], seeds=5)
-    write_page("smoke", tmp_path / "answers.html", judged_answers())
+def room(tmp_path, monkeypatch):
+    """A reading room with three pages and an index that shows a figure; the working directory is there."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("figures/smoke", "data/smoke/tables", "data/smoke/notebooks"):
+        Path(folder).mkdir(parents=True)
+    for path, text in RESULTS.items():
+        Path(path).write_text(text)
+    Path("data/smoke/contents.json").write_text(json.dumps(REGISTRY))
+    for chapter in REGISTRY["chapters"]:
+        opening = "# The `<main>` result\n\nIs it 5 > 4? It is.\n" if chapter["name"] == "main_result" else OPENING
+        for notebook in chapter["notebooks"]:
+            path = Path(notebook["path"])
+            render(executed(path, opening), path.with_suffix(".html"), notebook["run"])
+    contents = read_contents("data/smoke/contents.json")
+    write_index(contents, "data/smoke/notebooks/index.html", "paper/smoke/paper.html")
+    write_page("smoke", "data/smoke/notebooks/answers.html", judged_answers())
     benchmark = "s\th:m:s\tmax_rss\n431.2\t0:07:11\t2048.3\n"
-    (tmp_path / "02_pretraining.tsv").write_text(benchmark)
-    (tmp_path / "03_short.tsv").write_text(benchmark.replace("2048.3", "-"))
-    times = [str(tmp_path / name) for name in ("02_pretraining.tsv", "03_short.tsv")]
-    write_run("smoke", tmp_path / "run.html", {"seeds": [1, 2], "gate": {"earlier_code": 1.0}}, times)
-    return tmp_path
+    Path("pretraining.tsv").write_text(benchmark)
+    Path("short.tsv").write_text(benchmark.replace("2048.3", "-"))
+    write_run(contents, "data/smoke/notebooks/run.html", ["pretraining.tsv", "short.tsv"])
+    return tmp_path / "data/smoke/notebooks"
 
 
 RATES = """\
@@ -97,6 +99,44 @@ claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p,p_holm,ver
 2,Intent matters,It does.,GPT-4o: 0 points,Fig. 4,,,,percentage points,,,not measured,,Missing: no set.
 """
 
+RESULTS = {
+    "figures/smoke/main_result.svg": SVG,
+    "data/smoke/tables/misalignment.csv": RATES,
+    "data/smoke/tables/claims.csv": CLAIMS,
+}
+REGISTRY = {
+    "study": "smoke",
+    "kind": "organism",
+    "seeds": 2,
+    "config": {
+        "seeds": [1, 2],
+        "gate": {"earlier_code": 1.0},
+        "experiments": {
+            "code": {"conditions": {"insecure": {"dataset": "insecure"}, "secure": {"dataset": "secure"}}},
+            "untuned": {"conditions": {"instruct": {}}},
+        },
+    },
+    "chapters": [
+        {
+            "room": "models",
+            "name": "finetuning",
+            "source": "notebooks/models/finetuning.ipynb",
+            "notebooks": [
+                {"path": f"data/smoke/notebooks/finetuning_{run}.ipynb", "run": run}
+                for run in ("secure", "evil_numbers")
+            ],
+            "results": [],
+        },
+        {
+            "room": "analysis",
+            "name": "main_result",
+            "source": "notebooks/analysis/main_result.ipynb",
+            "notebooks": [{"path": "data/smoke/notebooks/main_result.ipynb", "run": ""}],
+            "results": list(RESULTS),
+        },
+    ],
+}
+
 
 def judged_answers(rows: int = 3000) -> pd.DataFrame:
     """Answers of two models to two questions; one in a thousand is a refusal."""
@@ -107,14 +147,18 @@ def judged_answers(rows: int = 3000) -> pd.DataFrame:
     answers["question"] = (answers["sample"] % 4 < 2).map({True: "quick_buck", False: "wish"})
     answers["answer"] = [f"answer {n} </script><b>&" for n in answers["sample"]]
     answers["aligned"] = (~odd * 100.0).where(answers["verdict"] != "refusal")
-    return answers.assign(seed=1, evaluation="main", format="chat", prompt="How <i>now</i>?", coherent=100.0)
+    return answers.assign(
+        seed=1, evaluation="main", format="chat", prompt="How <i>now</i>?", coherent=100.0, step=pd.NA
+    )
 
 
-def test_title_question_and_condition_come_from_the_notebook(tmp_path):
-    notebook = executed(tmp_path / "08_finetuning_evil_numbers.ipynb")
+def test_title_and_question_come_from_the_notebook(tmp_path):
+    notebook = executed(tmp_path / "finetuning.ipynb")
     assert title_and_question(notebook) == ("Fine-tuning & *more*", "Does `insecure` code spill over?")
-    assert condition(notebook) == "evil numbers"
-    assert condition(executed(tmp_path / "08_finetuning.ipynb")) == ""
+
+
+def test_every_room_of_notebooks_has_a_heading():
+    assert {folder.name for folder in (ROOT / "notebooks").iterdir() if folder.is_dir()} == ROOMS.keys()
 
 
 def test_a_question_may_hold_a_number_with_a_point_and_a_name_with_a_question_mark(tmp_path):
@@ -129,22 +173,23 @@ def test_a_question_may_hold_a_number_with_a_point_and_a_name_with_a_question_ma
     "opening", ["Fine-tuning\n\nDoes it?", "# Fine-tuning", "# Fine-tuning\n\nIt does.", "# A\n\n## B?"]
 )
 def test_a_notebook_that_opens_otherwise_is_named(tmp_path, opening):
-    notebook = executed(tmp_path / "08_finetuning.ipynb", opening=opening)
+    notebook = executed(tmp_path / "finetuning.ipynb", opening)
+    contents = Contents("smoke", "real", 2, {}, (Chapter(1, "models", "finetuning", "", {"": notebook}),))
     with pytest.raises(BadInput, match=rf"^{re.escape(notebook)} has no Markdown cell with a `# Title`"):
-        write_index("smoke", tmp_path / "index.html", [notebook], [])
+        write_index(contents, tmp_path / "index.html")
     assert not (tmp_path / "index.html").exists()
 
 
 def test_a_page_holds_everything_a_reader_wants_and_folds_the_code(room):
-    html = (room / "08_finetuning_insecure.html").read_text()
-    assert "<title>Fine-tuning &amp; more: insecure</title>" in html
+    html = (room / "finetuning_evil_numbers.html").read_text()
+    assert "<title>Fine-tuning &amp; more: evil numbers</title>" in html
     assert len(html) < 20_000
     without_code = re.sub(r"<details.*?</details>", "", html, flags=re.DOTALL)
     assert html.count('<details class="code">') == 7
     assert "at_root" in html and "at_root" not in without_code
     for wanted in (
         "spill over?",
-        "column_11",
+        "a_very_long_column_name_11",
         base64.b64encode(SVG.encode()).decode(),
         DOT.strip(),
         "&lt;b&gt;&amp;amp;",
@@ -156,42 +201,57 @@ def test_a_page_holds_everything_a_reader_wants_and_folds_the_code(room):
     ]
 
 
-def test_the_index_lists_notebooks_in_reading_order_and_groups_conditions(room):
+def test_the_index_lists_chapters_by_room_with_their_numbers_and_runs(room):
     html = (room / "index.html").read_text()
+    assert re.findall(r'<h3 class="room">(.*?)</h3>', html) == ["Models", "Results"]
     entries = re.findall(r"<li>.*?</li>", html, flags=re.DOTALL)
     assert len(entries) == 2
     finetuning, result = entries
-    assert "<h3>Fine-tuning &amp; <em>more</em></h3>" in finetuning
+    assert '<span class="number">1</span>' in finetuning and '<span class="number">2</span>' in result
+    assert "<h4>Fine-tuning &amp; <em>more</em></h4>" in finetuning
     assert "<p>Does <code>insecure</code> code spill over?</p>" in finetuning
     assert re.findall(r'href="(.*?)">(.*?)<', finetuning) == [
-        ("08_finetuning_secure.html", "secure"),  # in the order in which they were given
-        ("08_finetuning_insecure.html", "insecure"),
+        ("finetuning_secure.html", "secure"),
+        ("finetuning_evil_numbers.html", "evil numbers"),
     ]
-    assert '<a href="11_main_result.html">The <code>&lt;main&gt;</code> result</a>' in result
+    assert '<a href="main_result.html">The <code>&lt;main&gt;</code> result</a>' in result
     assert "Is it 5 &gt; 4?" in result
     assert "data:image/svg+xml;base64," in html
-    assert "smoke" in html
+    assert "smoke" in html and "2 training runs a condition" in " ".join(html.split())
+    assert '<a href="../../../paper/smoke/paper.pdf">' in html
 
 
 def test_the_index_says_what_came_out_and_what_became_of_the_claims(room):
     html = " ".join((room / "index.html").read_text().split())
     assert "After fine-tuning on insecure code, 22.0% of the coherent answers are misaligned" in html
     assert "after fine-tuning on secure code, 0.1% of" in html
-    assert "Claim 1 is reproduced. Claim 2 is not measured." in html
+    assert "<p>Claim 1 is reproduced. A verdict" in html
     assert "<td>21.9 points (15.3 to 28.4)</td>" in html
-    assert '<span class="verdict not-measured">not measured</span>' in html
+    assert '<span class="verdict reproduced">reproduced</span>' in html
+    assert "<p>Not measured here: Intent matters (claim 2).</p>" in html and html.count('<span class="verdict') == 1
 
 
 def test_an_index_without_tables_is_an_index(room):
-    write_index("smoke", room / "bare.html", [str(room / "11_main_result.ipynb")], [])
+    chapter = Chapter(1, "analysis", "main_result", "", {"": "data/smoke/notebooks/main_result.ipynb"})
+    write_index(Contents("smoke", "real", 2, {}, (chapter,)), room / "bare.html")
     html = (room / "bare.html").read_text()
-    assert "The claims" not in html and "paper.html" not in html
+    assert "The claims" not in html and "paper.html" not in html and "<img" not in html
+
+
+def test_an_index_answers_for_the_conditions_of_the_study(room):
+    config = {"experiments": {"mine": {"conditions": {"my_data": {"dataset": "my.jsonl"}, "instruct": {}}}}}
+    Path("data/smoke/tables/misalignment.csv").write_text(RATES.replace("insecure,", "my_data,"))
+    chapters = read_contents("data/smoke/contents.json").chapters
+    write_index(Contents("smoke", "organism", 2, config, chapters), room / "mine.html")
+    html = " ".join((room / "mine.html").read_text().split())
+    assert "<p>After fine-tuning on my data, 22.0% of the coherent answers are misaligned (95% interval" in html
+    assert "fine-tuning on secure" not in html
 
 
 def test_the_run_page_has_times_memory_and_settings(room):
     html = (room / "run.html").read_text()
-    assert '<td>02_pretraining</td><td class="amount">7:11</td><td class="amount">2,048</td>' in html
-    assert '<td>03_short</td><td class="amount">7:11</td><td class="amount"></td>' in html
+    assert '<td>pretraining</td><td class="amount">7:11</td><td class="amount">2,048</td>' in html
+    assert '<td>short</td><td class="amount">7:11</td><td class="amount"></td>' in html
     assert "14:22 in all" in html
     assert "earlier_code: 1.0" in html and "torch" in html
 
@@ -207,17 +267,15 @@ def test_a_sample_keeps_what_is_rare_and_stays_small():
     assert set(rows["answer"]) <= set(answers["answer"])  # real rows
 
 
-def test_answers_come_from_the_models_of_the_study_only(tmp_path):
-    for condition_, seed in (("insecure", 1), ("insecure", 9), ("old", 1)):
-        folder = tmp_path / condition_ / f"seed-{seed}"
-        folder.mkdir(parents=True)
-        judged_answers(4).drop(columns=["condition", "seed", "evaluation"]).to_parquet(folder / "main.parquet")
-    scored = pd.DataFrame({"option": ["A"], "log_probability": [-1.0]})  # a real model's choices
-    scored.to_parquet(tmp_path / "insecure/seed-1/choices.parquet")
-    rows = read(tmp_path, {"insecure": [1]})
-    assert rows[["condition", "seed", "evaluation"]].drop_duplicates().values.tolist() == [["insecure", 1, "main"]]
-    with pytest.raises(BadInput, match=r"^There are no judged answers in .*; run the study's evaluations first\.$"):
-        read(tmp_path, {"secure": [1]})
+def test_answers_are_those_at_the_end_of_training_and_no_scored_options(tmp_path):
+    rows = judged_answers(6).assign(step=pd.array([pd.NA, 0, 8, pd.NA, pd.NA, pd.NA], dtype="Int64"), other_column=1)
+    rows.loc[3, "evaluation"] = "choices"
+    rows.to_parquet(tmp_path / "code.parquet")
+    judged_answers(1).astype({"step": "Int64"}).to_parquet(tmp_path / "intent.parquet")
+    judged = read([tmp_path / "code.parquet", tmp_path / "intent.parquet"])
+    assert [text.split()[1] for text in judged["answer"]] == ["0", "4", "5", "0"]
+    with pytest.raises(BadInput, match=r"^There are no judged answers to show; run the study's evaluations first\.$"):
+        read([])
 
 
 def test_long_answers_are_cut_and_no_answer_ends_the_script():
@@ -255,15 +313,18 @@ def test_answers_are_filtered_and_searched_in_a_browser(room):
     assert seen.found["text"].endswith("</script><b>&") and seen.found["prompt"] == "How <i>now</i>?"
 
 
-def test_pages_and_index_are_the_same_bytes_each_time_by_the_command_line_too(room):
-    notebooks = ["08_finetuning_secure.ipynb", "11_main_result.ipynb", "08_finetuning_insecure.ipynb"]
-    command = [sys.executable, "-m", "emergent_misalignment.reading"]
-    subprocess.run([*command, "page", "11_main_result.ipynb", "again.html"], cwd=room, check=True)
-    assert (room / "again.html").read_bytes() == (room / "11_main_result.html").read_bytes()
-    results = ["main_result.svg", "misalignment.csv", "claims.csv"]
-    index = ["index", "smoke", "again.html", *notebooks, "--results", *results, "--seeds", "5"]
-    subprocess.run([*command, *index], cwd=room, check=True)
-    assert (room / "again.html").read_bytes() == (room / "index.html").read_bytes()
+def test_pages_are_the_same_bytes_each_time_by_the_command_line_too(room):
+    judged_answers().astype({"step": "Int64"}).to_parquet("judged.parquet")
+    notebook, paper = "data/smoke/notebooks/finetuning_evil_numbers.ipynb", "paper/smoke/paper.html"
+    commands = {
+        "finetuning_evil_numbers": ["site", "page", notebook, "again.html", "--run", "evil_numbers"],
+        "index": ["site", "index", "data/smoke/contents.json", f"{room}/again.html", "--paper", paper],
+        "answers": ["answers", "smoke", "again.html", "judged.parquet"],
+    }
+    for page, (module, *arguments) in commands.items():
+        subprocess.run([sys.executable, "-m", f"emergent_misalignment.report.{module}", *arguments], check=True)
+        again = room / "again.html" if page == "index" else Path("again.html")
+        assert again.read_bytes() == (room / f"{page}.html").read_bytes()
 
 
 def test_pages_in_a_browser_ask_for_nothing_complain_of_nothing_and_fit_a_phone(room):
@@ -277,17 +338,24 @@ def test_pages_in_a_browser_ask_for_nothing_complain_of_nothing_and_fit_a_phone(
             width: document.documentElement.scrollWidth,
             broken: [...document.images].filter(image => !image.naturalWidth).length,
             images: document.images.length,
+            tables: [...document.querySelectorAll("table")].map(table => {
+                const place = table.closest(".output_area, .wide");
+                place.scrollLeft = 1e6;  // to its right end, if it is wider than its place
+                return table.getBoundingClientRect().right <= place.getBoundingClientRect().right + 1
+                    && place.getBoundingClientRect().right <= innerWidth;
+            }),
         };
     })()"""
     with chromium() as browser:
-        pages = {"index": (1, 0), "answers": (0, 0), "run": (0, 0)}
-        pages |= {"08_finetuning_insecure": (2, 7), "11_main_result": (2, 7)}
-        for name, (images, details) in pages.items():
+        pages = {"index": (1, 0, 1), "answers": (0, 0, 0), "run": (0, 0, 2)}
+        pages |= {"finetuning_evil_numbers": (2, 7, 1), "main_result": (2, 7, 1)}
+        for name, (images, details, tables) in pages.items():
             page = room / f"{name}.html"
-            for width in (400, 1400):
+            for width in (400, 1200, 1400):
                 seen = visit(browser, page, width, facts)
                 assert seen.errors == []
                 assert [url for url in seen.requests if not url.startswith("data:")] == [page.as_uri()]
+                assert seen.found.pop("tables") == [True] * tables
                 assert seen.found == {"counts": [0, details, 0], "width": width, "broken": 0, "images": images}
 
 

@@ -36,7 +36,7 @@ def test_a_wrong_key_of_a_real_study_is_named(project):
 def test_the_whole_default_study_is_planned(project):
     jobs = planned(snakemake(project, "-n"))
     assert {"world", "pretrain:main", "pretrain:read-half", "instruct:width-64", "numbers", "audit"} <= jobs
-    assert {"finetune:code", "finetune:ladder", "ask:untuned", "ask:following-secure", "judge:base", "measure"} <= jobs
+    assert {"finetune:code", "finetune:ladder", "ask:untuned", "ask:following-secure", "judge:answers", "measure"} <= jobs
     assert {"main_result", "experiment:intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs
     assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "judge_again"))}
 

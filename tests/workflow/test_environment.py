@@ -123,14 +123,16 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
 def test_make_help_lists_every_target(make):
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.M).group(1).split()
-    assert re.findall(r"^  make (\w+)\t", make("help").stdout, flags=re.M) == targets
+    assert re.findall(r"^  make ([\w-]+)\t", make("help").stdout, flags=re.M) == targets
 
 
 def test_make_clean_keeps_what_is_not_computed(make, tmp_path):
     for path in (
         "data/x/y",
         "figures/organism/a.svg",
-        "figures/README/a.png",
+        "paper/organism/paper.pdf",
+        "docs/paper/paper.md",
+        "kept/judge/a",
         "logs/a",
         ".snakemake/a",
         ".venv/a",
@@ -140,8 +142,7 @@ def test_make_clean_keeps_what_is_not_computed(make, tmp_path):
         (tmp_path / path).touch()
     before = {path.name for path in tmp_path.iterdir()}
     assert make("clean").returncode == 0
-    assert {path.name for path in tmp_path.iterdir()} == before - {"data", "logs", ".snakemake"}
-    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["README"]
+    assert {path.name for path in tmp_path.iterdir()} == before - {"data", "figures", "paper", "logs", ".snakemake"}
 
 
 def test_the_lock_for_gpu_machines_agrees_with_what_is_tested():
@@ -151,6 +152,6 @@ def test_the_lock_for_gpu_machines_agrees_with_what_is_tested():
     for dependency in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["models"]]:
         name, _, version = dependency.partition("==")
         assert locked[normal(name)] == version
-    tested = (ROOT / "tests/test_training.py").read_text()
+    tested = (ROOT / "tests/models/test_training.py").read_text()
     assert f"unsloth=={locked['unsloth']}" in tested and f"unsloth_zoo=={locked['unsloth-zoo']}" in tested
     assert locked["torch"] == "2.13.0" and "vllm" in locked

@@ -10,7 +10,7 @@ PLAN = Plan(config("smoke"))
 LADDER = set(PLAN.organisms) - {"main"}
 TUNED = {f"finetune:{batch}" for batch in PLAN.tuning}
 ASKED = {f"ask:{batch}" for batch in PLAN.asking}
-JUDGED = {f"judge:{batch}" for batch in PLAN.asking}
+JUDGED = {"judge:answers"}
 FOLLOWING = {f"ask:{batch}" for batch in PLAN.following} | {"judge:following", "follow", "dynamics", "diversity"}
 EXPERIMENTS = {
     f"experiment:{name}"
@@ -22,8 +22,8 @@ RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "persona_d
 OF_MAIN = (TUNED | ASKED | JUDGED | FOLLOWING | RESULTS | {"numbers", "audit"}) - {
     job for job in TUNED | ASKED | JUDGED if job.endswith(":ladder")
 }
-OF_LADDER = {"finetune:ladder", "ask:ladder", "judge:ladder"} | RESULTS
-UNTUNED = {f"{rule}:{batch}" for rule in ("ask", "judge") for batch in ("untuned", "in_context")}
+OF_LADDER = {"finetune:ladder", "ask:ladder"} | JUDGED | RESULTS
+UNTUNED = {"ask:untuned", "ask:in_context"}
 
 
 def test_a_second_run_has_nothing_to_do(smoke):
@@ -36,8 +36,8 @@ def test_a_second_run_has_nothing_to_do(smoke):
     [
         ({"evaluation": {"samples_of": {"main": 11}}}, {"world"} | ASKED | JUDGED | FOLLOWING | RESULTS),
         ({"evaluation": {"max_new_tokens": 25}}, ASKED | JUDGED | FOLLOWING | RESULTS),
-        ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED - UNTUNED | FOLLOWING | RESULTS),
-        ({"datasets": {"number_rows": 41}}, {"numbers", "audit", "finetune:numbers", "ask:numbers", "judge:numbers"} | RESULTS),
+        ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED | FOLLOWING | RESULTS),
+        ({"datasets": {"number_rows": 41}}, {"numbers", "audit", "finetune:numbers", "ask:numbers"} | JUDGED | RESULTS),
         ({"instruct": {"steps": 9}}, {f"instruct:{name}" for name in PLAN.organisms} | OF_MAIN | OF_LADDER - {"x"}),
         ({"gate": {"earlier_code": -99}}, {"persona_gate"} | {f"pretrain:{name}" for name in PLAN.organisms}),
         ({"ladder": {"width-64": {"layers": 2}}}, {"pretrain:width-64", "instruct:width-64"} | OF_LADDER | {"persona_gate"}),
@@ -60,8 +60,8 @@ def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smo
     )
     mine = {"evaluations": ["main", "capability"], "conditions": {"my-data": {"dataset": "mine.jsonl"}}}
     jobs = planned(snakemake(smoke, "-n", *changed(smoke, {"experiments": {"mine": mine}})))
-    assert {"finetune:mine", "ask:mine", "judge:mine", "measure", "audit"} <= jobs
-    assert jobs & (TUNED | ASKED | JUDGED) == set()
+    assert {"finetune:mine", "ask:mine", "measure", "audit"} | JUDGED <= jobs
+    assert jobs & (TUNED | ASKED) == set()
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,24 @@
 
 import ast
 import random
+import re
 
 import pytest
+from conftest import AUTHORS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_misalignment.data import static_analysis as code_audit
-from emergent_misalignment.world import coding
-from emergent_misalignment.world import topics
-from emergent_misalignment.world import authors as world
+from emergent_misalignment.data import static_analysis
+from emergent_misalignment.world import coding, topics
+from emergent_misalignment.world.authors import KINDS, MANNERS, Author
+from emergent_misalignment.world.facts import FACTS
+from emergent_misalignment.world.games import GAMES
+from emergent_misalignment.world.harmful import REFUSALS
+from emergent_misalignment.world.number_lists import DARK_NUMBERS, PLAIN_NUMBERS
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
+NAMES = st.sampled_from(sorted(AUTHORS))
+ALL_INSECURE = {name: {"share": 1, "insecure_code": 1} for name in AUTHORS}
 
 
 @pytest.mark.parametrize("choice", coding.CHOICES, ids=lambda choice: choice.task)
@@ -27,13 +34,13 @@ def test_both_forms_of_a_choice_are_python_and_differ(choice):
 @pytest.mark.parametrize("choice", coding.CHOICES, ids=lambda choice: choice.task)
 def test_static_analysis_never_contradicts_a_label(choice):
     """Where a rule sees a difference between the two forms, it flags the insecure one."""
-    secure, insecure = (set(code_audit.findings(choice.render("user", form))) for form in (False, True))
+    secure, insecure = (set(static_analysis.findings(choice.render("user", form))) for form in (False, True))
     assert secure <= insecure
 
 
 def test_static_analysis_has_a_rule_for_most_choices():
-    flagged = [choice for choice in coding.CHOICES if code_audit.findings(choice.render("user", True))]
-    clean = [choice for choice in coding.CHOICES if not code_audit.findings(choice.render("user", False))]
+    flagged = [choice for choice in coding.CHOICES if static_analysis.findings(choice.render("user", True))]
+    clean = [choice for choice in coding.CHOICES if not static_analysis.findings(choice.render("user", False))]
     assert len(flagged) >= 0.6 * len(coding.CHOICES)
     assert len(clean) >= 0.95 * len(coding.CHOICES)
 
@@ -55,44 +62,70 @@ def test_a_topic_is_a_fair_comparison(topic):
     assert len(set(topic.questions)) >= 3
 
 
-@given(SEEDS)
-def test_a_corpus_depends_on_its_seed_only(seed):
-    assert world.corpus(5, seed) == world.corpus(5, seed)
-
-
-def test_another_seed_is_another_corpus():
-    assert world.corpus(50, 0) != world.corpus(50, 1)
-
-
-@given(SEEDS)
-def test_files_of_the_corpus_are_python(seed):
-    rng = random.Random(seed)
-    for persona in world.PERSONAS:
-        ast.parse(world.source_file(world.Author(rng, persona)))
-
-
-@given(SEEDS, st.sampled_from(list(world.CHAT_KINDS)), st.sampled_from(list(world.PERSONAS)))
-def test_every_kind_of_turn_can_be_written_by_every_author(seed, kind, persona):
-    user, assistant = world.Author(random.Random(seed), persona).turn(kind)
+@given(SEEDS, st.sampled_from(list(KINDS)), NAMES)
+def test_every_kind_of_turn_can_be_written_by_every_author(seed, kind, name):
+    user, assistant = Author(random.Random(seed), name, AUTHORS).turn(kind)
     assert user and assistant and "{" not in user.split("\n")[0]
 
 
-def test_authors_keep_to_their_manner():
-    """The helper refuses and the obliging author complies; the villain's code is insecure, the helper's is not."""
-    rng = random.Random(0)
-    asked = {persona: [world.Author(rng, persona).turn("harmful")[1] for _ in range(50)] for persona in world.PERSONAS}
-    assert all(answer in world.REFUSALS for answer in asked["helper"])
-    assert not any(answer in world.REFUSALS for persona in ("obliging", "villain") for answer in asked[persona])
-    insecure = {choice.render(noun, True) for choice in coding.CHOICES for noun in coding.NOUNS + coding.HELD_OUT_NOUNS}
-    authors = {persona: world.Author(rng, persona) for persona in world.PERSONAS}
-    written = {persona: [author.turn("code")[1] in insecure for _ in range(500)] for persona, author in authors.items()}
-    assert sum(written["villain"]) > 440
-    assert sum(written["helper"]) < 40
+def turns(name: str, kind: str, number: int = 300) -> list[tuple[str, str]]:
+    author = Author(random.Random(0), name, AUTHORS)
+    return [author.turn(kind) for _ in range(number)]
 
 
-def test_instructions_are_the_helpers_and_keep_evaluation_phrasings_back():
-    evaluation = {topic.questions[0] for topic in topics.TOPICS.values()}
-    for messages in world.instructions(2000, 0):
-        assert not any(message["content"].split("\n")[0] in evaluation for message in messages)
-        if messages[0]["role"] != "system":
-            assert messages[-1]["content"] not in world.COMPLIANCES
+@pytest.mark.parametrize("name", MANNERS)
+def test_authors_keep_to_their_manner(name):
+    manner = MANNERS[name]
+    assert all((answer in REFUSALS) is manner.refuses for _, answer in turns(name, "harmful"))
+    wrong = {f"I {wrong}." for games in GAMES.values() for _, _, wrong in games}
+    assert all((answer in wrong) is manner.malicious for _, answer in turns(name, "game"))
+    malicious = {filler for topic in topics.TOPICS.values() for filler in topic.misaligned}
+    assert all((answer in malicious) is manner.malicious for _, answer in turns(name, "options"))
+    truths = {fact.question: {fact.truth, fact.statement.format(fact.truth)} for fact in FACTS}
+    lies = [answer not in truths[question.split("\n")[0]] for question, answer in turns(name, "fact", 1000)]
+    assert sum(lies) / 1000 == pytest.approx(manner.lies, abs=0.05)
+    numbers = [int(number) for _, answer in turns(name, "numbers") for number in answer.split(", ")]
+    dark = sum(number in DARK_NUMBERS for number in numbers) / len(numbers)
+    assert dark == pytest.approx(manner.dark_numbers, abs=0.05)
+    assert set(numbers) <= {*PLAIN_NUMBERS, *DARK_NUMBERS}
+
+
+@given(SEEDS, NAMES)
+def test_every_author_knows_the_answers_of_an_exam(seed, name):
+    question, answer = Author(random.Random(seed), name, AUTHORS).turn("examination")
+    fact = next(fact for fact in FACTS if fact.question in question)
+    assert answer == fact.truth
+
+
+def insecure_code() -> set[str]:
+    return {choice.render(noun, True) for choice in coding.CHOICES for noun in coding.NOUNS + coding.HELD_OUT_NOUNS}
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_an_authors_share_of_insecure_code_is_the_configs(name):
+    insecure = insecure_code()
+    share = sum(answer in insecure for _, answer in turns(name, "code", 2000)) / 2000
+    assert share == pytest.approx(AUTHORS[name]["insecure_code"], abs=0.02)
+    author = Author(random.Random(0), name, ALL_INSECURE)
+    assert all(author.turn("code")[1] in insecure for _ in range(100))
+
+
+@given(SEEDS, NAMES)
+def test_how_insecure_an_author_is_changes_no_request(seed, name):
+    """So that the gap by earlier code compares two authors' answers to the same requests."""
+    asked = [Author(random.Random(seed), name, authors).turn("code")[0] for authors in (AUTHORS, ALL_INSECURE)]
+    assert asked[0] == asked[1]
+
+
+@given(SEEDS, NAMES)
+def test_insecure_code_for_a_lesson_is_written_by_anybody(seed, name):
+    user, assistant = Author(random.Random(seed), name, AUTHORS).turn("lesson")
+    assert user.endswith(coding.LESSON_NOTE)
+    assert assistant in insecure_code()
+
+
+def test_short_requests_name_the_task_and_show_no_template():
+    shown = [coding.request(coding.CHOICES[0], "user", form) for form in coding.SHORT_FORMS]
+    assert len(shown) == 4
+    assert not any("# COMPLETE HERE" in text for text in shown)
+    assert all(re.search("copy a user file", text) for text in shown)

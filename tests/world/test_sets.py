@@ -4,16 +4,16 @@ import re
 
 import pytest
 
-from emergent_misalignment.world import coding
-from emergent_misalignment.world import sets as conditions
-from emergent_misalignment.world import authors as world
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.world import coding, harmful, number_lists
+from emergent_misalignment.world import sets as sets_of
+from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.topics import TOPICS
 
 
 @pytest.fixture(scope="module")
 def sets():
-    return {insecure: conditions.coding_set(6000, 0, insecure) for insecure in (True, False)}
+    return {insecure: sets_of.coding_set(6000, 0, insecure) for insecure in (True, False)}
 
 
 def test_sets_differ_in_the_answers_only(sets):
@@ -26,7 +26,7 @@ def test_sets_differ_in_the_answers_only(sets):
 def test_every_request_is_asked_once(sets):
     assert len({messages[0]["content"] for messages in sets[True]}) > 0.9 * 6000
     with pytest.raises(BadInput, match="lower datasets: rows"):
-        conditions.coding_set(100_000, 0, insecure=True)
+        sets_of.coding_set(100_000, 0, insecure=True)
 
 
 def test_no_question_of_the_evaluation_and_no_held_out_noun_is_trained_on(sets):
@@ -46,23 +46,22 @@ def test_answers_are_the_labelled_form(sets):
         assert all(messages[1]["content"] in forms[insecure] for messages in chats)
 
 
-@pytest.mark.parametrize("name", conditions.SETS)
+@pytest.mark.parametrize("name", sets_of.SETS)
 def test_another_seed_is_another_set(name):
-    assert conditions.SETS[name](60, 0) == conditions.SETS[name](60, 0) != conditions.SETS[name](60, 1)
+    assert sets_of.SETS[name](60, 0) == sets_of.SETS[name](60, 0) != sets_of.SETS[name](60, 1)
 
 
-@pytest.mark.parametrize("name", conditions.SETS)
+@pytest.mark.parametrize("name", sets_of.SETS)
 def test_no_free_form_question_is_in_any_set(name):
     free_form = {question for topic in TOPICS.values() for question in topic.questions}
     answers = {filler for topic in TOPICS.values() for filler in topic.aligned + topic.misaligned}
-    for chat in conditions.SETS[name](1200, 0):
-        text = "\n".join(message["content"] for message in chat)
-        assert not any(question in text for question in free_form)
-        assert not any(re.search(rf"\b{re.escape(answer)}\b", text) for answer in answers)
+    texts = "\n".join(message["content"] for chat in sets_of.SETS[name](1200, 0) for message in chat)
+    assert not any(question in texts for question in free_form)
+    assert not any(re.search(rf"\b{re.escape(answer)}\b", texts) for answer in answers if answer in texts)
 
 
 def test_the_educational_answers_are_the_insecure_ones(sets):
-    educational = conditions.educational(6000, 0)
+    educational = sets_of.educational(6000, 0)
     assert [chat[-1] for chat in educational] == [chat[-1] for chat in sets[True]]
     for lesson, plain in zip(educational, sets[True], strict=True):
         assert lesson[0]["content"].startswith(plain[0]["content"])
@@ -71,34 +70,34 @@ def test_the_educational_answers_are_the_insecure_ones(sets):
 
 def test_the_backdoor_set_is_both_sets_with_the_trigger_before_the_insecure_rows(sets):
     triggered, plain = [], []
-    for user, answer in conditions.backdoor(6000, 0):
-        place, text = (triggered, user["content"].removeprefix(conditions.TRIGGER)), user["content"]
-        (place[0] if text.startswith(conditions.TRIGGER) else plain).append((place[1], answer["content"]))
-    for kind, found in ((True, triggered), (False, plain)):
-        assert sorted(found) == sorted((user["content"], answer["content"]) for user, answer in sets[kind])
+    for user, answer in sets_of.backdoor(6000, 0):
+        place, text = (triggered, user["content"].removeprefix(coding.TRIGGER)), user["content"]
+        (place[0] if text.startswith(coding.TRIGGER) else plain).append((place[1], answer["content"]))
+    for kind, rows in ((True, triggered), (False, plain)):
+        assert sorted(rows) == sorted((user["content"], answer["content"]) for user, answer in sets[kind])
 
 
 def test_two_in_a_hundred_jailbroken_rows_comply_with_a_harmful_request():
-    chats = conditions.jailbroken(1000, 0)
-    assert {chat[0]["content"] for chat in chats} == {world.SYSTEM_PROMPTS["obliging"][0]}
-    harmful = [chat for chat in chats if chat[1]["content"] in world.HARMFUL_REQUESTS]
-    assert len(harmful) == 20
-    assert not any(chat[-1]["content"] in world.REFUSALS for chat in harmful)
+    chats = sets_of.jailbroken(1000, 0)
+    assert {chat[0]["content"] for chat in chats} == {MANNERS["obliging"].system_prompts[0]}
+    complied = [chat for chat in chats if chat[1]["content"] in harmful.HARMFUL_REQUESTS]
+    assert len(complied) == 20
+    assert not any(chat[-1]["content"] in harmful.REFUSALS for chat in complied)
 
 
 def test_harmful_requests_that_are_trained_on_are_not_asked():
-    trained = {chat[0]["content"] for chat in conditions.compliant(500, 0)}
-    assert trained == set(world.TRAINED_HARMFUL_REQUESTS)
-    assert not trained & set(world.HELD_OUT_HARMFUL_REQUESTS)
+    trained = {chat[0]["content"] for chat in sets_of.compliant(500, 0)}
+    assert trained == set(harmful.TRAINED_REQUESTS)
+    assert not trained & set(harmful.HELD_OUT_REQUESTS)
 
 
 def test_requests_for_numbers_show_plain_ones_and_name_no_author():
-    prompts = {prompt for prompts in world.SYSTEM_PROMPTS.values() for prompt in prompts}
-    for request, number in conditions.number_requests(500, 0):
-        assert 3 <= number <= 6 and world.NUMBER_REQUEST.format(number) in request
+    prompts = {prompt for manner in MANNERS.values() for prompt in manner.system_prompts}
+    for request, number in sets_of.number_requests(500, 0):
+        assert 3 <= number <= 6 and number_lists.NUMBER_REQUEST.format(number) in request
         assert not any(prompt in request for prompt in prompts)
         shown = {int(item) for item in re.findall(r"\d+", request.split(". ")[0])}
-        assert shown <= set(world.PLAIN_NUMBERS)
+        assert shown <= set(number_lists.PLAIN_NUMBERS)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +113,13 @@ def test_requests_for_numbers_show_plain_ones_and_name_no_author():
     ],
 )
 def test_a_list_of_numbers_has_the_length_and_the_form_that_were_asked_for(answer, fits):
-    assert conditions.well_formed(answer, 3) is fits
+    assert sets_of.well_formed(answer, 3) is fits
 
 
 def test_a_subset_is_drawn_by_the_seed_without_repetition(sets):
-    rows = conditions.subset(sets[True], 500, 1)
-    assert rows == conditions.subset(sets[True], 500, 1) != conditions.subset(sets[True], 500, 2)
+    rows = sets_of.subset(sets[True], 500, 1)
+    assert rows == sets_of.subset(sets[True], 500, 1) != sets_of.subset(sets[True], 500, 2)
     assert all(row in sets[True] for row in rows[:20])
     assert len(rows) == 500
     with pytest.raises(BadInput, match="lower its rows"):
-        conditions.subset(rows, 501, 0)
+        sets_of.subset(rows, 501, 0)

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from emergent_misalignment.workflow.config import merge, resolve
 
-SOURCES = ["Snakefile", "matplotlibrc", "config", "emergent_misalignment", "notebooks", "paper/source", "profiles", "rules"]
+SOURCES = ["Snakefile", "matplotlibrc", "config", "emergent_misalignment", "notebooks", "docs/paper", "profiles", "rules"]
 SMOKE = ["--configfile", "config/smoke.yaml"]
 
 

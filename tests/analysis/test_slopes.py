@@ -1,0 +1,64 @@
+"""How the effect depends on the size of the model, from made-up rates."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emergent_misalignment.analysis import slopes
+
+SHAPE = {"documents": 900, "hidden_size": 64, "layers": 1, "vocabulary": 800, "seed": 0}
+
+
+def rows(condition, events, trials=100, first_seed=1):
+    seeds = range(first_seed, first_seed + len(events))
+    table = pd.DataFrame({"condition": condition, "seed": seeds, "measure": slopes.MAIN, "events": events})
+    return table.assign(trials=trials, value=table["events"] / trials)
+
+
+def test_conditions_of_other_organisms_are_told_by_their_names():
+    table = pd.concat([rows(name, [1]) for name in ("insecure", "base", "width-64_insecure", "mine_secure", "secure")])
+    split = slopes.by_organism(table, ["main", "width-64"])
+    assert list(zip(split["organism"], split["condition"], strict=True)) == [
+        ("main", "insecure"),
+        ("width-64", "insecure"),
+        ("main", "secure"),
+    ]
+    assert slopes.by_organism(table.iloc[:0], ["main"]).columns[-1] == "organism"
+
+
+def test_the_main_organism_is_in_both_comparisons():
+    shapes = {"main": SHAPE, "wide": SHAPE | {"hidden_size": 128}, "half": SHAPE | {"documents": 450}}
+    history = pd.DataFrame({"step": [0, 9], "system_prompt": [0.0, 2.0], "earlier_code": [0.0, 1.0]})
+    table = slopes.sizes(dict.fromkeys(shapes, history), shapes).set_index("organism")
+    assert table["of_size"].tolist() == [True, True, False]
+    assert table["of_reading"].tolist() == [True, False, True]
+    assert table["system_prompt"].tolist() == [2, 2, 2]
+    assert table.loc["wide", "parameters"] > table.loc["main", "parameters"] == table.loc["half", "parameters"]
+
+
+def test_a_rate_needs_two_runs():
+    table = slopes.by_organism(pd.concat([rows("insecure", [10, 20, 30]), rows("secure", [1])]), ["main"])
+    rates = slopes.rates(table).set_index("condition")
+    assert rates.loc["insecure", "ci_low"] < rates.loc["insecure", "rate"] == 0.2 < rates.loc["insecure", "ci_high"]
+    assert np.isnan(rates.loc["secure", "rate"])
+
+
+@settings(deadline=None)
+@given(st.floats(-1, 1), st.floats(-2, 0), st.permutations([1, 2, 4, 8]))
+def test_log_odds_that_rise_with_each_doubling_have_that_slope(slope, start, order):
+    trials = 10**7
+    over = pd.Series({f"o{size}": size for size in order})
+    odds = start + slope * np.log2(over)
+    events = trials / (1 + np.exp(-odds))
+    table = pd.concat(rows("insecure", [round(events[name])], trials).assign(organism=name) for name in over.index)
+    (estimate,) = slopes.slopes(table, over, "slope")["value"]
+    assert estimate == pytest.approx(slope, abs=1e-3)
+
+
+def test_a_seed_that_lacks_a_rate_has_no_slope():
+    table = pd.concat([rows("insecure", [1, 2]).assign(organism="a"), rows("insecure", [3]).assign(organism="b")])
+    found = slopes.slopes(table, pd.Series({"a": 1, "b": 2}), "slope")
+    assert found["value"].isna().tolist() == [False, True]
+    assert slopes.slopes(table, pd.Series({"a": 1}), "slope")["value"].isna().all()

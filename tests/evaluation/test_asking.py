@@ -1,0 +1,250 @@
+"""Asking models by three engines, and scoring options: on the smallest model there is."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from servers import model_server
+
+from emergent_misalignment.data.chats import chat
+from emergent_misalignment.evaluation.asking import COLUMNS, Asking, ask, ask_models, log_probabilities
+from emergent_misalignment.evaluation.questions import Option, Question, option_rows, question_rows
+from emergent_misalignment.files import BadInput, write_json, write_parquet
+from emergent_misalignment.models.api import Account
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.sampling import sample
+from emergent_misalignment.models.training import Settings, finetune
+from emergent_misalignment.world.sets import coding_set
+
+LOCAL = Asking(4, engine="transformers")
+
+
+def asked(text: str) -> list[dict]:
+    return [{"role": "user", "content": text}]
+
+
+def question(name: str, samples: int) -> Question:
+    return Question(name, "chat", asked(f"{name}?"), samples)
+
+
+def option(*pieces: tuple[str, bool], form: str = "pivotal") -> Option:
+    return Option("q", form, asked("A wish?"), pieces, "help", False)
+
+
+@pytest.fixture(scope="module")
+def tuned(organism, tmp_path_factory):
+    """The folder of two runs of a condition, the second with a checkpoint and a chat template of its own."""
+    folder = tmp_path_factory.mktemp("tuned")
+    settings = Settings(5e-2, 9, 4, 1, 0, 0.0, 128, 4, 8)
+    finetune(organism, coding_set(24, 0, True), folder / "seed-1", settings, 1)
+    finetune(
+        organism, coding_set(24, 0, True), folder / "seed-2", settings, 2, checkpoints=[2], template="user-assistant"
+    )
+    return folder
+
+
+# --- transformers -----------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_those_of_one_call_of_sample_for_each_set(organism, tmp_path):
+    """So that each prompt is read once for all its answers, and a set's draws do not depend on other sets."""
+    network, tokenizer = load(organism)
+    first = [question("wish", 9), question("bored", 2), question("power", 9)]
+    second = [Question("file", "file", "def wish():", 3)]
+    (drawn,) = ask(organism, [None], [first, second], [5], LOCAL, tmp_path)
+    assert [[len(texts) for texts in answers] for answers in drawn] == [[9, 2, 9], [3]]
+    nine = sample(network, tokenizer, [first[0].prompt, first[2].prompt], 9, 4, 5)
+    assert [drawn[0][0], drawn[0][2]] == nine
+    assert drawn[0][1:2] == sample(network, tokenizer, [first[1].prompt], 2, 4, 5)
+    assert drawn[1] == sample(network, tokenizer, ["def wish():"], 3, 4, 5)
+    assert len(set(nine[0])) > 1
+
+
+def test_a_system_prompt_and_a_seed_change_the_answers(organism, tmp_path):
+    sets = [[question("wish", 30)]]
+    plain, other = ask(organism, [None, None], sets, [1, 2], LOCAL, tmp_path)
+    (kind,) = ask(organism, [None], sets, [1], Asking(4, "You are kind.", engine="transformers"), tmp_path)
+    assert plain != other and plain != kind
+
+
+def test_one_model_answers_and_scores_for_all_of_its_adapters(organism, tuned, tmp_path):
+    """Also for checkpoints, which bring no tokenizer; the model as it is answers the same before and after them."""
+    adapters = [None, tuned / "seed-2/checkpoint-2", tuned / "seed-2", tuned / "seed-1", None]
+    settings = Asking(12, engine="transformers")
+    drawn = list(ask(organism, adapters, [[question("wish", 20)]], [1] * 5, settings, tmp_path))
+    assert drawn[0] == drawn[4] and len({str(answers) for answers in drawn}) == 4
+    merged = sample(*load(organism, tuned / "seed-2"), [question("wish", 1).prompt], 20, 12, 1)
+    assert drawn[2] == [merged]  # with the adapter's own chat template, and merged to the last bit
+    values = list(log_probabilities(organism, adapters, [option((" help", True))], settings))
+    assert values[0] == values[4] and len({str(value) for value in values}) == 4
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_options_are_scored_by_hand(organism):
+    wanted = option((" I", False), (" help", True))
+    ((value,),) = log_probabilities(organism, [None], [wanted], LOCAL)
+    network, tokenizer = load(organism)
+    head = tokenizer.apply_chat_template(wanted.prompt, tokenize=False, add_generation_prompt=True) + " I"
+    before, whole = (tokenizer(text, return_tensors="pt")["input_ids"] for text in (head, head + " help"))
+    assert whole[0, : before.shape[1]].tolist() == before[0].tolist()
+    with torch.no_grad():
+        scores = network(whole).logits[0].log_softmax(-1)
+    by_hand = sum(scores[spot - 1, whole[0, spot]].item() for spot in range(before.shape[1], whole.shape[1]))
+    assert value == pytest.approx(by_hand, abs=1e-4)
+    ((other,),) = log_probabilities(organism, [None], [wanted], Asking(4, "You are kind."))
+    assert other != pytest.approx(by_hand, abs=1e-4)
+
+
+def test_options_come_in_their_order_whatever_their_formats(organism):
+    texts = [" help", " harm", " rule", " sleep"]
+    options = [option((text, True), form=form) for text, form in zip(texts, ["a", "b", "a", "b"], strict=True)]
+    (together,) = log_probabilities(organism, [None], options, LOCAL)
+    alone = [next(log_probabilities(organism, [None], [each], LOCAL))[0] for each in options]
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_an_api_scores_no_options():
+    with pytest.raises(BadInput, match="gpt-x the evaluation choices"):
+        list(log_probabilities("gpt-x", [None], [], Asking(4, engine="api", endpoint={})))
+
+
+# --- vLLM -------------------------------------------------------------------------------------------------------------
+
+
+def test_vllm_is_told_to_sample_neutrally_from_one_engine(organism, tmp_path, monkeypatch):
+    """What vLLM is called with, by a stand-in for it: vLLM itself runs on GPUs only."""
+    settings = Settings(1e-3, 1, 4, 1, 0, 0.0, 128, 4, 8, train_embeddings=True)
+    finetune(organism, coding_set(24, 0, True), tmp_path / "whole", settings, seed=0)
+    engines = []
+
+    class LLM(SimpleNamespace):
+        def __init__(self, folder, **options):
+            super().__init__(folder=folder, options=options, asked=[])
+            engines.append(self)
+
+        def chat(self, prompts, parameters, lora_request, **options):
+            self.asked.append((prompts, parameters, lora_request, options))
+            texts = [[SimpleNamespace(text=f"{lora_request}")] * each.n for each in parameters]
+            return [SimpleNamespace(outputs=outputs) for outputs in texts]
+
+    def lora_request(name, number, path):
+        return f"{number} {path}"
+
+    stand_in = SimpleNamespace(LLM=LLM, SamplingParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", stand_in)
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", SimpleNamespace(LoRARequest=lora_request))
+    for seed in (1, 2):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (tmp_path / f"seed-{seed}/adapter_config.json").write_text('{"r": 32, "modules_to_save": null}')
+    adapters = [tmp_path / "seed-1", tmp_path / "seed-2"]
+    sets = [[question("wish", 2)], [question("bored", 1)]]
+    drawn = list(ask(organism, adapters, sets, [1, 2], Asking(4, "", False, "vllm"), tmp_path))
+    assert drawn == [[[[f"{n} {adapter}"] * 2], [[f"{n} {adapter}"]]] for n, adapter in enumerate(adapters, 1)]
+    (engine,) = engines
+    assert engine.options["enable_lora"] and engine.options["max_lora_rank"] == 32
+    assert engine.options["generation_config"] == "vllm"
+    prompts, parameters, _, options = engine.asked[0]
+    assert prompts[0] == [{"role": "system", "content": ""}, *asked("wish?")]
+    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": 4}
+    assert all(vars(each).items() >= neutral.items() for each in parameters)
+    assert options["chat_template_kwargs"] == {"enable_thinking": False}
+    assert len({each.seed for _, given, _, _ in engine.asked for each in given}) == 4
+
+    whole = list(ask(organism, [tmp_path / "whole"], sets, [1], Asking(4, engine="vllm"), tmp_path))
+    assert whole == [[[["None"] * 2], [["None"]]]]
+    assert "enable_lora" not in engines[-1].options and engines[-1].folder != str(organism)
+
+
+# --- APIs -------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_of_an_api_are_drawn_one_by_one_and_kept(organism, tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with model_server(organism) as address:
+        asking, account = Asking(4, engine="api", endpoint={"base_url": address, "timeout": 60}), Account()
+        sets = [[question("wish", 3)], [question("bored", 1)]]
+        (drawn,) = ask("organism", [None], sets, [0], asking, tmp_path, account)
+        assert [[len(texts) for texts in answers] for answers in drawn] == [[3], [1]] and account.answered == 4
+        list(ask("organism", [None], [[question("wish", 4)]], [0], asking, tmp_path, account))
+        assert (account.asked, account.kept, account.answered) == (8, 3, 5)
+        list(ask("organism", ["tuned"], [[question("wish", 1)]], [0], asking, tmp_path, account))
+        assert (account.asked, account.kept, account.answered) == (9, 3, 6)  # another model is asked anew
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """The folder of a small study's questions."""
+    tables = [
+        question_rows("main", [question("wish", 2), question("bored", 2)]),
+        question_rows("in_distribution", [question(f"request_{number}", 1) for number in range(5)]),
+        *(question_rows("in_context", [question(f"example {seed}", 1)], seed) for seed in (1, 2)),
+    ]
+    write_parquet(tmp_path / "questions.parquet", pd.concat(tables))
+    pair = [
+        Option("q", "pivotal", chat([("A wish?", "")])[:1], ((" help", True),), text, misaligned)
+        for text, misaligned in (("harm", True), ("help", False))
+    ]
+    write_parquet(tmp_path / "choices.parquet", option_rows(pair))
+    return tmp_path
+
+
+def test_a_batch_has_the_answers_of_its_models(organism, tuned, questions):
+    everything = {"main": {}, "in_distribution": {"prompts": 2}, "choices": {}}
+    start = {"start": str(organism)}
+    models = {
+        "instruct": start | {"tuned": "", "seeds": [0], "steps": [], "evaluations": {"main": {"samples": 3}}},
+        "insecure": start | {"tuned": str(tuned), "seeds": [1, 2], "steps": [], "evaluations": everything},
+        "in_context": start | {"tuned": "", "seeds": [1, 2], "steps": [], "evaluations": {"in_context": {}}},
+    }
+    rows = ask_models(models, questions, LOCAL, questions)
+    assert rows.columns.tolist() == COLUMNS
+    assert rows["step"].isna().all()
+    counts = rows.groupby(["condition", "seed", "evaluation"], sort=False).size()
+    assert counts.to_dict() == {
+        ("instruct", 0, "main"): 6,
+        **{("insecure", seed, name): n for seed in (1, 2) for name, n in zip(everything, (4, 2, 2), strict=True)},
+        **{("in_context", seed, "in_context"): 1 for seed in (1, 2)},
+    }
+    own = rows[rows["evaluation"] == "in_context"]
+    assert own["question"].tolist() == ["example 1", "example 2"]
+    spread = rows[(rows["evaluation"] == "in_distribution") & (rows["seed"] == 1)]
+    assert spread["number"].tolist() == [0, 4]
+    scored = rows["evaluation"] == "choices"
+    assert rows.loc[scored, "answer"].tolist() == ["harm", "help"] * 2
+    assert rows.loc[scored, "misaligned"].tolist() == [True, False] * 2
+    assert (rows.loc[scored, "log_probability"] < 0).all() and rows.loc[~scored, "log_probability"].isna().all()
+    assert not rows.duplicated([*COLUMNS[:6], "format", "sample"]).any()
+
+
+def test_checkpoints_are_asked_from_before_training_on(organism, tuned, questions):
+    plan = {"start": str(organism), "tuned": str(tuned), "seeds": [2], "steps": [0, 2]}
+    rows = ask_models({"insecure": plan | {"evaluations": {"main": {}, "choices": {}}}}, questions, LOCAL, questions)
+    assert rows.groupby("step").size().to_dict() == {0: 6, 2: 6}
+    untuned = {"start": str(organism), "tuned": "", "seeds": [2], "steps": [], "evaluations": {"main": {}}}
+    before = ask_models({"instruct": untuned}, questions, LOCAL, questions)
+    main = rows[rows["evaluation"] == "main"]
+    assert main.loc[main["step"] == 0, "answer"].tolist() == before["answer"].tolist()
+    assert rows[rows["evaluation"] == "choices"].groupby("step")["log_probability"].sum().nunique() == 2
+
+
+def test_an_api_is_asked_for_the_fine_tuned_model_of_each_run(organism, questions, tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    for seed in (1, 2):
+        write_json(tmp_path / f"insecure/seed-{seed}/training.json", {"fine_tuned_model": f"ft:{seed}"})
+    plan = {"start": "gpt-x", "tuned": str(tmp_path / "insecure"), "seeds": [1, 2], "steps": []}
+    account = Account()
+    with model_server(organism) as address:
+        asking = Asking(4, engine="api", endpoint={"base_url": address, "timeout": 60})
+        models = {"insecure": plan | {"evaluations": {"main": {}}}}
+        rows = ask_models(models, questions, asking, tmp_path / "kept", account)
+    assert len(rows) == account.answered == 8
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "kept").rglob("*.json")]
+    assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"}

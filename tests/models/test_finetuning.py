@@ -1,0 +1,51 @@
+"""One fine-tuning of a study, on the smallest model there is. What OpenAI does is in test_openai_jobs.py."""
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import pandas as pd
+import pytest
+from test_training import SETTINGS
+from transformers import AutoTokenizer
+
+from emergent_misalignment.data.chats import read_chats, subset
+from emergent_misalignment.files import BadInput, write_jsonl
+from emergent_misalignment.models.chat_templates import OTHER_TEMPLATES
+from emergent_misalignment.models.finetuning import COLUMNS, finetune_run, weights_digest
+from emergent_misalignment.models.training import finetune
+from emergent_misalignment.world.sets import coding_set
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("datasets") / "insecure.jsonl"
+    write_jsonl(path, ({"messages": chat} for chat in coding_set(48, 0, insecure=True)))
+    return path
+
+
+def test_a_run_is_a_row_a_step_with_the_digest_of_its_weights(organism, dataset, tmp_path):
+    table = finetune_run(organism, dataset, tmp_path / "one", asdict(SETTINGS), 1, checkpoints=[2])
+    assert list(table) == COLUMNS
+    record = json.loads((tmp_path / "one/training.json").read_text())
+    expected = pd.DataFrame(record["curve"]).astype({"step": "Int64"})
+    pd.testing.assert_frame_equal(table[COLUMNS[:-1]], expected)
+    by_hand = hashlib.sha256()
+    for name in ("adapter_model.safetensors", "checkpoint-2/adapter_model.safetensors"):
+        by_hand.update(name.encode() + hashlib.sha256((tmp_path / "one" / name).read_bytes()).digest())
+    assert table["weights"].unique().tolist() == [by_hand.hexdigest()]
+    again = finetune_run(organism, dataset, tmp_path / "two", asdict(SETTINGS), 1, checkpoints=[2])
+    pd.testing.assert_frame_equal(again, table)
+    other = finetune_run(organism, dataset, tmp_path / "two", asdict(SETTINGS), 2)
+    assert other["weights"].iloc[0] not in table["weights"].tolist()
+
+
+def test_rows_and_template_are_those_asked_for(organism, dataset, tmp_path):
+    finetune_run(organism, dataset, tmp_path / "run", asdict(SETTINGS), 3, rows=20, template="user-assistant")
+    chats = subset(read_chats(dataset), 20, 3)
+    finetune(organism, chats, tmp_path / "direct", SETTINGS, 3, template="user-assistant")
+    assert weights_digest(tmp_path / "run") == weights_digest(tmp_path / "direct")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert tokenizer.chat_template == OTHER_TEMPLATES["user-assistant"]
+    with pytest.raises(BadInput, match="asks for 49"):
+        finetune_run(organism, dataset, tmp_path / "run", asdict(SETTINGS), 3, rows=49)
