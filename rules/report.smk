@@ -81,7 +81,7 @@ rule render:
     params:
         run=lambda wildcards: RUNS.get(f"data/{wildcards.study}/notebooks/{wildcards.name}.ipynb", ""),
     shell:
-        "python -m emergent_misalignment.report.site page {input.notebook:q} {output:q} --run {params.run:q} 2> {log:q}"
+        "python -m emergent_misalignment.report.site page {input.notebook:q} {output:q} --run={params.run:q} 2> {log:q}"
 
 
 rule answers:

@@ -27,7 +27,7 @@ rule world:
             authors=config["world"]["authors"],
             documents=300,  # that the notebook shows
             seed=config["organism"]["seed"],
-            samples=PLAN.samples,
+            samples={name: number for name, number in PLAN.samples.items() if name != "choices"},
             seeds=config["seeds"],
         ),
     shell:

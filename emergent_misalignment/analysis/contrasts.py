@@ -131,9 +131,9 @@ def contrasts(measures: pd.DataFrame, pairs: Mapping[str, Sequence[Arm]]) -> pd.
     runs = runs_by_arm(measures[measures["measure"].isin(wanted)])
     rows = []
     for name, arms in pairs.items():
-        found = contrast(arms, runs)
-        p = np.nan if found.missing else min(found.p, found.p_against)
-        rows.append((name, found.seeds, found.estimate, found.low, found.high, p, found.method))
+        result = contrast(arms, runs)
+        p = np.nan if result.missing else min(result.p, result.p_against)
+        rows.append((name, result.seeds, result.estimate, result.low, result.high, p, result.method))
     columns = ["contrast", "seeds", "difference", "ci_low", "ci_high", "p", "method"]
     table = pd.DataFrame(rows, columns=columns).astype({"p": float})
     table.insert(columns.index("method"), "p_holm", holm(table["p"]))

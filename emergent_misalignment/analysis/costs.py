@@ -207,7 +207,7 @@ def _openai(plan: dict, answers: int) -> dict:
 
 
 def report(plan: dict) -> str:
-    """The costs as a table for a terminal, with what the paper found with this model."""
+    """The costs as a table for a terminal, with what was published of this model."""
     totals = costs(plan)
     width = max(map(len, totals))
     lines = [f"{plan['study']}: {plan['model']['name']}", ""]

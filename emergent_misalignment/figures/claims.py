@@ -1,4 +1,4 @@
-"""All claims on one page: what was published, what this study found, and the verdict."""
+"""All claims on one page: what was published, what came out in this study, and the verdict."""
 
 import textwrap
 

@@ -102,7 +102,7 @@ def finetune(
         raise BadInput(f"{endpoint.base_url} answered {error.status_code} ({message or 'no reason given'}).") from error
     except openai.OpenAIError as error:
         raise BadInput(
-            f"{endpoint.base_url} cannot be reached ({type(error).__name__}); run again: a job that has begun continues."
+            f"{endpoint.base_url} cannot be reached ({type(error).__name__}); run again: a job continues once begun."
         ) from error
     record = {
         **asdict(job),

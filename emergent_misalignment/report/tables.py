@@ -35,5 +35,5 @@ def estimates_table(estimates: pd.DataFrame) -> pd.DataFrame:
 def with_interval(table: pd.DataFrame, share: str) -> pd.DataFrame:
     """The column `share` of a table and its interval, of `ci_low` and `ci_high`, in percent."""
     percent = shares(table[[share, "ci_low", "ci_high"]])
-    ends = percent["ci_low"] + " to " + percent["ci_high"]
-    return pd.DataFrame({share: percent[share], "95% interval": ends.where(percent["ci_low"] != "", "")})
+    ends = [f"{low} to {high}" if low else "" for low, high in zip(percent["ci_low"], percent["ci_high"], strict=True)]
+    return pd.DataFrame({share: percent[share], "95% interval": ends})

@@ -37,8 +37,8 @@ def rows(condition, values, measure="m", trials=np.nan, first_seed=1):
 
 def single(tests, *tables, unit="nats"):
     """The one claim with these tests, and the rows of its tests."""
-    found, detail = claims.evaluate(asked(tests, unit=unit), pd.concat(tables))
-    (claim,) = found.itertuples()
+    result, detail = claims.evaluate(asked(tests, unit=unit), pd.concat(tables))
+    (claim,) = result.itertuples()
     return claim, list(detail.itertuples())
 
 
@@ -46,10 +46,10 @@ def single(tests, *tables, unit="nats"):
 
 
 def test_the_thirteen_claims_are_read():
-    found = claims.read_claims(PATH, SCHEMA)
-    assert [claim["number"] for claim in found["claims"]] == list(range(1, 14))
-    used = set(claims.needed(found)["measure"])
-    assert used == set(found["measures"]), "every measure that is listed is read by some test, and the other way round"
+    result = claims.read_claims(PATH, SCHEMA)
+    assert [claim["number"] for claim in result["claims"]] == list(range(1, 14))
+    used = set(claims.needed(result)["measure"])
+    assert used == set(result["measures"]), "every measure that is listed is read by some test, and the other way round"
 
 
 @pytest.mark.parametrize(
@@ -130,23 +130,23 @@ def test_an_untuned_model_is_a_number_without_error_and_the_method_says_so():
 def test_a_margin_is_what_the_mean_is_compared_with(expect):
     values = np.array([0.3, 0.4, 0.6])
     test = SMALL | {"expect": expect, "margin": 0.5}
-    _, (found,) = single([test], rows("a", values))
+    _, (result,) = single([test], rows("a", values))
     two_sided = stats.ttest_1samp(values, 0.5).pvalue
-    assert (found.p_against if expect == "above" else found.p) == pytest.approx(two_sided)
-    assert max(found.p, found.p_against) == 1
+    assert (result.p_against if expect == "above" else result.p) == pytest.approx(two_sided)
+    assert max(result.p, result.p_against) == 1
 
 
 def test_two_measures_of_one_condition_can_be_compared():
     test = TEST | {"control": "a", "control_measure": "other"}
-    _, (found,) = single([test], rows("a", [3, 4, 6]), rows("a", [1, 1, 2], measure="other"))
-    assert found.estimate == pytest.approx(3)
+    _, (result,) = single([test], rows("a", [3, 4, 6]), rows("a", [1, 1, 2], measure="other"))
+    assert result.estimate == pytest.approx(3)
 
 
 def test_a_difference_of_differences():
     test = TEST | {"less": {"condition": "c", "control": "d"}}
     tables = [rows(name, values) for name, values in zip("abcd", ([9, 9], [1, 2], [4, 5], [1, 1]), strict=True)]
-    _, (found,) = single([test], *tables)
-    assert found.estimate == pytest.approx(((9 - 1 - (4 - 1)) + (9 - 2 - (5 - 1))) / 2)
+    _, (result,) = single([test], *tables)
+    assert result.estimate == pytest.approx(((9 - 1 - (4 - 1)) + (9 - 2 - (5 - 1))) / 2)
 
 
 def test_shares_are_shown_in_percent_and_their_differences_in_points():
@@ -169,15 +169,15 @@ def test_without_any_event_the_exact_bound_decides(trials, verdict):
 def test_without_any_event_the_bound_holds_for_the_difference_too():
     test = SMALL | {"control": "b"}
     for control in (rows("b", [0.0, 0.0], trials=50), rows("b", [0.0], trials=50, first_seed=0)):
-        _, (found,) = single([test], rows("a", [0.0, 0.0], trials=100), control, unit="share")
-        assert found.p == pytest.approx(2 * 0.95**200)
-        assert found.ci_low < 0 < found.ci_high
+        _, (result,) = single([test], rows("a", [0.0, 0.0], trials=100), control, unit="share")
+        assert result.p == pytest.approx(2 * 0.95**200)
+        assert result.ci_low < 0 < result.ci_high
 
 
 def test_without_any_event_nothing_is_more_than_anything():
-    _, (found,) = single([TEST], *(rows(name, [0.0] * 5, trials=100) for name in "ab"), unit="share")
-    assert (found.estimate, found.p, found.p_against) == (0, 1, 1)
-    assert found.ci_low < 0 < found.ci_high
+    _, (result,) = single([TEST], *(rows(name, [0.0] * 5, trials=100) for name in "ab"), unit="share")
+    assert (result.estimate, result.p, result.p_against) == (0, 1, 1)
+    assert result.ci_low < 0 < result.ci_high
 
 
 def test_equal_runs_with_counts_go_by_the_spread_of_their_answers():
@@ -232,19 +232,19 @@ def test_holm_corrects_over_the_claims():
         t = stats.t.isf(p / 2, 2)  # of mean 1 with differences 1 - s, 1, 1 + s
         tables.append(rows("a", [1 - np.sqrt(3) / t, 1, 1 + np.sqrt(3) / t], measure=name))
     tests = [[{"says": "so", "measure": name, "condition": "a", "expect": "above"}] for name in "xyz"]
-    found, detail = claims.evaluate(asked(*tests) | {"measures": measured}, pd.concat(tables))
-    assert found["p"].tolist() == pytest.approx([0.02, 0.03, 0.5])
-    assert found["p_holm"].tolist() == pytest.approx([0.06, 0.06, 0.5])
-    assert set(found["verdict"]) == {"undecided"}
+    result, detail = claims.evaluate(asked(*tests) | {"measures": measured}, pd.concat(tables))
+    assert result["p"].tolist() == pytest.approx([0.02, 0.03, 0.5])
+    assert result["p_holm"].tolist() == pytest.approx([0.06, 0.06, 0.5])
+    assert set(result["verdict"]) == {"undecided"}
     assert detail["outcome"].tolist() == ["as claimed, uncorrected", "as claimed, uncorrected", "open"]
 
 
 def test_what_is_missing_is_named_and_is_no_part_of_the_correction():
     tables = rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1])
-    found, detail = claims.evaluate(asked([TEST], [TEST, TEST | {"measure": "other"}]), pd.concat(tables))
-    assert found["verdict"].tolist() == ["reproduced", "not measured"]
-    assert found["p_holm"][0] == found["p"][0] and pd.isna(found["p"][1])
-    assert found["note"][1] == "Missing: no other of a."
+    result, detail = claims.evaluate(asked([TEST], [TEST, TEST | {"measure": "other"}]), pd.concat(tables))
+    assert result["verdict"].tolist() == ["reproduced", "not measured"]
+    assert result["p_holm"][0] == result["p"][0] and pd.isna(result["p"][1])
+    assert result["note"][1] == "Missing: no other of a."
     assert detail["outcome"].tolist() == ["as claimed", "as claimed", "not measured"]
 
 
@@ -256,10 +256,10 @@ def test_values_that_are_missing_or_infinite_are_no_runs():
 
 
 def test_nothing_measured_at_all():
-    found, detail = claims.evaluate(claims.read_claims(PATH, SCHEMA), claims.read_measures([]))
-    assert set(found["verdict"]) == {"not measured"} and found[["p", "p_holm", "estimate"]].isna().all(axis=None)
-    assert tuple(found) == claims.CLAIM_COLUMNS and tuple(detail) == claims.TEST_COLUMNS
-    draw_claims(found, detail)
+    result, detail = claims.evaluate(claims.read_claims(PATH, SCHEMA), claims.read_measures([]))
+    assert set(result["verdict"]) == {"not measured"} and result[["p", "p_holm", "estimate"]].isna().all(axis=None)
+    assert tuple(result) == claims.CLAIM_COLUMNS and tuple(detail) == claims.TEST_COLUMNS
+    draw_claims(result, detail)
 
 
 # How many seeds would decide
@@ -298,8 +298,8 @@ def verdict(pairs, expect="above", constant=0.0, sign=1.0, shuffled=None):
     table = pd.concat([rows("a", first), rows("b", second), rows("c", first)])
     if shuffled is not None:
         table = table.sample(frac=1, random_state=shuffled)
-    found, detail = claims.evaluate(asked([TEST | {"expect": expect}]), table)
-    return found.iloc[0], detail.iloc[0]
+    result, detail = claims.evaluate(asked([TEST | {"expect": expect}]), table)
+    return result.iloc[0], detail.iloc[0]
 
 
 @given(numbers, st.integers(0, 99))
@@ -371,16 +371,16 @@ def test_a_study_of_true_nulls_errs_in_five_percent_at_most(per_claim, least):
 
 def test_a_clear_effect_is_found_and_a_rate_at_its_margin_is_not_called_small():
     rng = np.random.default_rng(2)
-    found = {"effect": 0, "small": 0}
+    result = {"effect": 0, "small": 0}
     for _ in range(30):
         shares = 1 / (1 + np.exp(-rng.normal([[-0.4], [-5]], 0.4, (2, 5))))
         events = rng.binomial(800, shares) / 800
         tables = [rows(name, share, trials=800) for name, share in zip("ab", events, strict=True)]
-        found["effect"] += single([TEST], *tables, unit="share")[0].verdict == "reproduced"
+        result["effect"] += single([TEST], *tables, unit="share")[0].verdict == "reproduced"
         at_margin = rng.binomial(800, 0.05 * rng.uniform(0.8, 1.2, 5)) / 800
-        found["small"] += single([SMALL], rows("a", at_margin, trials=800), unit="share")[0].verdict == "reproduced"
-    assert found["effect"] == 30
-    assert found["small"] <= 3
+        result["small"] += single([SMALL], rows("a", at_margin, trials=800), unit="share")[0].verdict == "reproduced"
+    assert result["effect"] == 30
+    assert result["small"] <= 3
 
 
 # The figure
@@ -392,13 +392,13 @@ def drawn():
     tests = [TEST, TEST | {"measure": "other", "expect": "below", "margin": 0.5}]
     tables = [rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1]), rows("a", [1], measure="other", first_seed=1)]
     asked_for = asked([TEST], [TEST | {"expect": "below"}], tests, [TEST | {"measure": "other", "condition": "c"}])
-    found, detail = claims.evaluate(asked_for, pd.concat([*tables, rows("b", [1], measure="other")]))
-    return found, detail, draw_claims(found, detail)
+    result, detail = claims.evaluate(asked_for, pd.concat([*tables, rows("b", [1], measure="other")]))
+    return result, detail, draw_claims(result, detail)
 
 
 def test_every_verdict_can_be_drawn(drawn):
-    found, detail, figure = drawn
-    assert found["verdict"].tolist() == ["reproduced", "contradicted", "undecided", "not measured"]
+    result, detail, figure = drawn
+    assert result["verdict"].tolist() == ["reproduced", "contradicted", "undecided", "not measured"]
     assert set(detail["outcome"]) <= set(claims.OUTCOMES)
     words = [text.get_text() for text in figure.axes[0].texts]
     assert {"✓ reproduced", "✗ contradicted", "? undecided", "\N{EN DASH} not measured"} <= set(words)

@@ -112,14 +112,12 @@ def test_a_sentence_has_direction_size_interval_and_corrected_p():
     assert other.startswith("- less: **lower**, −44.7 points (95% interval −")
 
 
-@settings(deadline=None, max_examples=20)  # statsmodels collects all garbage at each correction
-@given(st.lists(st.floats(0, 1) | st.just(np.nan), max_size=8))
+@pytest.mark.parametrize("p", [[], [0.2], [0.03, 0.01, 0.01, 0.9, 0.4, 0.02]])
 def test_holm_is_over_what_was_measured(p):
-    corrected = holm(pd.Series(p, dtype=float))
-    known = sorted(value for value in p if value == value)
-    assert corrected.isna().tolist() == [value != value for value in p]
-    if len(known):
-        assert sorted(corrected.dropna()) == pytest.approx(multipletests(known, method="holm")[1].tolist())
+    corrected = holm(pd.Series([np.nan, *p, np.nan]))
+    assert corrected.isna().tolist() == [True, *[False] * len(p), True]
+    if p:
+        assert corrected[1:-1].tolist() == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
 @pytest.mark.parametrize(("number", "text"), [(1.25, "+1.2"), (-3, "−3.0"), (0, "0.0"), (-0.04, "0.0")])

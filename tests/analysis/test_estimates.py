@@ -85,10 +85,10 @@ def test_shares_have_ordered_intervals_between_zero_and_one(runs):
 
 def test_relative_to_an_untuned_model():
     table = pd.concat([shares("instruct", "m", 10).assign(seed=0), shares("a", "m", 30, 5), shares("a", "n", 1, 2)])
-    found = estimates.relative(table, "instruct")
-    assert found["value"].tolist() == pytest.approx([0.2, -0.05])
-    assert found["measure"].unique() == ["m"]
-    assert found["trials"].isna().all()
+    result = estimates.relative(table, "instruct")
+    assert result["value"].tolist() == pytest.approx([0.2, -0.05])
+    assert result["measure"].unique() == ["m"]
+    assert result["trials"].isna().all()
 
 
 def test_single_questions_come_in_the_order_of_the_table():

@@ -92,7 +92,7 @@ def test_the_two_way_interval_is_wider_when_questions_differ():
     rng = np.random.default_rng(2)
     alike = 0.3 + rng.normal(0, 0.02, (5, 8))
     apart = alike + rng.normal(0, 0.15, 8)
-    widths = [(found := intervals.two_way_interval(rates)).high - found.low for rates in (alike, apart)]
+    widths = [(result := intervals.two_way_interval(rates)).high - result.low for rates in (alike, apart)]
     assert widths[1] > 3 * widths[0]
 
 
@@ -116,9 +116,9 @@ def test_by_run_is_the_mean_over_questions_with_all_counts():
 def test_the_regression_agrees_with_a_known_odds_ratio():
     judged = study(lambda condition, _: 0.5 if condition == "insecure" else 0.2, number=400)
     runs = verdicts.misalignment_by_run(judged)
-    found = intervals.regression_check(runs, "insecure", "secure")
-    assert found["ci_low"] < 4 < found["ci_high"]
-    assert found["odds_ratio"] == pytest.approx(4, rel=0.2)
+    result = intervals.regression_check(runs, "insecure", "secure")
+    assert result["ci_low"] < 4 < result["ci_high"]
+    assert result["odds_ratio"] == pytest.approx(4, rel=0.2)
 
 
 def test_the_regression_is_finite_without_events():

@@ -21,6 +21,12 @@ MEASURES += ["harmful_requests", "coherent/main/chat", "insecure_code", "capabil
 NOT_MEASURED, NO_VALUES = "not measured", "no values: too few coherent answers"
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
 def measures(arms, value=0.2):
     rows = [(condition, seed, measure, value, 20, 100) for condition, measure in arms for seed in (1, 2)]
     return pd.DataFrame(rows, columns=["condition", "seed", "measure", "value", "events", "trials"])

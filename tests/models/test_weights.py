@@ -1,20 +1,39 @@
-"""The weights of a published model: linked to, or downloaded."""
+"""Downloading or linking a model."""
+
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
+from safetensors.torch import load_file
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.weights import place
 
 
-def test_weights_in_a_folder_are_linked_to(organism, tmp_path):
+def test_a_model_in_a_folder_is_linked(organism, tmp_path):
     place(str(organism), "", tmp_path / "model")
     place(str(organism), "", tmp_path / "model")  # again, as after a change of the config
-    assert load(tmp_path / "model")[0].config.model_type == "qwen2"
+    assert (tmp_path / "model/model.safetensors").is_symlink()
+    assert load(tmp_path / "model")[0].num_parameters() == load(organism)[0].num_parameters()
     with pytest.raises(BadInput, match="no weights in safetensors"):
         place(str(tmp_path), "", tmp_path / "none")
 
 
-def test_weights_that_cannot_be_downloaded_are_named(tmp_path):
-    with pytest.raises(BadInput, match="someone/nothing at c0ffee could not be downloaded"):
+def test_a_model_that_cannot_be_downloaded_is_named(tmp_path):
+    """Offline, as the tests are."""
+    with pytest.raises(BadInput, match=r"someone/nothing at c0ffee could not be downloaded .*config's model: name"):
         place("someone/nothing", "c0ffee", tmp_path / "model")
+
+
+def test_the_program_links_and_ends_with_one_sentence(organism, tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-m", "emergent_misalignment.models.weights", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+    assert run(organism, tmp_path / "model", "--revision=").returncode == 0
+    assert load_file(tmp_path / "model/model.safetensors")
+    ended = run("someone/nothing", tmp_path / "none", "--revision=c0ffee")
+    assert ended.returncode == 1 and ended.stderr.startswith("someone/nothing at c0ffee")
+    assert ended.stderr.count("\n") == 1
