@@ -110,7 +110,8 @@ class LogHandler(LogHandlerBase):
         self.waiting, self.running = Counter(), {}
         self.done, self.total, self.cores, self.study = 0, 0, os.cpu_count() or 1, ""
         self.estimate, self.failed = Estimate({}, 1), False
-        self.start = self.last_line = time.monotonic()
+        self.start = self.last_line = self.idle_since = time.monotonic()
+        self.idle = 0.0  # seconds in which no stage ran, which is what Snakemake itself takes
         self.guard, self.ended, self.threads = threading.RLock(), threading.Event(), []
         self.screen = None
         if sys.stderr.isatty() and not self.common_settings.dryrun:
@@ -164,13 +165,15 @@ class LogHandler(LogHandlerBase):
             progress=Path(log).with_suffix(".progress") if log else None,
             start=time.monotonic(),
         )
+        if not self.running:
+            self.idle += job.start - self.idle_since
         self.running[said["jobid"]] = job
         self.waiting[job.rule] -= 1
 
     def _finished(self, number: int) -> None:
         self.done += 1
         if job := self.running.pop(number, None):
-            now = time.monotonic()
+            now = self.idle_since = time.monotonic()
             self.estimate.finished(job, now)
             if not self.screen and job.rule != "all":
                 self._say(f"{self._count()}: {job.name} took {clock(now - job.start)}{self._left()}")
@@ -263,7 +266,10 @@ class LogHandler(LogHandlerBase):
             self.threads[0].join(2)  # until everything that was written has been passed on
         if self.total:
             how = "Stopped" if self.failed or self.done < self.total else "Done"
-            self._say(f"{how} after {clock(time.monotonic() - self.start)}: {self._count()}.")
+            took = time.monotonic() - self.start
+            self.idle += 0 if self.running else time.monotonic() - self.idle_since
+            idle = f", no stage ran for {clock(self.idle)} of it ({self.idle / took:.0%})" if took > 60 else ""
+            self._say(f"{how} after {clock(took)}{idle}: {self._count()}.")
             index = Path("data", self.study, "notebooks/index.html")
             if how == "Done" and self.study and index.exists():
                 self._say(f"Open {index}")

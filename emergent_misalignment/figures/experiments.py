@@ -320,7 +320,7 @@ def _groups(
     if not groups:
         _say(axes, "not measured")
     elif not any(arm in values for arms in groups.values() for arm in arms):
-        _say(axes, "no values: too few coherent answers")
+        _say(axes, "no values:\ntoo few coherent answers")
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_xlim(-0.55, max(1, len(groups)) - 0.45)
 
