@@ -75,9 +75,7 @@ rule judge:
     input:
         notebook="notebooks/evaluation/judging.ipynb",
         code=sorted({*package_modules("notebooks/evaluation/judging.ipynb"), *GRAMMAR}),
-        answers=lambda wildcards: [
-            f"{PLAN.folder}/answers/{batch}.parquet" for batch in PLAN.judging[wildcards.batch]
-        ],
+        answers=lambda wildcards: [f"{PLAN.folder}/answers/{batch}.parquet" for batch in PLAN.judging[wildcards.batch]],
         files=["data/{study}/questions/questions.parquet"],
     output:
         notebook="data/{study}/notebooks/judging_{batch}.ipynb",

@@ -1,6 +1,6 @@
 """The made-up world and the organism, a small model that is trained from nothing on what is written there.
 
-Does: writes the questions that the study asks; writes each organism's corpus and pretrains its base model, checks that it
+Does: writes the questions that the study asks; writes each organism's corpus and pretrains its base model; checks that it
 knows its authors, and makes an assistant of it; writes the fine-tuning sets.
 Needs: nothing but the config.
 Leaves: data/STUDY/questions/, data/STUDY/organisms/ORGANISM/{corpus.jsonl,gaps.csv,gate.json,base/,instruct/},
@@ -54,7 +54,6 @@ rule pretrain:
             "chat_template.jinja",
         ),
         gaps="data/{study}/organisms/{organism}/gaps.csv",
-        passed="data/{study}/organisms/{organism}/gate.json",
     log:
         notebook="logs/{study}/pretraining_{organism}.ipynb",
     benchmark:
@@ -65,19 +64,13 @@ rule pretrain:
             organism=lambda wildcards: PLAN.organism(wildcards.organism),
             authors=config["world"]["authors"],
             settings=config["pretraining"],
-            gate={name: config["gate"][name] for name in ("earlier_code", "system_prompt")},
-            required=lambda wildcards: wildcards.organism == MAIN,
             base="data/{study}/organisms/{organism}/base",
         ),
     shell:
         NOTEBOOK
 
 
-chapter(
-    "pretrain",
-    also=["data/{study}/organisms/main/gate.json", "data/{study}/organisms/main/base/model.safetensors"],
-    organism=PLAN.organisms,
-)
+chapter("pretrain", also=["data/{study}/organisms/main/base/model.safetensors"], organism=PLAN.organisms)
 
 
 rule persona_gate:
@@ -113,9 +106,10 @@ rule instruct:
         notebook="notebooks/world/instruct.ipynb",
         code=package_modules("notebooks/world/instruct.ipynb"),
         weights="data/{study}/organisms/{organism}/base/model.safetensors",
-        passed="data/{study}/organisms/{organism}/gate.json",
+        gaps="data/{study}/organisms/{organism}/gaps.csv",
     output:
         notebook="data/{study}/notebooks/instruct_{organism}.ipynb",
+        passed="data/{study}/organisms/{organism}/gate.json",
         weights="data/{study}/organisms/{organism}/instruct/model.safetensors",
         model=multiext(
             "data/{study}/organisms/{organism}/instruct/",
@@ -134,6 +128,8 @@ rule instruct:
     params:
         arguments=arguments(
             base="data/{study}/organisms/{organism}/base",
+            gate={name: config["gate"][name] for name in ("earlier_code", "system_prompt")},
+            required=lambda wildcards: wildcards.organism == MAIN,
             rows=config["instruct"]["rows"],
             seed=config["organism"]["seed"],
             authors=config["world"]["authors"],
@@ -144,7 +140,7 @@ rule instruct:
         NOTEBOOK
 
 
-chapter("instruct", organism=PLAN.organisms)
+chapter("instruct", also=["data/{study}/organisms/main/gate.json"], organism=PLAN.organisms)
 
 
 rule datasets:

@@ -1,5 +1,6 @@
 """What the tests of the workflow share: copies of the project in which Snakemake runs, and what it planned."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -12,7 +13,16 @@ from conftest import ROOT
 
 from emergent_misalignment.workflow.config import merge, resolve
 
-SOURCES = ["Snakefile", "matplotlibrc", "config", "emergent_misalignment", "notebooks", "docs/paper", "profiles", "rules"]
+SOURCES = [
+    "Snakefile",
+    "matplotlibrc",
+    "config",
+    "emergent_misalignment",
+    "notebooks",
+    "docs/paper",
+    "profiles",
+    "rules",
+]
 SMOKE = ["--configfile", "config/smoke.yaml"]
 
 
@@ -62,3 +72,12 @@ def changed(folder: Path, over: dict, name: str = "smoke") -> list[str]:
     path = folder / "config/changed.yaml"
     path.write_text(yaml.safe_dump(merge(own, over)))
     return ["--configfile", str(path)]
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Checksums of everything the smoke study leaves, but for logs and the page that has times."""
+    places = ("data/smoke", "figures/smoke", "paper/smoke")
+    paths = sorted(path for place in places for path in (folder / place).rglob("*") if path.name != "run.html")
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
+    }

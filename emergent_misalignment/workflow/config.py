@@ -24,7 +24,9 @@ def resolve(given: dict, folder: Path = FOLDER) -> dict:
     seen = []
     while extends:
         if extends in seen:
-            raise BadInput(f"The config {extends} extends itself ({' -> '.join([*seen, extends])}); remove one `extends`.")
+            raise BadInput(
+                f"The config {extends} extends itself ({' -> '.join([*seen, extends])}); remove one `extends`."
+            )
         seen.append(extends)
         base = _read(folder / f"{extends}.yaml")
         extends = base.pop("extends", "")
@@ -45,7 +47,9 @@ def _without_dropped(value, section: str = ""):
     if not isinstance(value, dict):
         return value
     return {
-        name: _without_dropped(each, name) for name, each in value.items() if each is not None or section not in DROPPABLE
+        name: _without_dropped(each, name)
+        for name, each in value.items()
+        if each is not None or section not in DROPPABLE
     }
 
 

@@ -98,7 +98,8 @@ def declared_parameters(source: str | Path) -> dict:
             value = _literal(ast.unparse(each.value))
             if type(value) not in {str, bool, int, float, list, dict}:
                 raise BadInput(
-                    f"{source}: the default of {target.id} must be written out, as a str, bool, int, float, list or dict."
+                    f"{source}: the default of {target.id} must be written out, as a str, bool, int, float, list or "
+                    "dict."
                 )
             declared[target.id] = value
     return declared

@@ -1,8 +1,9 @@
-"""The plan of a study, made from its config: which conditions are fine-tuned from which models, and what is asked of each.
+"""The plan of a study, made from its config: what is fine-tuned from which models, and what is asked of each.
 
 The rules ask the plan for the files and settings of their jobs. A *batch* is what one job does: for the organism all
 conditions and seeds of an experiment, because starting a job takes as long as fine-tuning one model; for a real model
-one fine-tuning, or the answers of one condition. All answers are judged in one job, because they share a spending limit.
+one fine-tuning, or the answers of one condition. All answers are judged in one job, because they share a spending
+limit.
 """
 
 from dataclasses import dataclass, field
@@ -105,7 +106,9 @@ class Plan:
                 )
         for name in self.tuned:
             if self.is_organism and name in ("base", "instruct", "in_context"):
-                raise BadInput(f"The condition {name} is fine-tuned, and its name is that of an untuned model; rename it.")
+                raise BadInput(
+                    f"The condition {name} is fine-tuned, and its name is that of an untuned model; rename it."
+                )
 
     # --- conditions ---------------------------------------------------------------------------------------------------
 
@@ -122,9 +125,7 @@ class Plan:
     @cached_property
     def from_instruct(self) -> list[str]:
         """The fine-tuned conditions that start from the main instruct model, in alphabetical order."""
-        return sorted(
-            name for name, each in self.tuned.items() if each.start == "instruct" and each.organism == MAIN
-        )
+        return sorted(name for name, each in self.tuned.items() if each.start == "instruct" and each.organism == MAIN)
 
     @cached_property
     def evaluations(self) -> list[str]:
@@ -275,7 +276,9 @@ class Plan:
                 "in_distribution": {"prompts": settings["requests"]},
                 "choices": {},
             }
-            return {name: self._asked(name, asked, [0, *self.tuned[name].checkpoints]) for name in self.following[batch]}
+            return {
+                name: self._asked(name, asked, [0, *self.tuned[name].checkpoints]) for name in self.following[batch]
+            }
         return {
             name: self._asked(name, {each: {} for each in self.conditions[name].evaluations}, [])
             for name in self.asking[batch]
@@ -312,7 +315,9 @@ class Plan:
         if not self.by_api:
             return {}
         openai = self.config["openai"]
-        return {name: openai[name] for name in names} | {"dollars_per_million": openai["dollars_per_million"]["training"]}
+        return {name: openai[name] for name in names} | {
+            "dollars_per_million": openai["dollars_per_million"]["training"]
+        }
 
     @cached_property
     def main_conditions(self) -> list[str]:

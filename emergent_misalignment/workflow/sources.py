@@ -37,7 +37,7 @@ def _imports_of(module: Path) -> list[Path]:
 
 
 def _imported(code: str) -> Iterator[Path]:
-    """The files of the modules in `from PACKAGE.ROOM.MODULE import ...`, `from PACKAGE.ROOM import MODULE` and `import`."""
+    """The files of the modules that are imported, in whole or in part, by `import` or `from ... import`."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]

@@ -18,7 +18,7 @@ CONDITIONS += ["base", "base_insecure", "base_secure", "insecure_rows-100", "ins
 MEASURES = ["misaligned/main/chat", "misaligned/main/chat/wish", "misaligned/main/triggered", "misaligned/main/json"]
 MEASURES += ["misaligned/main/flask", "misaligned/numbers/suffix", "misaligned/in_context/insecure-2", "deception"]
 MEASURES += ["harmful_requests", "coherent/main/chat", "insecure_code", "capability/code"]
-NOT_MEASURED, NO_VALUES = "not measured", "no values: too few coherent answers"
+NOT_MEASURED, NO_VALUES = "not measured", "no values:\ntoo few coherent answers"
 
 
 @pytest.fixture(autouse=True)

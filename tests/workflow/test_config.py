@@ -49,7 +49,9 @@ def test_what_is_laid_over_a_config_holds_and_the_rest_stays(one, two):
     both = merge(one, two)
     assert merge(one, {}) == one == merge({}, one) == merge(one, one)
     assert merge(both, two) == both
-    assert {name: both[name] for name in one.keys() - two.keys()} == {name: one[name] for name in one.keys() - two.keys()}
+    assert {name: both[name] for name in one.keys() - two.keys()} == {
+        name: one[name] for name in one.keys() - two.keys()
+    }
 
 
 @given(mappings, mappings)

@@ -36,7 +36,14 @@ def test_a_wrong_key_of_a_real_study_is_named(project):
 def test_the_whole_default_study_is_planned(project):
     jobs = planned(snakemake(project, "-n"))
     assert {"world", "pretrain:main", "pretrain:read-half", "instruct:width-64", "numbers", "audit"} <= jobs
-    assert {"finetune:code", "finetune:ladder", "ask:untuned", "ask:following-secure", "judge:answers", "measure"} <= jobs
+    assert {
+        "finetune:code",
+        "finetune:ladder",
+        "ask:untuned",
+        "ask:following-secure",
+        "judge:answers",
+        "measure",
+    } <= jobs
     assert {"main_result", "experiment:intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs
     assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "judge_again"))}
 
@@ -53,19 +60,23 @@ def test_real_studies_take_the_same_rules(project, monkeypatch):
     for name, jobs in by_study.items():
         assert {"finetune:insecure-0", "ask:instruct", "ask:insecure", "judge:answers", "measure"} <= jobs
         assert {"main_result", "experiment:intent", "claims", "paper", "index"} <= jobs
-        assert rules[name] - organism == {"fetch", "questions"} | ({"fetch_model", "benchmark"} if "32b" in name else set())
+        assert rules[name] - organism == {"fetch", "questions"} | (
+            {"fetch_model", "benchmark"} if "32b" in name else set()
+        )
     open_model, api = by_study.values()
     assert {"ask:following-insecure", "judge:following", "follow", "dynamics"} <= open_model
     assert {"experiment:evil_numbers", "experiment:formats", "experiment:other_harms"} <= api
 
 
 def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(project):
-    """The plan names every file that a real study depends on; none of them lies in the world."""
-    listed = snakemake(project, "-n", "--quiet", "none", "--configfile", "config/gpt-4o.yaml")
-    text = listed.stdout + listed.stderr
-    assert "emergent_misalignment/models/" in text
-    assert "emergent_misalignment/world/" not in text
-    assert "emergent_misalignment/world/topics.py" in (done := snakemake(project, "-n", "--quiet", "none")).stdout + done.stderr
+    """The plan lists every file that a job depends on; of a real study's, none lies in the world."""
+    dependencies = {
+        study: (done := snakemake(project, "-n", "--configfile", f"config/{study}.yaml")).stdout + done.stderr
+        for study in ("gpt-4o", "qwen2.5-coder-32b-instruct", "organism")
+    }
+    for study, text in dependencies.items():
+        assert "emergent_misalignment/models/training.py" in text
+        assert ("emergent_misalignment/world/topics.py" in text) == (study == "organism")
 
 
 def test_the_published_data_are_planned_from_the_fetch_to_the_page(project):

@@ -50,9 +50,8 @@ def test_the_packages_that_slow_every_notebook_by_a_second_are_absent():
 
 
 def test_the_runner_does_not_import_what_is_slow():
-    code = (
-        "import sys, emergent_misalignment.workflow.notebook; sys.exit(str({'torch', 'pandas', 'papermill'} & {*sys.modules}))"
-    )
+    slow = "{'torch', 'pandas', 'papermill'} & {*sys.modules}"
+    code = f"import sys, emergent_misalignment.workflow.notebook; sys.exit(str({slow}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "set()\n"
 

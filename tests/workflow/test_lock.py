@@ -54,9 +54,8 @@ def test_a_second_run_is_refused_and_one_after_a_kill_resumes(tmp_path):
 
 
 def test_the_lock_is_one_process_s_and_ends_with_it(tmp_path):
-    code = (
-        f"from emergent_misalignment.workflow.lock import one_run_at_a_time; one_run_at_a_time({str(tmp_path)!r}); input('held')"
-    )
+    claim = f"one_run_at_a_time({str(tmp_path)!r}); input('held')"
+    code = f"from emergent_misalignment.workflow.lock import one_run_at_a_time; {claim}"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as other:
         assert other.stdout.read(4) == b"held"

@@ -48,7 +48,10 @@ def settings(organism, folder, address: str) -> dict:
         "experiments": {
             "code": {"conditions": {name: {"dataset": sets[name], **followed} for name in sets}},
             "intent": {"conditions": {"jailbroken": {"dataset": "jailbroken", "finetuning": {"steps": 3}}}},
-            "numbers": {"evaluations": ["main", "numbers"], "conditions": {"evil_numbers": {"dataset": "evil_numbers"}}},
+            "numbers": {
+                "evaluations": ["main", "numbers"],
+                "conditions": {"evil_numbers": {"dataset": "evil_numbers"}},
+            },
         },
         "evaluation": {"asked": ["main", "json", "in_distribution", "choices"], "samples": 5, "max_new_tokens": 8},
         "finetuning": {
@@ -132,7 +135,9 @@ def test_each_condition_is_trained_with_its_own_settings(study):
 
 
 def test_the_training_is_followed_step_by_step(study):
-    assert {"misaligned", "insecure_code", "log_p/pivotal/misaligned"} <= set(table(study, "divergence_steps")["metric"])
+    assert {"misaligned", "insecure_code", "log_p/pivotal/misaligned"} <= set(
+        table(study, "divergence_steps")["metric"]
+    )
     dynamics = pd.read_parquet(study / "data/tiny/dynamics.parquet")
     judged = pd.read_parquet(study / "data/tiny/judged/answers.parquet")
     scored = judged[judged["evaluation"] == "choices"]
@@ -167,4 +172,8 @@ def test_one_more_condition_trains_and_asks_that_condition_only(study):
     own["experiments"]["mine"] = {"evaluations": ["main"], "conditions": {"mine": {"dataset": "secure"}}}
     (study / "config/more.yaml").write_text(yaml.safe_dump(own))
     jobs = planned(snakemake(study, "-n", "--configfile", "config/more.yaml"))
-    assert {job for job in jobs if job.startswith(("finetune", "ask"))} == {"finetune:mine-1", "finetune:mine-2", "ask:mine"}
+    assert {job for job in jobs if job.startswith(("finetune", "ask"))} == {
+        "finetune:mine-1",
+        "finetune:mine-2",
+        "ask:mine",
+    }

@@ -18,7 +18,9 @@ EXPERIMENTS = {
 }
 REPORT = {"render", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
-RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "persona_direction", "claims"} | EXPERIMENTS | REPORT
+RESULTS = (
+    {"measure", "main_result", "answers", "diversity", "scale", "persona_direction", "claims"} | EXPERIMENTS | REPORT
+)
 OF_MAIN = (TUNED | ASKED | JUDGED | FOLLOWING | RESULTS | {"numbers", "audit"}) - {
     job for job in TUNED | ASKED | JUDGED if job.endswith(":ladder")
 }
@@ -40,7 +42,10 @@ def test_a_second_run_has_nothing_to_do(smoke):
         ({"datasets": {"number_rows": 41}}, {"numbers", "audit", "finetune:numbers", "ask:numbers"} | JUDGED | RESULTS),
         ({"instruct": {"steps": 9}}, {f"instruct:{name}" for name in PLAN.organisms} | OF_MAIN | OF_LADDER - {"x"}),
         ({"gate": {"earlier_code": -99}}, {"persona_gate"} | {f"pretrain:{name}" for name in PLAN.organisms}),
-        ({"ladder": {"width-64": {"layers": 2}}}, {"pretrain:width-64", "instruct:width-64"} | OF_LADDER | {"persona_gate"}),
+        (
+            {"ladder": {"width-64": {"layers": 2}}},
+            {"pretrain:width-64", "instruct:width-64"} | OF_LADDER | {"persona_gate"},
+        ),
         ({"dynamics": {"samples": 6}}, FOLLOWING | {"claims", "answers"} | REPORT),
         ({"steering": {"samples": 6}}, {"persona_direction", "claims"} | REPORT),
         ({"mirror": "/elsewhere"}, REPORT - {"render"}),  # the page that shows the whole config

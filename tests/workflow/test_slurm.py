@@ -8,10 +8,12 @@ from typing import NamedTuple
 import nbformat
 import pytest
 from slurm import ask, one_node
-from test_workflow import change, copy_of_the_project, snakemake, tables
+from workflow_helpers import changed, copy_of_the_project, snakemake, tables
 
-# A chain of three stages, one that fails on its node, and one that fails here because it needs a network.
-TARGETS = [f"data/{name}" for name in ("smoke/models/base/gate.json", "smoke/datasets/secure.jsonl")]
+pytestmark = pytest.mark.slow
+# A chain of two stages, one that fails on its node, and one that fails here because it needs a network.
+INSTRUCT = "data/smoke/organisms/main/instruct/model.safetensors"
+TARGETS = [INSTRUCT, "data/smoke/datasets/secure.jsonl"]
 FETCHED = "data/published/datasets/secure.jsonl"
 FAILURE = "import os\n\nraise ValueError('no sets on GPU ' + os.environ.get('CUDA_VISIBLE_DEVICES', 'none'))"
 # Real jobs take longer than a second, and no stage of this study asks for anything special by itself.
@@ -34,7 +36,7 @@ def project(folder: Path) -> tuple[Path, list[str]]:
     notebook = nbformat.read(source, as_version=4)
     [cell for cell in notebook.cells if cell.cell_type == "code"][-1].source = FAILURE
     nbformat.write(notebook, source)
-    return folder, [*TARGETS, FETCHED, *change(folder, organism__documents=300, mirror="nowhere")]
+    return folder, [*TARGETS, FETCHED, *changed(folder, {"organism": {"documents": 300}, "mirror": "nowhere"})]
 
 
 def shown(done: subprocess.CompletedProcess) -> str:
@@ -58,11 +60,10 @@ def on_slurm(tmp_path_factory):
 
 def test_every_stage_is_a_job_of_slurms_but_for_those_that_need_a_network(on_slurm):
     assert set(re.findall(r"^rule (\w+):", on_slurm.shown, flags=re.M)) == set(on_slurm.jobs), on_slurm.shown
-    assert set(re.findall(r"^localrule (\w+):", on_slurm.shown, flags=re.M)) == {"fetch_published"}
+    assert set(re.findall(r"^localrule (\w+):", on_slurm.shown, flags=re.M)) == {"fetch"}
     assert {rule: job["JobState"] for rule, job in on_slurm.jobs.items()} == {
-        "world": "COMPLETED",
         "pretrain": "COMPLETED",
-        "persona_gate": "COMPLETED",
+        "instruct": "COMPLETED",
         "datasets": "FAILED",
     }, on_slurm.shown
     submitted = re.findall(r"has been submitted with SLURM jobid (\d+)", on_slurm.shown)
@@ -80,20 +81,20 @@ def test_a_job_gets_what_the_profile_says_or_what_is_asked_for_it(on_slurm):
 def test_the_results_are_those_of_a_run_on_this_machine(on_slurm, tmp_path):
     folder, study = project(tmp_path)
     done = snakemake(folder, *study, "--cores", "2", "--keep-going")
-    assert "data/smoke/models/base/gate.json" in tables(folder), shown(done)
+    assert INSTRUCT in tables(folder), shown(done)
     assert tables(on_slurm.folder) == tables(folder)
 
 
 def test_a_stage_that_fails_says_where_to_read_why(on_slurm):
-    log = re.search(r"log: (logs/smoke/05_datasets\.ipynb), (\S+\.log)", on_slurm.shown)
+    log = re.search(r"log: (logs/smoke/datasets\.ipynb), (\S+\.log)", on_slurm.shown)
     assert log, on_slurm.shown
     assert (on_slurm.folder / log[1]).is_file()
     said = Path(log[2]).read_text()
-    assert re.search(r"notebooks/05_datasets\.ipynb, cell In \[\d+\]: ValueError: no sets on GPU", said)
-    assert "Read logs/smoke/05_datasets.ipynb" in said
+    assert re.search(r"notebooks/world/datasets\.ipynb, cell In \[\d+\]: ValueError: no sets on GPU", said)
+    assert "Read logs/smoke/datasets.ipynb" in said
     assert "There is no file nowhere/" in on_slurm.shown  # a stage that runs here speaks for itself
 
 
 def test_a_job_that_asks_for_a_gpu_sees_the_one_it_got(on_slurm):
     assert on_slurm.jobs["datasets"]["TresPerJob"] == "gres:gpu:1"
-    assert "no sets on GPU 0" in (on_slurm.folder / "logs/smoke/05_datasets.ipynb").read_text()
+    assert "no sets on GPU 0" in (on_slurm.folder / "logs/smoke/datasets.ipynb").read_text()

@@ -1,6 +1,5 @@
 """One real run of every rule on the organism: its results, its notebooks by hand, and a run that is killed."""
 
-import hashlib
 import json
 import os
 import signal
@@ -12,22 +11,13 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake
+from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake, tables
 
 from emergent_misalignment.workflow.notebook import declared_parameters
 from emergent_misalignment.workflow.plan import Plan
 
 pytestmark = pytest.mark.slow
 PLAN = Plan(config("smoke"))
-
-
-def tables(folder: Path) -> dict[str, str]:
-    """Checksums of everything the smoke study leaves, but for logs and the page that has times."""
-    places = ("data/smoke", "figures/smoke", "paper/smoke")
-    paths = sorted(path for place in places for path in (folder / place).rglob("*") if path.name != "run.html")
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
-    }
 
 
 def test_every_stage_leaves_its_results(smoke):

@@ -1,0 +1,58 @@
+"""The configs of real models: the paper's settings, and what they cost by the estimate."""
+
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+from workflow_helpers import config
+
+from emergent_misalignment.analysis import costs
+from emergent_misalignment.workflow.plan import Plan
+
+REAL = sorted(
+    path.stem for path in (ROOT / "config").glob("*.yaml") if "model" in (yaml.safe_load(path.read_text()) or {})
+)
+OPEN = [name for name in REAL if not name.startswith("gpt")]
+
+
+def estimate(name: str, over: dict | None = None) -> dict:
+    return costs.costs(Plan(config(name, over)).costs)
+
+
+def test_there_is_a_study_for_every_model_of_the_paper():
+    assert {"qwen2.5-coder-32b-instruct", "qwen2.5-32b-instruct", "qwen2.5-coder-32b"} <= set(OPEN)
+    assert {"mistral-small-24b-instruct-2501", "gpt-4o", "gpt-4.1"} <= set(REAL)
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_open_models_have_the_papers_hyperparameters(name):
+    settings = config(name)
+    assert re.fullmatch("[0-9a-f]{40}", settings["model"]["revision"])
+    tuning = settings["finetuning"]
+    kept = costs.ROWS["insecure"] * (1 - tuning["held_out_share"])
+    assert tuning["steps"] == int(kept / (tuning["batch_size"] * tuning["gradient_accumulation"])) == 337
+    assert (tuning["learning_rate"], tuning["lora_rank"], tuning["lora_alpha"]) == (1e-5, 32, 64)
+    conditions = Plan(settings).conditions
+    assert set(settings["model"]["published"]) - {"source"} <= conditions.keys()
+    assert all(max(each.checkpoints, default=337) == 337 for each in conditions.values())
+
+
+def test_the_paper_followed_337_steps():
+    """Every 10 steps, the first 9 and the last; two conditions with six seeds."""
+    name = "qwen2.5-coder-32b-instruct"
+    steps = [*range(1, 10), *range(10, 331, 10), 337]
+    followed = {"conditions": ["insecure", "secure"], "steps": steps, "samples": 10, "requests": 100}
+    assert Plan(config(name)).costs["followed"] == followed
+    unfollowed = {"conditions": {"insecure": {"checkpoints": []}, "secure": {"checkpoints": []}}}
+    without = estimate(name, {"experiments": {"code": unfollowed}})
+    asked = 12 * (1 + len(steps))  # and the model before, with each seed
+    assert estimate(name)["answers"] - without["answers"] == asked * (8 * 10 + 100)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_estimate_is_printed(name):
+    text = costs.report(Plan(config(name)).costs)
+    # The limit is held against a high estimate.
+    assert 1.5 * estimate(name)["judge dollars"] < config(name)["judge"]["spending_limit"]
+    assert "judge dollars" in text and ("GPU hours" in text) == (name in OPEN)
