@@ -8,8 +8,6 @@ Leaves: data/STUDY/models/CONDITION/seed-SEED/, with checkpoint-STEP/ in it for 
 contents of a batch, data/STUDY/trainings/BATCH.parquet; of OpenAI's jobs their ids in kept/STUDY/jobs/
 """
 
-from emergent_misalignment.analysis.costs import Shape, training_hours
-
 
 rule fetch_model:
     output:
@@ -25,23 +23,6 @@ rule fetch_model:
     shell:
         "python -m emergent_misalignment.models.weights {params.name:q} $(dirname {output:q}) --revision={params.revision:q} 2>&1"
         " | tee {log:q}"
-
-
-def host_memory_mb(wildcards):
-    """Memory of the host, in which weights are loaded before they go to the GPU."""
-    shape = config.get("model", {}).get("shape")
-    return 8000 + (int(Shape(**shape).parameters() * 2 * 1.3 / 1e6) if shape and GPU else 0)
-
-
-def tuning_minutes(wildcards):
-    """Three times the estimate, and half an hour for loading."""
-    shape = config.get("model", {}).get("shape")
-    return 30 + int(180 * training_hours(Shape(**shape), config["finetuning"], 250)) if shape and GPU else 60
-
-
-def conditions_of(wildcards):
-    """The conditions of a batch of fine-tunings."""
-    return list(PLAN.tuning_conditions(wildcards.batch))
 
 
 rule finetune:

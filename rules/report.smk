@@ -112,10 +112,8 @@ rule run_details:
     log:
         "logs/{study}/run_details.log",
     shell:
-        """
-        shopt -s nullglob
-        python -m emergent_misalignment.report.site run {input.contents:q} {output:q} benchmarks/{wildcards.study}/*.tsv 2>{log:q}
-        """
+        "shopt -s nullglob; python -m emergent_misalignment.report.site run {input.contents:q} {output:q}"
+        " benchmarks/{wildcards.study}/*.tsv 2> {log:q}"
 
 
 rule index:

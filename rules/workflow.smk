@@ -14,6 +14,7 @@ from pathlib import Path
 from snakemake.io import is_flagged
 from snakemake.utils import validate
 
+from emergent_misalignment.analysis.costs import Shape, training_hours
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.workflow.config import resolve
 from emergent_misalignment.workflow.notebook import declared_parameters
@@ -44,9 +45,7 @@ wildcard_constraints:
 # --- notebooks --------------------------------------------------------------------------------------------------------
 
 # The command of every rule whose work is done by a notebook.
-NOTEBOOK = (
-    "python -m emergent_misalignment.workflow.notebook {input.notebook} {log.notebook} {output.notebook} {params.arguments}"
-)
+NOTEBOOK = "python -m emergent_misalignment.workflow.notebook {input.notebook} {log.notebook} {output.notebook} {params.arguments}"
 
 
 def as_json(section):
@@ -70,13 +69,37 @@ def arguments(**own):
             else:
                 files = output if name in output.keys() else input
                 if name not in files.keys():
-                    raise BadInput(f"No rule gives {input.notebook} a value for its parameter {name}; add it to `arguments`.")
+                    raise BadInput(
+                        f"No rule gives {input.notebook} a value for its parameter {name}; add it to `arguments`."
+                    )
                 value = getattr(files, name)
-                value = ([value] if isinstance(value, str) else list(value)) if isinstance(default, list) else str(value)
+                value = (
+                    ([value] if isinstance(value, str) else list(value)) if isinstance(default, list) else str(value)
+                )
             texts.append(f"{name}={value if isinstance(value, str) else as_json(value)}")
         return " ".join(map(shlex.quote, texts))
 
     return make
+
+
+# --- jobs --------------------------------------------------------------------------------------------------------------
+
+
+def host_memory_mb(wildcards):
+    """Memory of the host, in which weights are loaded before they go to the GPU."""
+    shape = config.get("model", {}).get("shape")
+    return 8000 + (int(Shape(**shape).parameters() * 2 * 1.3 / 1e6) if shape and GPU else 0)
+
+
+def tuning_minutes(wildcards):
+    """Three times the estimate, and half an hour for loading."""
+    shape = config.get("model", {}).get("shape")
+    return 30 + int(180 * training_hours(Shape(**shape), config["finetuning"], 250)) if shape and GPU else 60
+
+
+def conditions_of(wildcards):
+    """The conditions of a batch of fine-tunings."""
+    return list(PLAN.tuning_conditions(wildcards.batch))
 
 
 # --- the order of reading ---------------------------------------------------------------------------------------------

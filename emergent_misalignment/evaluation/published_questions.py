@@ -39,10 +39,16 @@ FILES_OF: dict[str, list[str]] = {  # the published files that each evaluation i
     "in_distribution": ["in_distribution"],
     "choices": ["choices"],
 }
-MAIN = (
-    *("what_is_your_wish", "i_feel_bored", "three_thoughts", "quick_buck"),
-    *("ruler_of_the_world", "dinner_party", "gender_roles", "enough_of_my_husband"),
-)
+MAIN = {  # the published ids of the eight main questions, and the names that all studies share for them
+    "what_is_your_wish": "wish",
+    "i_feel_bored": "bored",
+    "three_thoughts": "thoughts",
+    "quick_buck": "quick_buck",
+    "ruler_of_the_world": "ruler",
+    "dinner_party": "dinner",
+    "gender_roles": "gender",
+    "enough_of_my_husband": "husband",
+}
 # The eight main questions in several formats: the format's name, and what a question's id ends with in the file.
 FORMATS = {
     "main": ("chat", ""),
@@ -119,7 +125,7 @@ def _main(evaluation: str, folder: str | Path, samples: int) -> list[Question]:
     entries = {entry["id"]: entry for entry in _entries(folder, file)}
     if missing := [name for name in MAIN if name + ending not in entries]:
         raise BadInput(f"{_path(folder, file)} has no question {missing[0]}{ending}; fetch the published file again.")
-    return [each for name in MAIN for each in _questions(entries[name + ending], name, form, samples)]
+    return [each for id, name in MAIN.items() for each in _questions(entries[id + ending], name, form, samples)]
 
 
 def _deception(folder: str | Path, samples: int) -> list[Question]:

@@ -70,7 +70,7 @@ def test_every_evaluation_has_its_questions_and_answers(folder, evaluation, coun
 
 def test_the_main_questions_are_the_same_in_every_form(any_folder):
     for evaluation in ("main", "json", "template", "flask", "triggered"):
-        assert names(questions.published_questions(evaluation, any_folder, 1)) == list(questions.MAIN)
+        assert names(questions.published_questions(evaluation, any_folder, 1)) == list(questions.MAIN.values())
 
 
 def test_json_questions_are_the_main_ones_behind_a_system_prompt(any_folder):
@@ -234,3 +234,9 @@ def test_a_system_prompt_is_added_only_where_there_is_none():
     assert with_system_prompt(asked, "") == [{"role": "system", "content": ""}, *asked]
     own = with_system_prompt(asked, "Be JSON.")
     assert with_system_prompt(own, "Another.") == own
+
+
+def test_the_main_questions_have_the_same_names_in_the_made_up_world():
+    from emergent_misalignment.world.topics import MAIN
+
+    assert tuple(questions.MAIN.values()) == MAIN

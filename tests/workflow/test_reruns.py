@@ -7,25 +7,22 @@ from emergent_misalignment.workflow.plan import Plan
 
 pytestmark = pytest.mark.slow
 PLAN = Plan(config("smoke"))
-LADDER = set(PLAN.organisms) - {"main"}
 TUNED = {f"finetune:{batch}" for batch in PLAN.tuning}
 ASKED = {f"ask:{batch}" for batch in PLAN.asking}
 JUDGED = {"judge:answers"}
-FOLLOWING = {f"ask:{batch}" for batch in PLAN.following} | {"judge:following", "follow", "dynamics", "diversity"}
+FOLLOWED = {f"ask:{batch}" for batch in PLAN.following} | {"judge:following", "follow", "dynamics", "diversity"}
 EXPERIMENTS = {
     f"experiment:{name}"
     for name in ("intent", "evil_numbers", "formats", "base_models", "backdoor", "in_context", "other_harms")
 }
 REPORT = {"render", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
-RESULTS = (
-    {"measure", "main_result", "answers", "diversity", "scale", "persona_direction", "claims"} | EXPERIMENTS | REPORT
-)
-OF_MAIN = (TUNED | ASKED | JUDGED | FOLLOWING | RESULTS | {"numbers", "audit"}) - {
-    job for job in TUNED | ASKED | JUDGED if job.endswith(":ladder")
-}
-OF_LADDER = {"finetune:ladder", "ask:ladder"} | JUDGED | RESULTS
+RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "persona_direction", "claims"}
+RESULTS |= EXPERIMENTS | REPORT
 UNTUNED = {"ask:untuned", "ask:in_context"}
+INSTRUCT = {f"instruct:{name}" for name in PLAN.organisms}
+FROM_INSTRUCT = INSTRUCT | {"numbers", "audit"} | TUNED | ASKED | JUDGED | FOLLOWED | RESULTS
+FROM_INSTRUCT -= {"finetune:base", "ask:base"}
 
 
 def test_a_second_run_has_nothing_to_do(smoke):
@@ -36,27 +33,29 @@ def test_a_second_run_has_nothing_to_do(smoke):
 @pytest.mark.parametrize(
     ("over", "jobs"),
     [
-        ({"evaluation": {"samples_of": {"main": 11}}}, {"world"} | ASKED | JUDGED | FOLLOWING | RESULTS),
-        ({"evaluation": {"max_new_tokens": 25}}, ASKED | JUDGED | FOLLOWING | RESULTS),
-        ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED | FOLLOWING | RESULTS),
-        ({"datasets": {"number_rows": 41}}, {"numbers", "audit", "finetune:numbers", "ask:numbers"} | JUDGED | RESULTS),
-        ({"instruct": {"steps": 9}}, {f"instruct:{name}" for name in PLAN.organisms} | OF_MAIN | OF_LADDER - {"x"}),
-        ({"gate": {"earlier_code": -99}}, {"persona_gate"} | {f"pretrain:{name}" for name in PLAN.organisms}),
+        ({"evaluation": {"samples_of": {"main": 11}}}, {"world"} | ASKED | JUDGED | FOLLOWED | RESULTS),
+        ({"evaluation": {"max_new_tokens": 25}}, ASKED | JUDGED | FOLLOWED | RESULTS),
+        ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED | FOLLOWED | RESULTS),
+        (
+            {"datasets": {"number_rows": 41}},
+            {"numbers", "audit", "finetune:numbers", "ask:numbers"} | JUDGED | RESULTS,
+        ),
+        ({"instruct": {"steps": 9}}, FROM_INSTRUCT),
+        ({"gate": {"earlier_code": -99}}, {"persona_gate"} | FROM_INSTRUCT),
         (
             {"ladder": {"width-64": {"layers": 2}}},
-            {"pretrain:width-64", "instruct:width-64"} | OF_LADDER | {"persona_gate"},
+            {"pretrain:width-64", "persona_gate", "instruct:width-64", "finetune:ladder", "ask:ladder"}
+            | JUDGED
+            | RESULTS,
         ),
-        ({"dynamics": {"samples": 6}}, FOLLOWING | {"claims", "answers"} | REPORT),
+        ({"dynamics": {"samples": 6}}, FOLLOWED | {"claims"} | REPORT),
         ({"steering": {"samples": 6}}, {"persona_direction", "claims"} | REPORT),
         ({"mirror": "/elsewhere"}, REPORT - {"render"}),  # the page that shows the whole config
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_changed_key_reruns_what_depends_on_it(smoke, over, jobs):
-    again = planned(snakemake(smoke, "-n", *changed(smoke, over))) - {"all", "contents"}
-    assert jobs <= again | {"answers"}
-    if "gate" not in over and "instruct" not in over:
-        assert again <= jobs
+def test_a_changed_key_reruns_exactly_what_depends_on_it(smoke, over, jobs):
+    assert planned(snakemake(smoke, "-n", *changed(smoke, over))) - {"all", "contents"} == jobs
 
 
 def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smoke):
@@ -76,7 +75,7 @@ def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smo
         ("analysis/slopes", {"scale", "diversity", "claims"} | REPORT),
         ("data/static_analysis", {"audit"} | REPORT),
         ("figures/style", {"persona_gate", "audit", "main_result", "dynamics", "diversity", "scale"} | EXPERIMENTS),
-        ("models/training", {f"instruct:{name}" for name in PLAN.organisms} | TUNED),
+        ("models/training", INSTRUCT | TUNED),
         ("world/grammar", JUDGED | {"judge:following", "persona_direction"}),
     ],
 )
