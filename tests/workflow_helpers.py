@@ -70,7 +70,7 @@ def changed(folder: Path, over: dict, name: str = "smoke") -> list[str]:
     """Arguments for a study's config with some keys changed."""
     own = yaml.safe_load((folder / f"config/{name}.yaml").read_text())
     path = folder / "config/changed.yaml"
-    path.write_text(yaml.safe_dump(merge(own, over)))
+    path.write_text(yaml.safe_dump(merge(own, over), sort_keys=False))
     return ["--configfile", str(path)]
 
 

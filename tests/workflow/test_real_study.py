@@ -74,11 +74,11 @@ def study(organism, judge_model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, model_server(judge_model) as address:
         patch.setenv("no_proxy", "*")
         own = settings(organism, folder, address)
-        (folder / "config/tiny.yaml").write_text(yaml.safe_dump(own))
+        (folder / "config/tiny.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
         base = folder / "config/shared/open-model.yaml"
         text = yaml.safe_load(base.read_text())
         text.pop("benchmarks")  # they come from a hub
-        base.write_text(yaml.safe_dump(text))
+        base.write_text(yaml.safe_dump(text, sort_keys=False))
         done = snakemake(folder, "--cores", "2", *STUDY)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     return folder
@@ -170,7 +170,7 @@ def test_a_changed_sentence_of_the_made_up_world_leaves_it_untouched(study):
 def test_one_more_condition_trains_and_asks_that_condition_only(study):
     own = yaml.safe_load((study / "config/tiny.yaml").read_text())
     own["experiments"]["mine"] = {"evaluations": ["main"], "conditions": {"mine": {"dataset": "secure"}}}
-    (study / "config/more.yaml").write_text(yaml.safe_dump(own))
+    (study / "config/more.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
     jobs = planned(snakemake(study, "-n", "--configfile", "config/more.yaml"))
     assert {job for job in jobs if job.startswith(("finetune", "ask"))} == {
         "finetune:mine-1",
