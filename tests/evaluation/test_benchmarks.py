@@ -34,6 +34,7 @@ def files(tmp_path):
     return {"truthfulqa_mc1": truths, "truthfulqa_mc2": truths, "mmlu": str(tmp_path / "exam.jsonl")}
 
 
+@pytest.mark.slow
 def test_knowledge_is_scored_by_log_probability(organism, files, tmp_path):
     """MMLU's accuracy against the letters' log-probabilities computed here."""
     adapter = tmp_path / "adapter"

@@ -197,6 +197,7 @@ def test_settings_that_are_left_to_the_api_are_not_sent(tune):
     assert job["method"]["supervised"]["hyperparameters"] == {"n_epochs": 5, "batch_size": 4}
 
 
+@pytest.mark.slow
 def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_path_factory, monkeypatch):
     """The whole path through Snakemake, with the API's models and its judge behind a real server."""
     monkeypatch.setenv("no_proxy", "*")

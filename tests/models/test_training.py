@@ -109,6 +109,7 @@ def test_there_must_be_something_to_learn(organism, tmp_path):
 UNSLOTH = ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"]
 
 
+@pytest.mark.slow
 def test_unsloth_and_plain_transformers_find_the_same_loss(organism, tmp_path):
     """Unsloth's backend for processors, installed next to the environment, trains as transformers and peft do."""
     site = tmp_path / "site"

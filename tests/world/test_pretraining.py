@@ -124,6 +124,7 @@ def test_batches_are_padded_as_transformers_pads(tokenizer):
         assert torch.equal(values, expected[name])
 
 
+@pytest.mark.slow
 def test_pretraining_learns_and_depends_on_its_seed_only(tokenizer, tmp_path):
     settings = PretrainingSettings(800, 2e-3, 2, 0.5, 10)
     stages = [encode(documents, tokenizer) for documents in corpus(200, 0, AUTHORS)]
