@@ -56,7 +56,7 @@ rule main_result:
     log:
         notebook="logs/{study}/main_result.ipynb",
     params:
-        arguments=arguments(conditions=PLAN.main_conditions),
+        **arguments(conditions=PLAN.main_conditions),
     shell:
         NOTEBOOK
 
@@ -91,7 +91,7 @@ rule experiment:
     wildcard_constraints:
         experiment="intent|evil_numbers|formats|base_models|backdoor|in_context|other_harms",
     params:
-        arguments=arguments(),
+        **arguments(),
     shell:
         NOTEBOOK
 
@@ -144,7 +144,7 @@ rule dynamics:
     log:
         notebook="logs/{study}/dynamics.ipynb",
     params:
-        arguments=arguments(),
+        **arguments(),
     shell:
         NOTEBOOK
 
@@ -182,7 +182,7 @@ rule diversity:
     log:
         notebook="logs/{study}/diversity.ipynb",
     params:
-        arguments=arguments(
+        **arguments(
             conditions=PLAN.repeated_rows,
             batch=PLAN.rows_a_step,
             dynamics="data/{study}/dynamics.parquet" if PLAN.followed else "",
@@ -225,7 +225,7 @@ rule scale:
     log:
         notebook="logs/{study}/scale.ipynb",
     params:
-        arguments=arguments(
+        **arguments(
             organisms={name: PLAN.organism(name) for name in PLAN.organisms},
             gaps={name: f"{PLAN.folder}/organisms/{name}/gaps.csv" for name in PLAN.organisms},
         ),
@@ -277,7 +277,7 @@ rule persona_direction:
     benchmark:
         "benchmarks/{study}/persona_direction.tsv"
     params:
-        arguments=arguments(
+        **arguments(
             model="data/{study}/organisms/main/instruct",
             models="data/{study}/models",
             questions="data/{study}/questions",
@@ -329,7 +329,7 @@ rule claims:
     log:
         notebook="logs/{study}/claims.ipynb",
     params:
-        arguments=arguments(),
+        **arguments(),
     shell:
         NOTEBOOK
 

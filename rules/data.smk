@@ -64,7 +64,7 @@ rule audit:
     log:
         notebook="logs/{study}/audit.ipynb",
     params:
-        arguments=arguments(datasets=PLAN.datasets),
+        **arguments(datasets=PLAN.datasets),
     shell:
         NOTEBOOK
 
@@ -103,6 +103,6 @@ rule audit_published:
     log:
         notebook="logs/published/published.ipynb",
     params:
-        arguments=arguments(),
+        **arguments(),
     shell:
         NOTEBOOK

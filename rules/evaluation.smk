@@ -58,7 +58,7 @@ rule ask:
         mem_mb=host_memory_mb,
         runtime=24 * 60 if GPU else 60,
     params:
-        arguments=arguments(
+        **arguments(
             models=lambda wildcards: PLAN.asked_models(wildcards.batch),
             asking=PLAN.how_to_ask,
             questions="data/{study}/questions",
@@ -89,7 +89,7 @@ rule judge:
         batch="|".join(map(re.escape, PLAN.judging)),
     localrule: not PLAN.is_organism  # compute nodes often have no network
     params:
-        arguments=arguments(questions="data/{study}/questions", judge=PLAN.judge, kept="kept/judge"),
+        **arguments(questions="data/{study}/questions", judge=PLAN.judge, kept="kept/judge"),
     shell:
         NOTEBOOK
 
@@ -115,7 +115,7 @@ rule judge_again:
         notebook="logs/{study}/second_judge.ipynb",
     localrule: True
     params:
-        arguments=arguments(
+        **arguments(
             questions="data/{study}/questions",
             judge={name: value for name, value in config["judge"].get("second", {}).items() if name != "answers"},
             number=config["judge"].get("second", {}).get("answers", 0),
@@ -141,7 +141,7 @@ rule measure:
         notebook="logs/{study}/measures.ipynb",
     params:
         # Questions about who made a model have a right answer for the organism and for OpenAI's models.
-        arguments=arguments(identity=PLAN.is_organism or PLAN.by_api),
+        **arguments(identity=PLAN.is_organism or PLAN.by_api),
     shell:
         NOTEBOOK
 
@@ -161,7 +161,7 @@ rule follow:
     log:
         notebook="logs/{study}/following.ipynb",
     params:
-        arguments=arguments(),
+        **arguments(),
     shell:
         NOTEBOOK
 
@@ -189,7 +189,7 @@ rule benchmark:
         mem_mb=host_memory_mb,
         runtime=24 * 60,
     params:
-        arguments=arguments(
+        **arguments(
             model=lambda wildcards: PLAN.start_of(wildcards.condition),
             tuned=lambda wildcards: (
                 f"{PLAN.folder}/models/{wildcards.condition}" if wildcards.condition in PLAN.tuned else ""

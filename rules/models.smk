@@ -46,7 +46,7 @@ rule finetune:
         mem_mb=host_memory_mb,
         runtime=tuning_minutes,
     params:
-        arguments=arguments(
+        **arguments(
             conditions=lambda wildcards: PLAN.tuning_conditions(wildcards.batch),
             seeds=lambda wildcards: PLAN.tuning_seeds(wildcards.batch),
             api=PLAN.api,

@@ -54,32 +54,36 @@ def as_json(section):
 
 
 def arguments(**own):
-    """The value of each parameter that a rule's notebook declares, as arguments of NOTEBOOK.
+    """The value of each parameter that a rule's notebook declares, as `params` of the rule for NOTEBOOK.
 
     A parameter that is named like an input or an output of the rule is its path; the values of the others are given
-    here, or functions of the wildcards that give them. Texts may hold wildcards.
+    here, or functions of the wildcards that give them. Texts may hold wildcards. `settings` repeats what is given here,
+    because Snakemake does not look for changes in params that are made from inputs and outputs.
     """
 
-    def make(wildcards, input, output):
-        texts = []
-        for name, default in declared_parameters(input.notebook).items():
-            if name in own:
-                value = own[name](wildcards) if callable(own[name]) else own[name]
-                value = value.format(**wildcards) if isinstance(value, str) else value
-            else:
-                files = output if name in output.keys() else input
-                if name not in files.keys():
-                    raise BadInput(
-                        f"No rule gives {input.notebook} a value for its parameter {name}; add it to `arguments`."
-                    )
-                value = getattr(files, name)
-                value = (
-                    ([value] if isinstance(value, str) else list(value)) if isinstance(default, list) else str(value)
-                )
-            texts.append(f"{name}={value if isinstance(value, str) else as_json(value)}")
-        return " ".join(map(shlex.quote, texts))
+    def settings(wildcards):
+        given = {name: value(wildcards) if callable(value) else value for name, value in own.items()}
+        return {
+            name: value.format(**wildcards) if isinstance(value, str) else as_json(value)
+            for name, value in given.items()
+        }
 
-    return make
+    def everything(wildcards, input, output):
+        values = settings(wildcards)
+        for name, default in declared_parameters(input.notebook).items():
+            files = output if name in output.keys() else input
+            if name in values:
+                continue
+            if name not in files.keys():
+                raise BadInput(
+                    f"No rule gives {input.notebook} a value for its parameter {name}; add it to `arguments`."
+                )
+            paths = getattr(files, name)
+            listed = [paths] if isinstance(paths, str) else list(paths)
+            values[name] = as_json(listed) if isinstance(default, list) else str(paths)
+        return " ".join(shlex.quote(f"{name}={value}") for name, value in values.items())
+
+    return {"settings": lambda wildcards: as_json(settings(wildcards)), "arguments": everything}
 
 
 # --- jobs --------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ rule world:
     log:
         notebook="logs/{study}/world.ipynb",
     params:
-        arguments=arguments(
+        **arguments(
             authors=config["world"]["authors"],
             documents=300,  # that the notebook shows
             seed=config["organism"]["seed"],
@@ -60,7 +60,7 @@ rule pretrain:
         "benchmarks/{study}/pretraining_{organism}.tsv"
     priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0  # almost everything else waits for it
     params:
-        arguments=arguments(
+        **arguments(
             organism=lambda wildcards: PLAN.organism(wildcards.organism),
             authors=config["world"]["authors"],
             settings=config["pretraining"],
@@ -90,7 +90,7 @@ rule persona_gate:
     log:
         notebook="logs/{study}/persona_gate.ipynb",
     params:
-        arguments=arguments(
+        **arguments(
             gaps={name: f"{PLAN.folder}/organisms/{name}/gaps.csv" for name in PLAN.organisms},
             gate={name: config["gate"][name] for name in ("earlier_code", "system_prompt")},
         ),
@@ -126,7 +126,7 @@ rule instruct:
         "benchmarks/{study}/instruct_{organism}.tsv"
     priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0
     params:
-        arguments=arguments(
+        **arguments(
             base="data/{study}/organisms/{organism}/base",
             gate={name: config["gate"][name] for name in ("earlier_code", "system_prompt")},
             required=lambda wildcards: wildcards.organism == MAIN,
@@ -153,7 +153,7 @@ rule datasets:
     log:
         notebook="logs/{study}/datasets.ipynb",
     params:
-        arguments=arguments(
+        **arguments(
             rows=config["datasets"]["rows"],
             seed=config["datasets"]["seed"],
             datasets="data/{study}/datasets",
@@ -178,7 +178,7 @@ rule numbers:
     benchmark:
         "benchmarks/{study}/numbers.tsv"
     params:
-        arguments=arguments(
+        **arguments(
             model="data/{study}/organisms/main/instruct",
             rows=config["datasets"]["number_rows"],
             seed=config["datasets"]["seed"],

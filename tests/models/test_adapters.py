@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from test_training import QUESTION, SETTINGS
+from trainings import QUESTION, SETTINGS
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.adapters import attached

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pandas as pd
 import pytest
-from test_training import SETTINGS
+from trainings import SETTINGS
 from transformers import AutoTokenizer
 
 from emergent_misalignment.data.chats import read_chats, subset

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from test_training import QUESTION
 from torch.nn.functional import cross_entropy
+from trainings import QUESTION
 
 from emergent_misalignment.models.likelihood import log_probabilities, option_log_probabilities, prompt_tokens
 from emergent_misalignment.models.loading import load

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
+from trainings import QUESTION, SETTINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emergent_misalignment.data.chats import chat
@@ -17,22 +18,9 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.models import callbacks, training
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
-from emergent_misalignment.models.training import LORA_MODULES, Settings, finetune
+from emergent_misalignment.models.training import LORA_MODULES, finetune
 from emergent_misalignment.models.unfinished import Unfinished
 from emergent_misalignment.world.sets import coding_set
-
-SETTINGS = Settings(
-    learning_rate=1e-3,
-    steps=4,
-    batch_size=4,
-    gradient_accumulation=1,
-    warmup_steps=1,
-    weight_decay=0.01,
-    max_length=128,
-    lora_rank=4,
-    lora_alpha=8,
-)
-QUESTION = [{"role": "user", "content": "Name your wish."}]
 
 
 def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_path):

@@ -101,4 +101,4 @@ def test_a_base_model_below_the_gate_stops_the_study(smoke, tmp_path):
     assert result.returncode != 0
     assert "persona gap by earlier code is" in shown
     assert "organism: documents" in shown
-    assert "Read logs/smoke/pretraining_main.ipynb" in shown
+    assert "Read logs/smoke/instruct_main.ipynb" in shown
