@@ -39,7 +39,7 @@ def test_it_ends_with_claims_and_a_paper(smoke):
     assert len(pd.read_csv(smoke / "data/smoke/tables/claims.csv")) == 13
     measures = pd.concat(map(pd.read_csv, (smoke / "data/smoke/tables/measures").glob("*.csv")))
     tests = pd.read_csv(smoke / "data/smoke/tables/claim_tests.csv")
-    assert set(tests["measure"]) - set(measures["measure"]) == {"choices", "deception"}
+    assert set(tests["measure"]) - set(measures["measure"]) <= {"choices", "deception"}
     assert (smoke / "paper/smoke/paper.pdf").stat().st_size > 100_000
 
 
