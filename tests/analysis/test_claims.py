@@ -352,6 +352,7 @@ def test_of_true_nulls_as_many_tests_err_as_promised():
     assert (tests["p_against"] < 0.05).mean() == pytest.approx(0.025, abs=0.015)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("per_claim", "least"), [(1, 0.01), (2, 0)])
 def test_a_study_of_true_nulls_errs_in_five_percent_at_most(per_claim, least):
     """100 studies of six claims: the share in which any verdict is not `undecided` (standard error 2%)."""

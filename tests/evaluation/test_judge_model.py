@@ -164,6 +164,7 @@ def test_answers_become_verdicts(tmp_path):
     assert result.index.equals(rows.index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults", "refused", "lost"),
     [

@@ -63,6 +63,7 @@ def test_checkpoints_of_an_earlier_run_go(organism, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_path):
     """A secure and an insecure run of one seed begin with the same adapter and see the same requests."""
     curves = {

@@ -36,6 +36,7 @@ def wait_for(path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_one_after_a_kill_resumes(tmp_path):
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     (tmp_path / "Snakefile").write_text(SNAKEFILE)

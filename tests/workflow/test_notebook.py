@@ -130,6 +130,7 @@ def test_a_kernel_that_dies_is_reported_with_its_cell(notebook):
     assert not Path(output).exists()
 
 
+@pytest.mark.slow
 def test_two_runs_leave_the_same_bytes(notebook):
     """Prints spread over time, warnings, figures, sets and addresses are where runs like to differ."""
     source, log, output = paths = notebook(
@@ -154,6 +155,7 @@ def test_two_runs_leave_the_same_bytes(notebook):
     assert executed["metadata"]["language_info"] == {"name": "python"}
 
 
+@pytest.mark.slow
 def test_notebooks_running_at_once_keep_to_themselves(notebook):
     names = [f"0{i}_small" for i in range(4)]
     paths = [notebook("import time; time.sleep(0.3)", "print(name)", name=name) for name in names]

@@ -130,6 +130,7 @@ def toy(tmp_path):
     return show
 
 
+@pytest.mark.slow
 def test_a_study_shows_a_line_for_each_rule_where_there_is_no_terminal(toy):
     shown = toy(terminal=False)
     assert "\x1b" not in shown
@@ -141,6 +142,7 @@ def test_a_study_shows_a_line_for_each_rule_where_there_is_no_terminal(toy):
     assert "Nothing to do" in toy(terminal=False)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_what_runs_and_keeps_what_the_jobs_say(toy, tmp_path):
     shown = toy(terminal=True)
     assert "1 of 3 done" in shown
