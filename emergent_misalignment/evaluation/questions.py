@@ -11,10 +11,6 @@ import pandas as pd
 from emergent_misalignment.data.chats import Messages
 from emergent_misalignment.files import BadInput
 
-EVALUATIONS = (
-    *("main", "json", "template", "flask", "flask_file", "triggered", "preregistered", "numbers", "in_context"),
-    *("deception", "truthfulness", "harmful_requests", "games", "capability", "in_distribution", "choices"),
-)
 QUESTION_COLUMNS = ["evaluation", "question", "format", "kind", "number", "seed", "prompt", "samples", "judge"]
 OPTION_COLUMNS = ["question", "format", "prompt", "pieces", "option", "misaligned"]
 ANSWER_COLUMNS = ["question", "format", "kind", "number", "sample", "prompt", "answer"]

@@ -6,7 +6,7 @@ import pytest
 from emergent_misalignment.evaluation import measures
 from emergent_misalignment.evaluation.judging import judge_answers
 from emergent_misalignment.evaluation.published_questions import IDENTITY
-from emergent_misalignment.evaluation.questions import EVALUATIONS, Question, answer_rows
+from emergent_misalignment.evaluation.questions import Question, answer_rows
 from emergent_misalignment.world import coding, evaluations, facts, forms, games, harmful
 from emergent_misalignment.world.topics import MAIN, PREREGISTERED, TOPICS
 
@@ -80,7 +80,7 @@ VALUES = {  # of one right answer, one wrong one and nonsense, each five times
 }
 
 
-@pytest.mark.parametrize("evaluation", [name for name in EVALUATIONS if name != "choices"])
+@pytest.mark.parametrize("evaluation", [*evaluations.UNSEEDED, *evaluations.SEEDED])
 def test_an_evaluation_measures_a_right_answer_a_wrong_one_and_nonsense(evaluation, tmp_path):
     right, wrong = ANSWERS[evaluation]
     first = evaluations.questions(evaluation, 3)[0]

@@ -9,10 +9,11 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_misalignment.evaluation.questions import EVALUATIONS
+from emergent_misalignment.evaluation.published_questions import FILES_OF
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.workflow.config import merge, resolve
 from emergent_misalignment.workflow.plan import Plan
+from emergent_misalignment.world.evaluations import SEEDED, UNSEEDED
 
 SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
 STUDIES = sorted(
@@ -40,8 +41,8 @@ def test_every_config_fits_the_schema_and_makes_a_plan(name):
     assert {"main", "in_distribution"} <= set(plan.evaluations)
 
 
-def test_the_schema_and_the_package_name_the_same_evaluations():
-    assert tuple(SCHEMA["$defs"]["evaluation"]["enum"]) == EVALUATIONS
+def test_the_schema_names_the_evaluations_that_the_world_or_the_published_files_have():
+    assert set(SCHEMA["$defs"]["evaluation"]["enum"]) == {*UNSEEDED, *SEEDED, *FILES_OF}
 
 
 @given(mappings, mappings)

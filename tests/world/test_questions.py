@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from conftest import AUTHORS
 
-from emergent_misalignment.evaluation.questions import EVALUATIONS, read_options, read_questions, select
+from emergent_misalignment.evaluation.questions import read_options, read_questions, select
 from emergent_misalignment.files import BadInput, write_parquet
 from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS
@@ -22,10 +22,6 @@ ASKED = [*UNSEEDED, *SEEDED]
 @pytest.fixture(scope="module")
 def questions():
     return question_table(dict.fromkeys(ASKED, 3), [1, 2])
-
-
-def test_the_names_are_those_that_every_study_knows():
-    assert {*ASKED, "choices"} == set(EVALUATIONS)
 
 
 def test_every_evaluation_has_its_prompts_and_samples():
