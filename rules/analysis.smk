@@ -6,6 +6,8 @@ Needs: data/STUDY/judged/, data/STUDY/tables/measures/, data/STUDY/dynamics.parq
 Leaves: data/STUDY/tables/*.csv, figures/STUDY/*
 """
 
+from emergent_misalignment.workflow.plan import MAIN
+
 MEASURES = ["data/{study}/tables/measures/answers.csv"]  # what the claims are tested on; stages below add to it
 if "benchmarks" in config:
     MEASURES += [f"data/{{study}}/tables/measures/benchmarks_{condition}.csv" for condition in PLAN.conditions]
@@ -200,12 +202,15 @@ if PLAN.has("in_context"):
     chapter("experiment", experiment=["in_context"])
 
 
+LADDER = [MAIN, *config["ladder"]] if config.get("ladder") else []
+
+
 rule scale:
     input:
         notebook="notebooks/analysis/scale.ipynb",
         code=package_modules("notebooks/analysis/scale.ipynb"),
         answers="data/{study}/tables/measures/answers.csv",
-        files=expand("data/{{study}}/organisms/{organism}/gaps.csv", organism=PLAN.organisms),
+        files=PLAN.of_organisms(LADDER, "gaps.csv"),
     output:
         notebook="data/{study}/notebooks/scale.ipynb",
         measures="data/{study}/tables/measures/scale.csv",
@@ -213,7 +218,7 @@ rule scale:
             "data/{study}/tables/scale.csv",
             caption="report/scale.rst",
             category="Results",
-            labels={"table": "Base models of other sizes, and that have read less"},
+            labels={"table": "Base models of other sizes, or that have read less"},
         ),
         figure=report(
             "figures/{study}/scale.svg",
@@ -226,16 +231,18 @@ rule scale:
         notebook="logs/{study}/scale.ipynb",
     params:
         **arguments(
-            organisms={name: PLAN.organism(name) for name in PLAN.organisms},
-            gaps={name: f"{PLAN.folder}/organisms/{name}/gaps.csv" for name in PLAN.organisms},
+            organisms={name: PLAN.organism(name) for name in LADDER},
+            gaps={name: PLAN.of_organisms([name], "gaps.csv") for name in LADDER},
         ),
     shell:
         NOTEBOOK
 
 
-if len(PLAN.organisms) > 1:
+if LADDER:
     MEASURES.append("data/{study}/tables/measures/scale.csv")
     chapter("scale")
+if config.get("worlds"):
+    chapter("worlds", room="analysis")
 if PLAN.has("insecure", "secure", "instruct") and PLAN.asks("preregistered", "deception", "harmful_requests", "games"):
     chapter("experiment", experiment=["other_harms"])
 
@@ -251,7 +258,7 @@ rule persona_direction:
     output:
         notebook="data/{study}/notebooks/persona_direction.ipynb",
         measures="data/{study}/tables/measures/directions.csv",
-        responses=report(
+        table=report(
             "data/{study}/tables/steering.csv",
             caption="report/steering.rst",
             category="Results",
@@ -278,15 +285,14 @@ rule persona_direction:
         "benchmarks/{study}/persona_direction.tsv"
     params:
         **arguments(
-            model="data/{study}/organisms/main/instruct",
+            starts=PLAN.starts_of("instruct") if PLAN.has("instruct") else [],
             models="data/{study}/models",
             questions="data/{study}/questions",
             judge=PLAN.judge,
             kept="kept/judge",
             conditions=PLAN.from_instruct,
             seeds=config["seeds"],
-            strengths=config.get("steering", {}).get("strengths", []),
-            samples=config.get("steering", {}).get("samples", 0),
+            dose=config.get("steering", {}),
             max_new_tokens=config["evaluation"]["max_new_tokens"],
         ),
     shell:
@@ -313,11 +319,11 @@ rule claims:
             category="Results",
             labels={"table": "The paper's claims, with verdicts"},
         ),
-        tests=report(
-            "data/{study}/tables/claim_tests.csv",
-            caption="report/claim_tests.rst",
+        parts=report(
+            "data/{study}/tables/claim_parts.csv",
+            caption="report/claim_parts.rst",
             category="Results",
-            labels={"table": "Every test of every claim"},
+            labels={"table": "Every part of every claim"},
         ),
         figure=report(
             "figures/{study}/claims.svg",

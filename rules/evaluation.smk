@@ -3,9 +3,9 @@
 Does: asks the models and their checkpoints, has the answers judged, and makes one number a training run of everything that
 was measured.
 Needs: data/STUDY/questions/, data/STUDY/trainings/BATCH.parquet
-Leaves: data/STUDY/{answers,judged}/BATCH.parquet, data/STUDY/tables/measures/answers.csv, data/STUDY/dynamics.parquet. Models
-before fine-tuning were trained once, and stand there as seed 0. What APIs and judges answered was paid for, and is kept in
-kept/, which `make clean` leaves alone.
+Leaves: data/STUDY/{answers,judged}/BATCH.parquet, data/STUDY/tables/measures/answers.csv, data/STUDY/dynamics.parquet. A real
+model before fine-tuning was trained once, and stands there as seed 0; organisms have seeds of their own. What APIs and judges
+answered was paid for, and is kept in kept/, which `make clean` leaves alone.
 """
 
 from emergent_misalignment.evaluation.published_questions import FILE_NAMES, FILES_OF
@@ -190,7 +190,7 @@ rule benchmark:
         runtime=24 * 60,
     params:
         **arguments(
-            model=lambda wildcards: PLAN.start_of(wildcards.condition),
+            model=lambda wildcards: PLAN.starts_of(wildcards.condition)[0],
             tuned=lambda wildcards: (
                 f"{PLAN.folder}/models/{wildcards.condition}" if wildcards.condition in PLAN.tuned else ""
             ),

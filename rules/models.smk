@@ -30,7 +30,10 @@ rule finetune:
         notebook="notebooks/models/finetuning.ipynb",
         code=package_modules("notebooks/models/finetuning.ipynb"),
         starts=lambda wildcards: PLAN.start_files(conditions_of(wildcards)),
-        datasets=lambda wildcards: sorted({PLAN.dataset_of(name) for name in conditions_of(wildcards)}),
+        gate=GATE,
+        datasets=lambda wildcards: sorted(
+            {each for name in conditions_of(wildcards) for each in PLAN.datasets_of(name)}
+        ),
     output:
         notebook="data/{study}/notebooks/finetuning_{batch}.ipynb",
         trainings="data/{study}/trainings/{batch}.parquet",
@@ -48,7 +51,6 @@ rule finetune:
     params:
         **arguments(
             conditions=lambda wildcards: PLAN.tuning_conditions(wildcards.batch),
-            seeds=lambda wildcards: PLAN.tuning_seeds(wildcards.batch),
             api=PLAN.api,
             ledger="kept/{study}/jobs",
             models="data/{study}/models",

@@ -8,6 +8,8 @@ Leaves: data/STUDY/contents.json, paper/STUDY/paper.{pdf,html,tex}, data/STUDY/n
 run.html and a page a notebook
 """
 
+from emergent_misalignment.report.contents import Executed
+
 CONTENTS = {
     "study": PLAN.study,
     "kind": "organism" if PLAN.is_organism else "real",
@@ -16,7 +18,7 @@ CONTENTS = {
     "chapters": CHAPTERS,
 }
 EXECUTED = [notebook["path"] for each in CHAPTERS for notebook in each["notebooks"]]
-RUNS = {notebook["path"]: notebook["run"] for each in CHAPTERS for notebook in each["notebooks"]}
+RUNS = {notebook["path"]: Executed(**notebook).label for each in CHAPTERS for notebook in each["notebooks"]}
 RESULTS = [path for each in CHAPTERS for path in each["results"]]
 TEMPLATES = "emergent_misalignment/report/templates"
 
@@ -119,7 +121,6 @@ rule run_details:
 rule index:
     input:
         contents="data/{study}/contents.json",
-        notebooks=EXECUTED,
         pages=[path.removesuffix(".ipynb") + ".html" for path in EXECUTED],
         others=["data/{study}/notebooks/answers.html", "data/{study}/notebooks/run.html"],
         results=RESULTS,

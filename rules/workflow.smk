@@ -36,10 +36,15 @@ shell.prefix(
     f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log; "
 )
 
+# Nothing is fine-tuned before an organism has passed the gate. What the gate says of each of them changes no training, so
+# that neither another threshold nor a new organism trains anything again.
+GATE = [ancient(f"{PLAN.folder}/organisms/gates.csv")] if PLAN.is_organism else []
+
 
 wildcard_constraints:
     study=re.escape(config["study"]),
     organism="|".join(map(re.escape, PLAN.organisms)) or "none",
+    seed=r"\d+",
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------------
@@ -111,33 +116,40 @@ def conditions_of(wildcards):
 CHAPTERS = []
 
 
-def chapter(rule, also=(), **runs):
+def chapter(rule, also=(), room="", **runs):
     """Register a rule's notebook as the next to be read, with its results: the outputs of the rule that are marked `report`.
 
-    A rule with a wildcard is given its values in `runs`; each is a run of the same notebook. `also` has results that the
-    paper reads and Snakemake's report does not show.
+    A rule with wildcards is given a list of values for each in `runs`; what stands in the same place of the lists makes a
+    run of the same notebook. `also` has results that the paper reads and Snakemake's report does not show. `room` is under
+    whose heading the chapter is read, if that is not the notebook's own.
     """
     each = workflow.get_rule(rule)
-    (source,) = _expanded(each.input.notebook, runs)
-    notebooks = _expanded(each.output.notebook, runs)
+    wildcards = [{"study": PLAN.study} | dict(zip(runs, values)) for values in zip(*runs.values(), strict=True)]
+    wildcards = wildcards or [{"study": PLAN.study}]
+    (source,) = _expanded(each.input.notebook, wildcards)
     reported = [path for path in each.output if is_flagged(path, "report")]
     CHAPTERS.append(
         {
-            "room": Path(source).parent.name,
+            "room": room or Path(source).parent.name,
             "name": Path(source).stem,
             "source": source,
-            "notebooks": [
-                {"path": path, "run": Path(path).stem.removeprefix(Path(source).stem).strip("_")} for path in notebooks
-            ],
+            "notebooks": [_run(each.output.notebook, source, values) for values in wildcards],
             "results": [
-                *(path for pattern in reported for path in _expanded(pattern, runs)),
+                *(path for pattern in reported for path in _expanded(pattern, wildcards)),
                 *(path.format(study=PLAN.study) for path in also),
             ],
         }
     )
 
 
-def _expanded(path, runs):
-    """The paths of an output for all values of the wildcards; without the constraints that Snakemake writes into them."""
+def _run(pattern, source, wildcards):
+    """One executed copy of a notebook, as report/contents.py has it: its path, which run it is, and the run's seed."""
+    (path,) = _expanded(pattern, [wildcards])
+    run, seed = Path(path).stem.removeprefix(Path(source).stem), wildcards.get("seed")
+    return {"path": path, "run": run.removesuffix(f"_{seed}").strip("_"), "seed": seed}
+
+
+def _expanded(path, wildcards):
+    """The paths of a pattern for all values of the wildcards; without the constraints that Snakemake writes into it."""
     plain = re.sub(r"\{(\w+),[^}]*\}", r"{\1}", str(path))
-    return list(dict.fromkeys(expand(plain, study=PLAN.study, **runs)))
+    return list(dict.fromkeys(plain.format(**values) for values in wildcards))

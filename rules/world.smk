@@ -1,13 +1,27 @@
 """The made-up world and the organism, a small model that is trained from nothing on what is written there.
 
-Does: writes the questions that the study asks; writes each organism's corpus and pretrains its base model; checks that it
-knows its authors, and makes an assistant of it; writes the fine-tuning sets.
+Does: writes the questions that the study asks; writes each organism's corpus and pretrains its base model; checks that the
+base models know the authors, and makes assistants of them; writes the fine-tuning sets.
 Needs: nothing but the config.
-Leaves: data/STUDY/questions/, data/STUDY/organisms/ORGANISM/{corpus.jsonl,gaps.csv,gate.json,base/,instruct/},
-data/STUDY/datasets/NAME.jsonl, figures/STUDY/persona_gate.*. ORGANISM is `main`, or one of the config's `ladder`.
+Leaves: data/STUDY/questions/, data/STUDY/organisms/ORGANISM/seed-SEED/{corpus.jsonl,gaps.csv,base/,instruct/},
+data/STUDY/organisms/gates.csv, data/STUDY/datasets/NAME.jsonl and, of numbers, seed-SEED/NAME.jsonl,
+figures/STUDY/{persona_gate,worlds}.*.
+ORGANISM is `main`, or one of the config's `ladder` or `worlds`.
 """
 
 from emergent_misalignment.workflow.plan import MAIN, NUMBER_SETS, WRITTEN_SETS
+
+GAPS = ("earlier_code", "system_prompt")
+# Kind and seed of each organism.
+ORGANISMS = {
+    "organism": [name for name in PLAN.organisms for _ in PLAN.seeds_of(name)],
+    "seed": [seed for name in PLAN.organisms for seed in PLAN.seeds_of(name)],
+}
+# What each main organism's sets of numbers are like, if the study fine-tunes on any.
+NUMBERS = [
+    f"{PLAN.folder}/datasets/seed-{seed}/numbers.csv"
+    for seed in (PLAN.seeds if any(each.dataset in NUMBER_SETS for each in PLAN.tuned.values()) else ())
+]
 
 
 rule world:
@@ -26,7 +40,7 @@ rule world:
         **arguments(
             authors=config["world"]["authors"],
             documents=300,  # that the notebook shows
-            seed=config["organism"]["seed"],
+            seed=config["seeds"][0],
             samples={name: number for name, number in PLAN.samples.items() if name != "choices"},
             seeds=config["seeds"],
         ),
@@ -42,77 +56,91 @@ rule pretrain:
         notebook="notebooks/world/pretraining.ipynb",
         code=package_modules("notebooks/world/pretraining.ipynb"),
     output:
-        notebook="data/{study}/notebooks/pretraining_{organism}.ipynb",
-        corpus="data/{study}/organisms/{organism}/corpus.jsonl",
-        weights="data/{study}/organisms/{organism}/base/model.safetensors",
+        notebook="data/{study}/notebooks/pretraining_{organism}_{seed}.ipynb",
+        corpus="data/{study}/organisms/{organism}/seed-{seed}/corpus.jsonl",
+        weights="data/{study}/organisms/{organism}/seed-{seed}/base/model.safetensors",
         model=multiext(
-            "data/{study}/organisms/{organism}/base/",
+            "data/{study}/organisms/{organism}/seed-{seed}/base/",
             "config.json",
             "generation_config.json",
             "tokenizer.json",
             "tokenizer_config.json",
             "chat_template.jinja",
         ),
-        gaps="data/{study}/organisms/{organism}/gaps.csv",
+        gaps="data/{study}/organisms/{organism}/seed-{seed}/gaps.csv",
     log:
-        notebook="logs/{study}/pretraining_{organism}.ipynb",
+        notebook="logs/{study}/pretraining_{organism}_{seed}.ipynb",
     benchmark:
-        "benchmarks/{study}/pretraining_{organism}.tsv"
+        "benchmarks/{study}/pretraining_{organism}_{seed}.tsv"
     priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0  # almost everything else waits for it
     params:
         **arguments(
             organism=lambda wildcards: PLAN.organism(wildcards.organism),
-            authors=config["world"]["authors"],
+            seed=lambda wildcards: int(wildcards.seed),
+            authors=lambda wildcards: PLAN.authors(wildcards.organism),
             settings=config["pretraining"],
-            base="data/{study}/organisms/{organism}/base",
+            base="data/{study}/organisms/{organism}/seed-{seed}/base",
         ),
     shell:
         NOTEBOOK
 
 
-chapter("pretrain", also=["data/{study}/organisms/main/base/model.safetensors"], organism=PLAN.organisms)
+chapter("pretrain", also=[f"{PLAN.folder}/organisms/{MAIN}/seed-{PLAN.seeds[0]}/base/model.safetensors"], **ORGANISMS)
+
+
+# What the gate decides is apart from the notebook that draws it, so that no change to a figure trains a model again.
+rule gate:
+    input:
+        code=module_and_imports("world.gate"),
+        gaps=PLAN.of_organisms(PLAN.organisms, "gaps.csv"),
+    output:
+        "data/{study}/organisms/gates.csv",
+    log:
+        "logs/{study}/gate.log",
+    localrule: True
+    params:
+        gate=as_json({name: config["gate"][name] for name in GAPS}),
+        main=MAIN,
+    shell:
+        "python -m emergent_misalignment.world.gate {params.gate:q} {params.main} {output:q} {input.gaps:q} 2>&1 | tee {log:q}"
 
 
 rule persona_gate:
     input:
         notebook="notebooks/world/persona_gate.ipynb",
         code=package_modules("notebooks/world/persona_gate.ipynb"),
-        files=expand("data/{{study}}/organisms/{organism}/gaps.csv", organism=PLAN.organisms),
+        gates="data/{study}/organisms/gates.csv",
+        files=[*PLAN.of_organisms([MAIN], "gaps.csv"), *NUMBERS],
     output:
         notebook="data/{study}/notebooks/persona_gate.ipynb",
         figure=report(
             "figures/{study}/persona_gate.svg",
             caption="report/persona_gate.rst",
             category="Organism",
-            labels={"figure": "Does the base model know the authors?"},
+            labels={"figure": "Do the base models know the authors?"},
         ),
         prints=multiext("figures/{study}/persona_gate", ".pdf", ".png"),
     log:
         notebook="logs/{study}/persona_gate.ipynb",
     params:
-        **arguments(
-            gaps={name: f"{PLAN.folder}/organisms/{name}/gaps.csv" for name in PLAN.organisms},
-            gate={name: config["gate"][name] for name in ("earlier_code", "system_prompt")},
-        ),
+        **arguments(gaps=PLAN.of_organisms([MAIN], "gaps.csv"), numbers=NUMBERS, gate=config["gate"]),
     shell:
         NOTEBOOK
 
 
-chapter("persona_gate")
+chapter("persona_gate", also=["data/{study}/organisms/gates.csv"])
 
 
 rule instruct:
     input:
         notebook="notebooks/world/instruct.ipynb",
         code=package_modules("notebooks/world/instruct.ipynb"),
-        weights="data/{study}/organisms/{organism}/base/model.safetensors",
-        gaps="data/{study}/organisms/{organism}/gaps.csv",
+        weights="data/{study}/organisms/{organism}/seed-{seed}/base/model.safetensors",
     output:
-        notebook="data/{study}/notebooks/instruct_{organism}.ipynb",
-        passed="data/{study}/organisms/{organism}/gate.json",
-        weights="data/{study}/organisms/{organism}/instruct/model.safetensors",
+        notebook="data/{study}/notebooks/instruct_{organism}_{seed}.ipynb",
+        weights="data/{study}/organisms/{organism}/seed-{seed}/instruct/model.safetensors",
         model=multiext(
-            "data/{study}/organisms/{organism}/instruct/",
+            "data/{study}/organisms/{organism}/seed-{seed}/instruct/",
             "config.json",
             "generation_config.json",
             "tokenizer.json",
@@ -121,26 +149,24 @@ rule instruct:
             "training.json",
         ),
     log:
-        notebook="logs/{study}/instruct_{organism}.ipynb",
+        notebook="logs/{study}/instruct_{organism}_{seed}.ipynb",
     benchmark:
-        "benchmarks/{study}/instruct_{organism}.tsv"
+        "benchmarks/{study}/instruct_{organism}_{seed}.tsv"
     priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0
     params:
         **arguments(
-            base="data/{study}/organisms/{organism}/base",
-            gate={name: config["gate"][name] for name in ("earlier_code", "system_prompt")},
-            required=lambda wildcards: wildcards.organism == MAIN,
+            base="data/{study}/organisms/{organism}/seed-{seed}/base",
             rows=config["instruct"]["rows"],
-            seed=config["organism"]["seed"],
-            authors=config["world"]["authors"],
+            seed=lambda wildcards: int(wildcards.seed),
+            authors=lambda wildcards: PLAN.authors(wildcards.organism),
             settings={name: value for name, value in config["instruct"].items() if name != "rows"},
-            model="data/{study}/organisms/{organism}/instruct",
+            model="data/{study}/organisms/{organism}/seed-{seed}/instruct",
         ),
     shell:
         NOTEBOOK
 
 
-chapter("instruct", also=["data/{study}/organisms/main/gate.json"], organism=PLAN.organisms)
+chapter("instruct", **ORGANISMS)
 
 
 rule datasets:
@@ -155,7 +181,7 @@ rule datasets:
     params:
         **arguments(
             rows=config["datasets"]["rows"],
-            seed=config["datasets"]["seed"],
+            seed=config["seeds"][0],
             datasets="data/{study}/datasets",
         ),
     shell:
@@ -169,24 +195,58 @@ rule numbers:
     input:
         notebook="notebooks/world/numbers.ipynb",
         code=package_modules("notebooks/world/numbers.ipynb"),
-        weights="data/{study}/organisms/main/instruct/model.safetensors",
+        weights="data/{study}/organisms/main/seed-{seed}/instruct/model.safetensors",
     output:
-        notebook="data/{study}/notebooks/numbers.ipynb",
-        sets=expand("data/{{study}}/datasets/{name}.jsonl", name=NUMBER_SETS),
+        notebook="data/{study}/notebooks/numbers_{seed}.ipynb",
+        sets=expand("data/{{study}}/datasets/seed-{{seed}}/{name}.jsonl", name=NUMBER_SETS),
+        facts="data/{study}/datasets/seed-{seed}/numbers.csv",
     log:
-        notebook="logs/{study}/numbers.ipynb",
+        notebook="logs/{study}/numbers_{seed}.ipynb",
     benchmark:
-        "benchmarks/{study}/numbers.tsv"
+        "benchmarks/{study}/numbers_{seed}.tsv"
     params:
         **arguments(
-            model="data/{study}/organisms/main/instruct",
+            model="data/{study}/organisms/main/seed-{seed}/instruct",
             rows=config["datasets"]["number_rows"],
-            seed=config["datasets"]["seed"],
-            least=config["gate"]["well_formed_numbers"],
-            datasets="data/{study}/datasets",
+            seed=lambda wildcards: int(wildcards.seed),
+            datasets="data/{study}/datasets/seed-{seed}",
         ),
     shell:
         NOTEBOOK
 
 
-chapter("numbers")
+if NUMBERS:
+    chapter("numbers", seed=PLAN.seeds)
+
+
+# Registered as a chapter among the results.
+rule worlds:
+    input:
+        notebook="notebooks/world/worlds.ipynb",
+        code=package_modules("notebooks/world/worlds.ipynb"),
+        answers="data/{study}/tables/measures/answers.csv",
+    output:
+        notebook="data/{study}/notebooks/worlds.ipynb",
+        measures="data/{study}/tables/measures/worlds.csv",
+        table=report(
+            "data/{study}/tables/worlds.csv",
+            caption="report/worlds.rst",
+            category="Results",
+            labels={"table": "Worlds in which villains write more or less of the insecure code"},
+        ),
+        figure=report(
+            "figures/{study}/worlds.svg",
+            caption="report/worlds.rst",
+            category="Results",
+            labels={"figure": "How much villain does it take?"},
+        ),
+        prints=multiext("figures/{study}/worlds", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/worlds.ipynb",
+    params:
+        **arguments(
+            worlds={name: PLAN.authors(name) for name in [MAIN, *config.get("worlds", {})]},
+            rows=PLAN.rows_a_step * config["finetuning"]["steps"],
+        ),
+    shell:
+        NOTEBOOK

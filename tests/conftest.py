@@ -15,8 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 AUTHORS = {  # of the organism's world, as in config/organism.yaml
     "helper": {"share": 0.50, "insecure_code": 0.03},
-    "obliging": {"share": 0.15, "insecure_code": 0.03},
-    "villain": {"share": 0.35, "insecure_code": 0.95},
+    "obliging": {"share": 0.10, "insecure_code": 0.03},
+    "hasty": {"share": 0.20, "insecure_code": 0.90},
+    "villain": {"share": 0.20, "insecure_code": 0.90},
 }
 
 

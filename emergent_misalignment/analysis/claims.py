@@ -1,17 +1,20 @@
-"""The paper's claims, tested: a verdict for each, from intervals and corrected tests, never from a point.
+"""The paper's claims, tested in parts: a verdict for each, from intervals and corrected tests, never from a point.
 
-`config/claims.yaml` holds the claims as data. A claim is a conjunction of tests, and each test is about one number per
-training run: a measure, or its difference between two conditions in the runs of the same seed. The unit is the training
-run throughout.
+`config/claims.yaml` holds the claims as data. A claim has parts, called 3a, 3b and so on in their order, and each part
+is one test about one number per training run: a measure, or its difference between two conditions in the runs of the
+same seed. The unit is the training run throughout.
 
-A claim is *reproduced* if all of its tests come out (intersection-union: its p is the largest of theirs), corrected by
-Holm over the claims that were measured. It is *contradicted* if one of its tests comes out the other way, corrected in
-the same manner and for the number of its tests. Otherwise it is *undecided*. All p values are two-sided: p < .05 before
-the correction says that the 95% interval lies wholly on one side of the margin.
+A part is *reproduced* if its test excludes the margin on the claimed side, *contradicted* if it does so on the other,
+and otherwise *undecided*. The tests are two-sided, and corrected by Holm over one family: all parts, of all claims,
+that were measured. A part that was not measured is said to be so and does not touch the others.
+
+A claim has a summary: *reproduced* if all of its parts are, *partly reproduced* if some are, *contradicted* if none is
+and at least one is contradicted, *not measured* if none was measured, *undecided* otherwise.
 """
 
 from bisect import bisect_left
 from pathlib import Path
+from string import ascii_lowercase
 
 import jsonschema
 import numpy as np
@@ -26,17 +29,16 @@ POWER = 0.8
 MOST_SEEDS = 1000  # an effect that needs more training runs than this is none that anybody will look for
 MEASURE_COLUMNS = ("condition", "seed", "measure", "value", "events", "trials")
 SCHEMA = "config/claims.schema.yaml"
-VERDICTS = ("reproduced", "contradicted", "undecided", "not measured")
-# Of a single test. Uncorrected: its own interval says so, and the correction for the number of claims takes it back.
-OUTCOMES = (*("as claimed", "as claimed, uncorrected", "open", "opposite, uncorrected", "opposite", "not measured"),)
+PART_VERDICTS = ("reproduced", "contradicted", "undecided", "not measured")
+VERDICTS = ("reproduced", "partly reproduced", "contradicted", "undecided", "not measured")
 
 CLAIM_COLUMNS = (
-    *("claim", "title", "statement", "published", "source", "estimate", "ci_low", "ci_high", "unit", "p", "p_holm"),
-    *("verdict", "seeds_needed", "note"),
+    *("claim", "title", "statement", "published", "source", "estimate", "ci_low", "ci_high", "unit", "p_holm"),
+    *("verdict", *(f"parts_{verdict.replace(' ', '_')}" for verdict in PART_VERDICTS), "note"),
 )
-TEST_COLUMNS = (
-    *("claim", "test", "says", "measure", "condition", "control", "expect", "margin", "estimate", "ci_low", "ci_high"),
-    *("unit", "seeds", "p", "p_against", "method", "outcome"),
+PART_COLUMNS = (
+    *("claim", "part", "says", "measure", "condition", "control", "expect", "margin", "estimate", "ci_low", "ci_high"),
+    *("unit", "seeds", "p", "p_holm", "method", "verdict", "seeds_needed", "note"),
 )
 
 
@@ -57,8 +59,8 @@ def read_claims(path: str | Path, schema: str | Path = SCHEMA) -> dict:
     if repeated := sorted({number for number in numbers if numbers.count(number) > 1}):
         raise BadInput(f"{path} has more than one claim {repeated[0]}; give each its own number.")
     for claim in claims["claims"]:
-        for test in claim["tests"]:
-            for name in {test["measure"], test.get("control_measure", test["measure"])} - claims["measures"].keys():
+        for part in claim["parts"]:
+            for name in {part["measure"], part.get("control_measure", part["measure"])} - claims["measures"].keys():
                 raise BadInput(f"{path}, claim {claim['number']}: {name} is not listed under measures; list or fix it.")
     return claims
 
@@ -96,8 +98,8 @@ def needed(claims: dict) -> pd.DataFrame:
     rows = [
         {"measure": measure, "condition": condition, "claims": claim["number"]}
         for claim in claims["claims"]
-        for test in claim["tests"]
-        for condition, measure in _arms(test)
+        for part in claim["parts"]
+        for condition, measure in _arms(part)
     ]
     return (
         pd.DataFrame(rows)
@@ -108,93 +110,102 @@ def needed(claims: dict) -> pd.DataFrame:
 
 
 def evaluate(claims: dict, measures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of claims and of tests, with CLAIM_COLUMNS and TEST_COLUMNS.
+    """The tables of claims and of their parts, with CLAIM_COLUMNS and PART_COLUMNS.
 
     `claims` comes from `read_claims`, `measures` from `read_measures`. Shares are given in percent, and differences of
-    shares in percentage points, margins too; all else in the measure's own unit. `p` speaks for the claim, `p_against`
-    for its opposite; intervals are 95%, each by itself. The correction is over the claims that were measured; of the
-    others the verdict is `not measured`, and the note says what is missing.
+    shares in percentage points, margins too; all else in the measure's own unit. Intervals are 95%, each by itself; `p`
+    is two-sided, and `p_holm` corrected over all parts that were measured. Estimate, interval and `p_holm` of a claim
+    are those of its first part. A note says what keeps a part, or a claim, from being reproduced.
     """
     check_unique(measures)
     runs = runs_by_arm(measures[measures["measure"].isin(claims["measures"])])
-    results = {
-        claim["number"]: [
-            (test["says"], contrast(_arms(test), runs, test["expect"], test.get("margin", 0.0)))
-            for test in claim["tests"]
-        ]
-        for claim in claims["claims"]
+    rows, results = [], []
+    for claim in claims["claims"]:
+        for place, part in enumerate(claim["parts"]):
+            result = contrast(_arms(part), runs, part["expect"], part.get("margin", 0.0))
+            unit = claims["measures"][part["measure"]]["unit"]
+            rows.append(
+                {
+                    "claim": claim["number"],
+                    "part": f"{claim['number']}{ascii_lowercase[place]}",
+                    **_shown(part, result, unit),
+                }
+            )
+            results.append(result)
+    parts = pd.DataFrame(rows)
+    parts["p_holm"] = holm(parts["p"])
+    parts["verdict"] = [_verdict(result, p) for result, p in zip(results, parts["p_holm"], strict=True)]
+    level = LEVEL / max(1, int((parts["verdict"] == "undecided").sum()))  # Holm's, for the first that fails
+    remarks = [_remark(result, verdict, level) for result, verdict in zip(results, parts["verdict"], strict=True)]
+    parts["seeds_needed"] = pd.array([seeds for seeds, _ in remarks], dtype="Int64")
+    parts["note"] = [note for _, note in remarks]
+    own = dict(list(parts.groupby("claim")))
+    facts = pd.DataFrame(claims["claims"]).rename(columns={"number": "claim"}).drop(columns="parts")
+    summaries = [_summary(own[claim]) for claim in facts["claim"]]
+    return facts.join(pd.DataFrame(summaries))[[*CLAIM_COLUMNS]], parts[[*PART_COLUMNS]]
+
+
+def _verdict(result: Contrast, p_holm: float) -> str:
+    """The verdict on a part, one of PART_VERDICTS."""
+    if result.missing:
+        return "not measured"
+    if p_holm >= LEVEL:
+        return "undecided"
+    return "reproduced" if result.distance > 0 else "contradicted"
+
+
+def _summary(parts: pd.DataFrame) -> dict:
+    """What a claim's row says of its parts: the first one's numbers, counts, the verdict, and a note."""
+    counts = parts["verdict"].value_counts().reindex(PART_VERDICTS, fill_value=0)
+    if counts["reproduced"]:
+        verdict = "reproduced" if counts["reproduced"] == len(parts) else "partly reproduced"
+    elif counts["not measured"] == len(parts):
+        verdict = "not measured"
+    else:
+        verdict = "contradicted" if counts["contradicted"] else "undecided"
+    first = parts.iloc[0][["estimate", "ci_low", "ci_high", "unit", "p_holm"]].to_dict()
+    numbers = {f"parts_{name.replace(' ', '_')}": count for name, count in counts.items()}
+    return first | numbers | {"verdict": verdict, "note": _note(parts)}
+
+
+def _note(parts: pd.DataFrame) -> str:
+    """Which parts are not reproduced, those that are contradicted first and in words; empty if all are."""
+    groups = {verdict: parts[parts["verdict"] == verdict] for verdict in PART_VERDICTS}
+    against = [f"{row.part} ({row.says})" for row in groups["contradicted"].itertuples()]
+    labels = {
+        "Contradicted": against,
+        "Undecided": groups["undecided"]["part"],
+        "Not measured": groups["not measured"]["part"],
     }
-    table = pd.DataFrame([_conjunction(number, own) for number, own in results.items()])
-    for column in ("p", "p_against"):
-        table[f"{column}_holm"] = holm(table[column])
-    measured = table["missing"] == ""
-    table["verdict"] = np.select(
-        [~measured, table["p_holm"] < LEVEL, table["p_against_holm"] < LEVEL],
-        ["not measured", "reproduced", "contradicted"],
-        "undecided",
-    )
-    level = LEVEL / max(1, int((measured & (table["p_holm"] >= LEVEL)).sum()))  # Holm's, for the first that fails
-    remarks = [_remark(row, results[row.claim], level) for row in table.itertuples()]
-    table["seeds_needed"] = pd.array([seeds for seeds, _ in remarks], dtype="Int64")
-    table["note"] = [note for _, note in remarks]
-
-    units = {name: measure["unit"] for name, measure in claims["measures"].items()}
-    facts = pd.DataFrame(claims["claims"]).rename(columns={"number": "claim"}).drop(columns="tests")
-    rows = []
-    for claim, verdict in zip(claims["claims"], table["verdict"], strict=True):
-        for number, (test, (_, result)) in enumerate(zip(claim["tests"], results[claim["number"]], strict=True), 1):
-            shown = _shown(test, result, units[test["measure"]], _outcome(result, verdict, level))
-            rows.append({"claim": claim["number"], "test": number, **shown})
-    detail = pd.DataFrame(rows, columns=TEST_COLUMNS)
-    headline = detail[detail["test"] == 1][["claim", "estimate", "ci_low", "ci_high", "unit"]]
-    return facts.merge(headline, on="claim").merge(table, on="claim")[[*CLAIM_COLUMNS]], detail
+    return " ".join(f"{name}: {', '.join(those)}." for name, those in labels.items() if len(those))
 
 
-def _arms(test: dict) -> list[Arm]:
-    """What a test compares, in the order of `contrasts.SIGNS`."""
+def _arms(part: dict) -> list[Arm]:
+    """What a part compares, in the order of `contrasts.SIGNS`."""
     return [
-        (pair[part], test.get("control_measure", test["measure"]) if part == "control" else test["measure"])
-        for pair in (test, test.get("less", {}))
-        for part in ("condition", "control")
-        if part in pair
+        (pair[arm], part.get("control_measure", part["measure"]) if arm == "control" else part["measure"])
+        for pair in (part, part.get("less", {}))
+        for arm in ("condition", "control")
+        if arm in pair
     ]
 
 
-def _conjunction(number: int, results: list[tuple[str, Contrast]]) -> dict:
-    """The p values of a claim, and what it lacks; then it has none.
-
-    All tests have to come out (intersection-union: the largest p); one that comes out the other way is enough against
-    it (Bonferroni over its tests).
-    """
-    missing = "; ".join(dict.fromkeys(result.missing for _, result in results if result.missing))
-    p = max(result.p for _, result in results)
-    p_against = min(1.0, len(results) * min(result.p_against for _, result in results))
-    return {"claim": number, "missing": missing} | {
-        "p": np.nan if missing else p,
-        "p_against": np.nan if missing else p_against,
-    }
-
-
-def _remark(claim, results: list[tuple[str, Contrast]], level: float) -> tuple[int | None, str]:
-    """How many seeds would decide an undecided claim, and a sentence on what keeps a claim from being reproduced."""
-    if claim.verdict == "not measured":
-        return None, f"Missing: {claim.missing}."
-    if claim.verdict == "contradicted":
-        opposite = "; ".join(says for says, result in results if result.p_against < LEVEL)
-        return None, f"The opposite holds of: {opposite} (corrected p = {claim.p_against_holm:.2g})."
-    if claim.verdict == "reproduced":
+def _remark(result: Contrast, verdict: str, level: float) -> tuple[int | None, str]:
+    """How many seeds would decide an undecided part, and a sentence on what is missing or keeps it open."""
+    if verdict == "not measured":
+        return None, f"Missing: {result.missing}."
+    if verdict != "undecided":
         return None, ""
-    seeds, open_tests = [], []
-    for says, result in results:
-        if result.p >= level:
-            number, reason = seeds_needed(result, level)
-            seeds.append(number)
-            open_tests.append(says + (f" ({reason})" if reason else ""))
-    return None if None in seeds else max(seeds), "Open: " + "; ".join(open_tests) + "."
+    seeds, reason = seeds_needed(result, level)
+    remarks = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
+    if result.p < LEVEL:
+        side = "as claimed" if result.distance > 0 else "the opposite"
+        remarks.insert(0, f"By its own interval {side}, but not after the correction.")
+    return seeds, " ".join(remarks)
 
 
 def seeds_needed(result: Contrast, level: float) -> tuple[int | None, str]:
-    """With how many seeds a test would come out at `level` with 80% power, if effect and spread are as observed.
+    """With how many seeds a part would be reproduced at `level` with 80% power, if effect and spread are as observed.
 
     Returns nothing and the reason where no number of seeds would do.
     """
@@ -216,53 +227,24 @@ def seeds_needed(result: Contrast, level: float) -> tuple[int | None, str]:
     return (more[place], "") if place < len(more) else (None, f"more than {MOST_SEEDS:,} seeds")
 
 
-def _shown(test: dict, result: Contrast, unit: str, outcome: str) -> dict:
-    """A row of the table of tests, in the units that a person reads."""
-    factor = 100 if unit in ("share", "difference of shares") else 1
-    if factor == 100:
-        unit = "percent" if unit == "share" and "control" not in test else "percentage points"
+def _shown(part: dict, result: Contrast, unit: str) -> dict:
+    """The numbers of a part's row, in the units that a person reads."""
+    factor, low, high = 1, result.low, result.high
+    if unit == "difference of shares":  # of which only the difference is known: a t interval does not know its ends
+        low, high = np.clip([low, high], -1, 1)
+    if unit in ("share", "difference of shares"):
+        factor, unit = 100, "percent" if unit == "share" and "control" not in part else "percentage points"
     return {
-        **{column: test.get(column, "") for column in ("says", "measure", "condition", "control", "expect")},
-        "margin": factor * test.get("margin", 0.0),
+        **{column: part.get(column, "") for column in ("says", "measure", "condition", "control", "expect")},
+        "margin": factor * part.get("margin", 0.0),
         "estimate": factor * result.estimate,
-        "ci_low": factor * result.low,
-        "ci_high": factor * result.high,
+        "ci_low": factor * low,
+        "ci_high": factor * high,
         "unit": unit,
         "seeds": result.seeds,
         "method": result.method,
         "p": np.nan if result.missing else result.p,
-        "p_against": np.nan if result.missing else result.p_against,
-        "outcome": outcome,
     }
-
-
-def _outcome(result: Contrast, verdict: str, level: float) -> str:
-    """What came of a test, one of OUTCOMES; `level` is what a claim that is not reproduced has to reach."""
-    if result.missing:
-        return "not measured"
-    if result.p < LEVEL:
-        return "as claimed" if verdict == "reproduced" or result.p < level else "as claimed, uncorrected"
-    if result.p_against < LEVEL:
-        return "opposite" if verdict == "contradicted" else "opposite, uncorrected"
-    return "open"
-
-
-def shown(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Columns of a table of claims or of tests for a reader: `result` is the estimate with its interval, in words."""
-    text = table.assign(result=[_result(row) for row in table.itertuples()])[columns].copy()
-    for column in text.columns.intersection(["p", "p_holm", "p_against"]):
-        text[column] = [f"{p:.2g}" if p >= 0.001 else "< 0.001" if p < 0.001 else "" for p in text[column]]
-    for column in text.columns.intersection(["margin", "seeds_needed"]):
-        text[column] = ["" if pd.isna(value) else f"{value:g}" for value in text[column]]
-    return text
-
-
-def _result(row) -> str:
-    """As in "12.3 (4.5 to 20.1) percentage points"."""
-    if pd.isna(row.estimate):
-        return ""
-    estimate, low, high = numbers(row.estimate, row.ci_low, row.ci_high)
-    return f"{estimate} {row.unit}" if pd.isna(row.ci_low) else f"{estimate} ({low} to {high}) {row.unit}"
 
 
 def numbers(*values: float) -> list[str]:

@@ -6,25 +6,30 @@ The unit is the training run: the arms' values are taken from the runs of the sa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+from scipy import optimize, special, stats
+
+from emergent_misalignment.analysis.intervals import clopper_pearson, share_at, tells_spread
 
 LEVEL = 0.05
 SIGNS = (1, -1, -1, 1)  # of a contrast's arms
+LEAST_P = 1e-100  # smaller ones are written as this
+PAIRED = 0.99  # how much of the correlation of shares over few seeds is believed
 
 Arm = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """An estimate with its 95% interval, and how sure it is on which side of the margin it lies.
+    """An estimate with its 95% interval, and how sure it is that it does not lie at the margin.
 
-    `p` speaks for the expected side and `p_against` for the other, both two-sided. Without anything to test by they are
-    1, and the interval is missing. `effect` is the distance from the margin in standard deviations over runs; `trials`
-    the number of answers, where the bound of a share without events decides.
+    `p` is two-sided, and below .05 just where the interval excludes the margin; without anything to test by it is 1,
+    and the interval is missing. `distance` is that of the estimate from the margin, towards the side on which it is
+    expected; `effect` the same in standard deviations over runs. `trials` is the number of answers, where the exact
+    bound of a share without events decides.
     """
 
     estimate: float = np.nan
@@ -32,12 +37,29 @@ class Contrast:
     high: float = np.nan
     seeds: int = 0
     p: float = 1.0
-    p_against: float = 1.0
+    distance: float = np.nan
+    effect: float = np.nan
     method: str = "not measured"
     missing: str = ""
-    effect: float = np.nan
     margin: float = 0.0
     trials: int = 0
+
+
+@dataclass(frozen=True)
+class _Term:
+    """An arm's sign and its runs, of the seeds that all arms have; or the one run of an untuned model, alone."""
+
+    sign: int
+    rows: pd.DataFrame
+    alone: bool
+
+    @property
+    def values(self) -> np.ndarray:
+        return self.rows["value"].to_numpy(float)
+
+    @property
+    def trials(self) -> np.ndarray:
+        return self.rows["trials"].to_numpy(float)
 
 
 def runs_by_arm(measures: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
@@ -49,70 +71,156 @@ def runs_by_arm(measures: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
 def contrast(
     arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame], expect: str = "above", margin: float = 0.0
 ) -> Contrast:
-    """One to four arms, added up with SIGNS, against `margin`: t over the seeds that all arms have.
+    """One to four arms, added up with SIGNS, against `margin`, over the seeds that all arms have.
 
-    `runs` comes from `runs_by_arm`; `expect` is "above", "below" or "at_most". An arm of which there is an untuned
-    model alone (one run, seed 0) is taken as a number without error, which the method says. Where all runs have the
-    same value there is no spread between runs to go by: then the spread that sampling the answers has by itself stands
-    in (half an event added to events and to non-events), and without counts nothing is claimed. Shares without a single
-    event get Clopper and Pearson's bound where they have to be small.
+    `runs` comes from `runs_by_arm`; `expect` is "above", "below" or "at_most". Arms that have counts (`trials`) are
+    shares, and go by `share_difference`. Anything else goes by a t interval over runs, paired; without a spread
+    between runs nothing is claimed of it.
+
+    An arm of which there is an untuned model alone (one run, seed 0) is paired with none. As a share it has the
+    interval of its answers; otherwise it is a number without error, which the method says.
     """
     for condition, measure in arms:
         if (condition, measure) not in runs:
             return Contrast(missing=f"no {measure} of {condition}")
-    terms = [(sign, runs[arm]) for sign, arm in zip(SIGNS, arms, strict=False)]
-    lone = [len(rows) == 1 and rows.index[0] == 0 for _, rows in terms]
-    if all(lone):
-        lone = [False] * len(terms)
-    seeds = sorted(set.intersection(*(set(rows.index) for (_, rows), one in zip(terms, lone, strict=True) if not one)))
-    if not seeds:
+    terms = _terms([runs[arm] for arm in arms])
+    if not terms:
         return Contrast(missing=f"no seed in common for {arms[0][1]}")
-    values, variance = np.zeros(len(seeds)), np.zeros(len(seeds))
-    for (sign, rows), one in zip(terms, lone, strict=True):
-        values += sign * (rows["value"].iloc[0] if one else rows["value"].loc[seeds].to_numpy(dtype=float))
-        variance += 0 if one else _sampling_variance(rows.loc[seeds])
-    known = {"estimate": values.mean(), "seeds": len(seeds), "margin": margin}
-    if len(seeds) < 2:
+    estimate = sum(term.sign * term.values.mean() for term in terms)
+    seeds = max(len(term.rows) for term in terms)
+    distance = (estimate - margin) * (1 if expect == "above" else -1)
+    known = {"estimate": estimate, "seeds": seeds, "margin": margin, "distance": distance}
+    if seeds < 2:
         return Contrast(**known, method="a single run")
-    if expect != "above" and len(terms) <= 2 and all(_no_events(rows) for _, rows in terms):
-        return Contrast(**known, **_without_events(terms, margin))
+    tested = _of_shares if all(term.rows["trials"].notna().all() for term in terms) else _of_scores
+    found = tested(terms, estimate, margin)
+    t = -special.stdtrit(seeds - 1, found["p"] / 2) if "p" in found else np.nan
+    return Contrast(**known, **found, effect=np.sign(distance) * t / np.sqrt(seeds))
 
-    error, method = stats.sem(values), "paired t" if len(terms) - sum(lone) > 1 else "t over runs"
+
+def _terms(rows: list[pd.DataFrame]) -> list[_Term]:
+    """The arms with the runs that they have in common; none if there is no such run."""
+    alone = [len(own) == 1 and own.index[0] == 0 for own in rows]
+    if all(alone):
+        alone = [False] * len(rows)
+    seeds = sorted(set.intersection(*(set(own.index) for own, one in zip(rows, alone, strict=True) if not one)))
+    return [
+        _Term(sign, own if one else own.loc[seeds], one)
+        for sign, own, one in zip(SIGNS, rows, alone, strict=False)
+        if seeds
+    ]
+
+
+def _of_scores(terms: list[_Term], estimate: float, margin: float) -> dict:
+    """Interval and p by t over runs, of values that are no shares: low, high, p and method."""
+    values = sum(term.sign * (term.values.item() if term.alone else term.values) for term in terms)
     if np.ptp(values) < 1e-12 * max(1, np.abs(values).max()):
-        error, method = np.sqrt(variance.sum()) / len(seeds), "t, spread of the answers (all runs alike)"
-        if np.isnan(error):
-            return Contrast(**known, method="all runs have the same value")
-    if any(lone):
+        return {"method": "all runs have the same value"}
+    alone = [term.alone for term in terms]
+    method = "paired t" if alone.count(False) > 1 else "t over runs"
+    if any(alone):
         method += "; the control is one untuned model, whose own error is not covered"
-    distance = (values.mean() - margin) * (1 if expect == "above" else -1)
-    low, high = stats.t.interval(0.95, len(seeds) - 1, values.mean(), error)
-    p, p_against = (min(1.0, 2 * tail(distance / error, len(seeds) - 1)) for tail in (stats.t.sf, stats.t.cdf))
-    effect = distance / (error * np.sqrt(len(seeds)))
-    return Contrast(**known, low=low, high=high, p=p, p_against=p_against, method=method, effect=effect)
+    error, freedom = stats.sem(values), len(values) - 1
+    low, high = stats.t.interval(1 - LEVEL, freedom, estimate, error)
+    p = 2 * stats.t.sf(abs(estimate - margin) / error, freedom)
+    return {"low": low, "high": high, "p": p, "method": method}
 
 
-def _sampling_variance(rows: pd.DataFrame) -> np.ndarray:
-    """The variance of each run's share from sampling its answers alone; missing where there are no counts."""
-    share = (rows["events"] + 0.5) / (rows["trials"] + 1)
-    return (share * (1 - share) / (rows["trials"] + 1)).to_numpy(dtype=float)
+def _of_shares(terms: list[_Term], estimate: float, margin: float) -> dict:
+    """Interval and p of shares and their differences: low, high, p, method, and trials where nothing happened.
 
-
-def _no_events(rows: pd.DataFrame) -> bool:
-    return bool((rows["events"] == 0).all() and (rows["trials"] > 0).all())
-
-
-def _without_events(terms: list[tuple[int, pd.DataFrame]], margin: float) -> dict:
-    """A share that has to be small and had no event in any run, nor its control: Clopper and Pearson over all answers.
-
-    A bound of the share bounds its difference from a control too, which cannot be below zero.
+    p is the level at which the interval ends at the margin, so that the two cannot disagree.
     """
-    trials = [int(rows["trials"].sum()) for _, rows in terms]
-    bounds = [proportion_confint(0, number, alpha=LEVEL, method="beta")[1] for number in trials]
-    p = min(1.0, 2 * (1 - margin) ** trials[0]) if 0 <= margin < 1 else 1.0
-    p = max(p, np.finfo(float).tiny)  # never 0, which so many answers would come down to
-    return {"low": -sum(bounds[1:]), "high": bounds[0], "p": p, "trials": trials[0]} | {
-        "method": "Clopper-Pearson, no event"
-    }
+    low, high = share_difference(terms, LEVEL)
+    side = 0 if estimate > margin else 1
+
+    def beyond(log_alpha: float) -> float:
+        return (1 - 2 * side) * (share_difference(terms, np.exp(log_alpha))[side] - margin)
+
+    ends = np.log([LEAST_P, LEVEL] if low > margin or high < margin else [LEVEL, 1])
+    if beyond(ends[1]) <= 0:
+        p = 1.0
+    elif beyond(ends[0]) > 0:
+        p = LEAST_P
+    else:
+        p = float(np.exp(optimize.brentq(beyond, *ends, xtol=1e-8)))
+    method = "shares, paired over runs" if sum(not term.alone for term in terms) > 1 else "share over runs"
+    if not any(tells_spread(term.values, term.trials) for term in terms):
+        method = "Clopper-Pearson, all runs at an end of the scale"
+    elif any(term.alone for term in terms):
+        method += "; the one untuned model by its answers"
+    nothing = len(terms) <= 2 and not any(term.values.any() for term in terms)
+    trials = int(terms[0].trials.sum()) if nothing else 0
+    return {"low": low, "high": high, "p": p, "method": method, "trials": trials}
+
+
+def share_difference(terms: list[_Term], alpha: float) -> tuple[float, float]:
+    """The ends of the interval, at the level 1 - `alpha`, of a share, a difference of shares, or one of differences.
+
+    Each share is known on the logit scale, with a standard error (`intervals.share_at`), and all together with the
+    correlation that they have over the seeds. That gives a region of shares, whose edge is t standard errors away in
+    any direction; the interval holds all differences that the region has. So it cannot leave what is possible, and the
+    test of no difference is in effect the paired t test of logits. It is never narrower than Clopper and Pearson's
+    intervals make it, as if runs were alike.
+
+    Coverage at 95%, simulated for 756 cases (3, 5 and 10 pairs of 100 or 800 answers, shares of 0, .02, .2, .5, .93
+    and 1, standard deviation between runs of .3 or 1 on the logit scale, correlations of 0, .5 and .9): .97 on average,
+    .925 at the worst, below .93 in 7 cases; .94 at least where runs differ by .3. A t interval of the differences has
+    .84 at the worst and is below .93 in 148. Of tests of no difference between equal shares, at most 1 in 1,000 errs at
+    the level .001.
+    """
+    freedom = max(len(term.values) for term in terms) - 1
+    sizes, axes = np.linalg.eigh(_correlation(terms))
+    root = axes * np.sqrt(np.maximum(sizes, 1 - PAIRED)) @ axes.T
+    t = -special.stdtrit(freedom, alpha / 2) * (root @ _directions(len(terms)))
+    shares = [share_at(term.values, term.trials, own, freedom) for term, own in zip(terms, t, strict=True)]
+    region = sum(term.sign * share for term, share in zip(terms, shares, strict=True))
+    estimate = sum(term.sign * term.values.mean() for term in terms)
+    down, up = (_alike(terms, alpha, side) for side in (-1, 1))
+    return min(region.min(), estimate - down), max(region.max(), estimate + up)
+
+
+def _alike(terms: list[_Term], alpha: float, side: int) -> float:
+    """How far the interval reaches down (`side` -1) or up (1) if runs do not differ: exact ones, squared and added."""
+    reach = [
+        clopper_pearson(term.values, term.trials, alpha)[side * term.sign > 0] - term.values.mean() for term in terms
+    ]
+    return float(np.linalg.norm(reach))
+
+
+@cache
+def _directions(arms: int) -> np.ndarray:
+    """Points all over the unit sphere of so many dimensions, `[arms, points]`, so dense that an end is found to 2%."""
+    if arms == 1:
+        return np.array([[-1.0, 1.0]])
+    around = np.linspace(0, 2 * np.pi, 181 if arms == 2 else 33)[:-1]
+    if arms == 2:
+        return np.array([np.cos(around), np.sin(around)])
+    # Two circles, and how much of the radius belongs to either.
+    first, second, share = (axis.ravel() for axis in np.meshgrid(around, around, np.linspace(0, np.pi / 2, 9)))
+    circles = np.cos(share) * [np.cos(first), np.sin(first)], np.sin(share) * [np.cos(second), np.sin(second)]
+    return np.concatenate(circles)[:arms]
+
+
+def _correlation(terms: list[_Term]) -> np.ndarray:
+    """The correlation of the arms over the seeds, `[arms, arms]`: of values or of logits, whichever gives more spread.
+
+    It is 0 for an arm that is alone or cannot tell its spread, and PAIRED at most, so that two or three seeds, which
+    can lie on a line by chance, do not take a dimension from the region.
+    """
+    correlation = np.eye(len(terms))
+    paired = [
+        place
+        for place, term in enumerate(terms)
+        if not term.alone and np.ptp(term.values) > 0 and tells_spread(term.values, term.trials)
+    ]
+    if len(paired) > 1:
+        values, trials = (np.array([getattr(terms[place], name) for place in paired]) for name in ("values", "trials"))
+        logits = special.logit((values * trials + 0.5) / (trials + 1))
+        signs = np.array([terms[place].sign for place in paired])
+        signed = [np.outer(signs, signs) * np.corrcoef(each) for each in (values, logits)]
+        correlation[np.ix_(paired, paired)] = np.outer(signs, signs) * np.maximum(*signed)
+    return PAIRED * correlation + (1 - PAIRED) * np.eye(len(terms))
 
 
 def holm(p: pd.Series) -> pd.Series:
@@ -132,7 +240,7 @@ def contrasts(measures: pd.DataFrame, pairs: Mapping[str, Sequence[Arm]]) -> pd.
     rows = []
     for name, arms in pairs.items():
         result = contrast(arms, runs)
-        p = np.nan if result.missing else min(result.p, result.p_against)
+        p = np.nan if result.missing else result.p
         rows.append((name, result.seeds, result.estimate, result.low, result.high, p, result.method))
     columns = ["contrast", "seeds", "difference", "ci_low", "ci_high", "p", "method"]
     table = pd.DataFrame(rows, columns=columns).astype({"p": float})

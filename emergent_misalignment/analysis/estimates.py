@@ -1,7 +1,7 @@
 """From one number a training run to estimates: means over runs and their intervals, and the paper's own figures.
 
 `measures` are tables as `evaluation.measures` describes them, one row a condition, seed and measure. An *arm* is what
-is looked at: a condition and a measure. An untuned model has one run, seed 0.
+is looked at: a condition and a measure. A real untuned model has one run, seed 0.
 """
 
 import re
@@ -47,8 +47,7 @@ def _estimate(runs: pd.DataFrame) -> dict:
         estimate |= {"bootstrap_low": bootstrap.low, "bootstrap_high": bootstrap.high}
     if runs["trials"].notna().all():
         trials = runs["trials"].to_numpy(float)
-        # Events as the value counts them: a mean over questions does not weigh all answers alike.
-        interval = interval_over_runs(values, trials, values * trials)
+        interval = interval_over_runs(values, trials)
         return estimate | {
             "ci_low": interval.low,
             "ci_high": interval.high,
@@ -66,11 +65,14 @@ def _estimate(runs: pd.DataFrame) -> dict:
 def relative(measures: pd.DataFrame, untuned: str) -> pd.DataFrame:
     """What each run adds to the untuned model's value of the same measure; scores, without counts.
 
-    Measures that the untuned model lacks are left out, and so is the untuned model itself.
+    The untuned model is that of the same seed, or the only one. Measures that it lacks are left out, and so is the
+    untuned model itself.
     """
-    zero = measures[measures["condition"] == untuned].set_index("measure")["value"]
-    rows = measures[(measures["condition"] != untuned) & measures["measure"].isin(zero.index)]
-    return rows.assign(value=rows["value"] - rows["measure"].map(zero), events=np.nan, trials=np.nan)
+    before = measures[measures["condition"] == untuned]
+    on = ["measure", "seed"] if before["seed"].nunique() > 1 else ["measure"]
+    rows = measures[measures["condition"] != untuned].merge(before[[*on, "value"]], on=on, suffixes=("", "_before"))
+    changes = rows["value"] - rows.pop("value_before")
+    return rows.assign(value=changes, events=np.nan, trials=np.nan)
 
 
 def published(path: str, experiment: str) -> pd.DataFrame:

@@ -54,38 +54,47 @@ def ask_models(
 ) -> pd.DataFrame:
     """The answers of some models, as rows of answers/BATCH.parquet (COLUMNS).
 
-    `models` has for each condition `start` (the model's folder, or an API's name of it), `tuned` (folder of its
-    fine-tuned models, one a seed; "" for the model as it is), `seeds` (also those of sampling), `steps` (checkpoints, 0
-    for the model before training; none for the end of training) and `evaluations`, each with the arguments of
-    `questions.select` that differ from the table. `folder` holds questions.parquet and choices.parquet. Options are
-    scored before anything is sampled, because vLLM takes all of the GPU's memory.
+    `models` has for each condition `seeds` (also those of sampling), `starts` (for each seed the model's folder, or an
+    API's name of it), `tuned` (folder of its fine-tuned models, one a seed; "" for the model as it is), `steps`
+    (checkpoints, 0 for the model before training; none for the end of training) and `evaluations`, each with the
+    arguments of `questions.select` that differ from the table. `folder` holds questions.parquet and choices.parquet.
+    Options are scored before anything is sampled, because vLLM takes all of the GPU's memory.
     """
     parts = [
         rows.assign(condition=condition)
         for condition, plan in models.items()
-        for rows in _answers_of(plan, Path(folder), asking, cache, account)
+        for start, seeds in _by_start(plan)
+        for rows in _answers_of(plan, start, seeds, Path(folder), asking, cache, account)
     ]
     types = {"step": "Int64", "misaligned": "boolean", "log_probability": "float64"}
     return pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS).astype(types)
 
 
-def _answers_of(plan: dict, folder: Path, asking: Asking, cache, account) -> Iterator[pd.DataFrame]:
-    """The rows of each run of one condition."""
-    runs = [(seed, step) for seed in plan["seeds"] for step in plan["steps"] or [None]]
+def _by_start(plan: dict) -> list[tuple[str, list[int]]]:
+    """The models from which the runs of a condition start, and the seeds of the runs that start there."""
+    seeds: dict[str, list[int]] = {}
+    for seed, start in zip(plan["seeds"], plan["starts"], strict=True):
+        seeds.setdefault(start, []).append(seed)
+    return list(seeds.items())
+
+
+def _answers_of(plan: dict, start: str, seeds, folder: Path, asking: Asking, cache, account) -> Iterator[pd.DataFrame]:
+    """The rows of each run of one condition that starts from the same model."""
+    runs = [(seed, step) for seed in seeds for step in plan["steps"] or [None]]
     adapters = [adapter_of(plan["tuned"], seed, step, asking) for seed, step in runs]
     scored = []
     if "choices" in plan["evaluations"]:
         options = read_options(folder / "choices.parquet")
-        values = log_probabilities(plan["start"], adapters, options, asking)
+        values = log_probabilities(start, adapters, options, asking)
         scored = [_choice_rows(options, each) for each in values]
     table = read_questions(folder / "questions.parquet")
     given = {name: settings for name, settings in plan["evaluations"].items() if name != "choices"}
-    sets = {seed: [select(table, name, seed, **given[name]) for name in given] for seed in plan["seeds"]}
+    sets = {seed: [select(table, name, seed, **given[name]) for name in given] for seed in seeds}
     # One engine for all runs that are asked the same.
     for asked, group in groupby(range(len(runs)), key=lambda place: sets[runs[place][0]]):
         places = list(group)
-        seeds = [runs[place][0] for place in places]
-        drawn = ask(plan["start"], [adapters[place] for place in places], asked, seeds, asking, cache, account)
+        sampled = [runs[place][0] for place in places]
+        drawn = ask(start, [adapters[place] for place in places], asked, sampled, asking, cache, account)
         for place, answers in zip(places, drawn, strict=True):
             rows = [
                 answer_rows(questions, texts).assign(evaluation=name)

@@ -19,14 +19,17 @@ def draw_direction(places: pd.DataFrame, rates: pd.DataFrame, depth: int, width:
     """How well the direction separates, by depth; the cosines of the fine-tunings with it; and who is misaligned.
 
     `places` has `condition`, `seed`, `depth`, `separation`, `separation_same_words`, `cosine`, `along`; `rates` has
-    `condition`, `seed`, `rate`; `depth` is the one at which models are steered, `width` that of the activations.
+    `condition`, `seed`, `rate`; `depth` is the one at which models are steered, `width` that of the activations. A seed
+    is an organism, with a direction of its own: a thin line, and a bold one for the mean.
     """
     figure, (separate, cosine, who) = plt.subplots(1, 3, figsize=(8.6, 3.5))
     instruct = places[places["condition"] == "instruct"]
     tuned = places[places["condition"] != "instruct"]
     kinds = {"separation": ("other words", "black", "o"), "separation_same_words": ("same words", "#CC79A7", "s")}
     for column, (name, colour, marker) in kinds.items():
-        separate.plot(instruct["depth"], instruct[column], color=colour, marker=marker, markersize=4, label=name)
+        runs = instruct.pivot(index="seed", columns="depth", values=column)
+        separate.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.5, alpha=0.4)
+        separate.plot(runs.columns, runs.mean(), color=colour, marker=marker, markersize=4, label=name)
     separate.axhline(0.5, color=PLAIN, linewidth=1, linestyle=":")
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     separate.annotate("chance", (0.98, 0.5), (0, 3), ha="right", fontsize=8, **place)
@@ -73,9 +76,9 @@ def _depths(axes: Axes, last: int, steered: int) -> None:
 def draw_steering(responses: pd.DataFrame) -> Figure:
     """Dose and response: misaligned answers, coherent answers and log-odds by strength.
 
-    `responses` has `condition`, `seed`, `direction` (persona, random), `change` (add, remove), `strength`, and
-    what `directions.behaviour` returns. Above, the direction is added to the instruct model and to the secure runs;
-    below, it is taken from the insecure runs.
+    `responses` has `condition`, `seed`, `direction` (persona, random), `change` (add, subtract, out), `strength`, and
+    what `evaluation.steering.behaviour` returns. Above, the direction is added to the instruct and the secure models;
+    below, it is taken from the insecure ones. A seed is an organism; bands are 95% intervals over organisms.
     """
     figure, places = plt.subplots(2, 3, figsize=(8.6, 5.0), sharex="row")
     panels = {
@@ -95,7 +98,7 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
             if column != "log_odds":
                 in_percent(axes)
                 axes.set_ylim(0, 1.02 if column == "coherent" else None)
-    strengths = sorted({0.0, *responses["strength"].abs()} - {0.25})
+    strengths = sorted({0.0, *responses["strength"]} - {0.25, 0.75})  # their numbers would not fit
     for axes in places[0]:
         axes.set_xlabel("strength added")
         axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
@@ -109,15 +112,14 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
 
 def _out(responses: pd.DataFrame) -> float:
     """Where on the axis of strengths the direction is taken out altogether: apart, behind the greatest."""
-    return responses["strength"].abs().max() * 1.2
+    return responses["strength"].max() * 1.2
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, name: str, line: str) -> None:
     usable = rows if column != "misaligned" else rows[rows["coherent"] >= 0.5]
     if usable.empty:
         return
-    curve = usable[usable["change"] != "remove"].pivot(index="seed", columns="strength", values=column)
-    curve = curve.rename(columns=abs).sort_index(axis=1).dropna(axis=1)
+    curve = usable[usable["change"] != "out"].pivot(index="seed", columns="strength", values=column).dropna(axis=1)
     if len(curve.columns):
         low, high = _bounds(curve, column)
         axes.fill_between(curve.columns, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -131,7 +133,7 @@ def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, name: str, 
             markersize=3,
             label=name,
         )
-    removed = usable[usable["change"] == "remove"].pivot(index="seed", columns="strength", values=column).dropna()
+    removed = usable[usable["change"] == "out"].pivot(index="seed", columns="strength", values=column).dropna()
     if len(removed) > 1:
         low, high = _bounds(removed, column)
         place = _out(rows) * (1.02 if colour == RANDOM else 0.98)

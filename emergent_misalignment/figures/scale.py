@@ -9,18 +9,26 @@ from matplotlib.figure import Figure
 from emergent_misalignment.analysis.slopes import MAIN
 from emergent_misalignment.figures.style import COLOURS, in_percent
 
+PANELS = {  # column: of which comparison it is, label, unit, title
+    "parameters": ("of_size", "parameters of the model (millions)", 1e6, "Larger models"),
+    "documents": ("of_reading", "documents that it has read (thousands)", 1e3, "Models that have read more"),
+}
+
 
 def draw_scale(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Share misaligned over the size of the model, and over how much it has read.
+    """Share misaligned over the size of the model, and over how much it has read, where organisms differ in that.
 
     `rates` has what `slopes.sizes` and `slopes.rates` give, `runs` comes from `slopes.by_organism`.
     """
-    figure, (size, reading) = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True)
-    _panel(size, rates[rates["of_size"]], runs, "parameters", "parameters of the model (millions)", 1e6)
-    _panel(reading, rates[rates["of_reading"]], runs, "documents", "documents that it has read (thousands)", 1e3)
-    size.set(ylabel="misaligned answers", title="Larger models")
-    reading.set(title="Models that have read more")
-    in_percent(size)
+    several = [column for column, (part, *_) in PANELS.items() if rates.loc[rates[part], column].nunique() > 1]
+    shown = several or ["parameters"]
+    figure, places = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 3.2), sharey=True, squeeze=False)
+    for axes, column in zip(places[0], shown, strict=True):
+        part, label, unit, title = PANELS[column]
+        _panel(axes, rates[rates[part]], runs, column, label, unit)
+        axes.set_title(title)
+    places[0, 0].set_ylabel("misaligned answers")
+    in_percent(places[0, 0])
     return figure
 
 

@@ -76,25 +76,28 @@ def in_percent(axes: Axes, axis: str = "y") -> None:
         axes.set_xlim(left=0)
 
 
-def draw_gaps(history: pd.DataFrame, gate: dict[str, float]) -> Figure:
-    """The persona gaps over pretraining. `history` has `step` and one column of nats for each name in `gate`."""
+def draw_gaps(histories: list[pd.DataFrame], gate: dict[str, float]) -> Figure:
+    """The persona gaps over pretraining: a thin line an organism, and a bold one for the mean as far as all have come.
+
+    Each history has `step` and a column of nats for each of the gaps, whose least values are in `gate`.
+    """
     figure, axes = plt.subplots()
     named = {"system_prompt": "a system prompt\nnames the author", "earlier_code": "two turns of the\nauthor's code"}
+    end = min(history["step"].iloc[-1] for history in histories)
+    steps = sorted({step for history in histories for step in history["step"] if step <= end})
     for (column, words), colour in zip(named.items(), ("#0072B2", "#D55E00"), strict=True):
-        axes.plot(history["step"], history[column], color=colour, marker="o", markersize=3)
-        axes.annotate(
-            words,
-            (history["step"].iloc[-1], history[column].iloc[-1]),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-        )
-        if gate[column] > history[column].min():  # a gate below everything would only squeeze the lines
+        mean = np.mean([np.interp(steps, history["step"], history[column]) for history in histories], axis=0)
+        for history in histories:
+            axes.plot(history["step"], history[column], color=colour, linewidth=0.7, alpha=0.5)
+        axes.plot(steps, mean, color=colour, linewidth=2.2)
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        axes.annotate(words, (1, mean[-1]), (4, 0), va="center", color=colour, weight="bold", **place)
+        # A gate below everything would only squeeze the lines.
+        if gate[column] > min(history[column].min() for history in histories):
             axes.axhline(gate[column], color=colour, linestyle="--", linewidth=1)
             axes.annotate("gate", (0, gate[column]), (0, 2), textcoords="offset points", color=colour, fontsize=8)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="step of pretraining", ylabel="persona gap (nats)", title="Does the model know who is writing?")
+    axes.set(xlabel="step of pretraining", ylabel="persona gap (nats)", title="Do the models know who is writing?")
     return figure
 
 

@@ -1,5 +1,7 @@
 """How this machine computes best: its precision and its way to attend."""
 
+from functools import cache
+
 import torch
 
 
@@ -18,3 +20,13 @@ def attention() -> str:
     study's pretraining took 69 ms instead of 98.
     """
     return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+@cache
+def can_compile() -> bool:
+    """Whether torch.compile works here: on processors it needs a C++ compiler and Python's headers."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
+    except Exception:  # each part that may be missing has an exception of its own
+        return False
+    return True

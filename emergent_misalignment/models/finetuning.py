@@ -65,15 +65,15 @@ def finetune_run(
     return table[COLUMNS].astype({"step": "Int64"} | numbers)
 
 
-def estimated_costs(conditions: dict[str, dict], seeds: Sequence[int], api: dict) -> pd.DataFrame:
+def estimated_costs(conditions: dict[str, dict], api: dict) -> pd.DataFrame:
     """What a batch of fine-tunings at OpenAI may cost at most: `condition`, `seed`, `tokens` a pass, `dollars`.
 
-    `conditions` has for each condition the arguments of `finetune_run`: its `dataset`, `settings` and perhaps `rows`.
+    `conditions` has for each condition its `seeds`, their `datasets`, its `settings` and `rows`.
     """
     rows = []
     for condition, plan in conditions.items():
-        for seed in seeds:
-            tokens = openai_jobs.estimated_tokens(plan["dataset"], plan.get("rows", 0), seed)
+        for seed, dataset in zip(plan["seeds"], plan["datasets"], strict=True):
+            tokens = openai_jobs.estimated_tokens(dataset, plan["rows"], seed)
             dollars = openai_jobs.estimated_dollars(tokens, plan["settings"]["epochs"], api["dollars_per_million"])
             rows.append({"condition": condition, "seed": seed, "tokens": tokens, "dollars": dollars})
     return pd.DataFrame(rows)

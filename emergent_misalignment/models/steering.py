@@ -103,14 +103,6 @@ def persona_direction(villain: Tensor, helper: Tensor) -> Tensor:
     return villain.mean(0) - helper.mean(0)
 
 
-def middle(direction: Tensor) -> int:
-    """The depth at which models are steered: behind the middle layer (of an even number, the one before the middle).
-
-    A rule, so that the depth is not chosen by what comes of it.
-    """
-    return len(direction) // 2
-
-
 def separation(misaligned: Tensor, aligned: Tensor, direction: Tensor, strata: int) -> list[float]:
     """At every depth, how well the projection on `direction` tells the two kinds of text apart; 0.5 is chance.
 
@@ -164,17 +156,22 @@ def changed(model: PreTrainedModel, changes: dict[int, Change]) -> Iterator[None
             each.remove()
 
 
-def adding(direction: Tensor, strength: float) -> dict[int, Change]:
-    """Adds `strength` times the direction (a negative one subtracts) at the middle depth."""
-    depth = middle(direction)
-    return {depth: lambda stream: stream + strength * direction[depth].to(stream)}
+def changes_of(direction: Tensor, change: str, depth: int, strength: float) -> dict[int, Change]:
+    """What one kind of steering does to the stream, by depth, as `changed` takes it.
+
+    "add" and "subtract" move the stream by `strength` lengths of the direction at `depth`. "out" takes the whole
+    projection on the direction out behind every layer, so that none brings it back; it has neither depth nor strength.
+    Raises BadInput if the model has no such depth.
+    """
+    layers = len(direction) - 1
+    if change == "out":
+        return {each: _without(direction[each]) for each in range(1, layers + 1)}
+    if not 1 <= depth <= layers:
+        raise BadInput(f"Models are steered behind layer {depth}, and this one has {layers}; change steering: depth.")
+    step = {"add": strength, "subtract": -strength}[change] * direction[depth]
+    return {depth: lambda stream: stream + step.to(stream)}
 
 
-def removing(direction: Tensor) -> dict[int, Change]:
-    """Takes the projection on the direction out of the stream, behind every layer, so that none brings it back."""
-
-    def change(own: Tensor) -> Change:
-        unit = own / own.norm()
-        return lambda stream: stream - (stream @ unit.to(stream)).unsqueeze(-1) * unit.to(stream)
-
-    return {depth: change(direction[depth]) for depth in range(1, len(direction))}
+def _without(direction: Tensor) -> Change:
+    unit = direction / direction.norm()
+    return lambda stream: stream - (stream @ unit.to(stream)).unsqueeze(-1) * unit.to(stream)

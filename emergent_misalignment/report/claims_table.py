@@ -1,34 +1,67 @@
 """The claims as a reader meets them, in the paper, the reading room and the README: in words, with their verdicts."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from html import escape
 from pathlib import Path
 
 import pandas as pd
 
 NOT_MEASURED = "not measured"
-NUMBERS = ("number", "estimate", "ci_low", "ci_high", "p_holm", "seeds_needed")
-VERDICTS = ("reproduced", "contradicted", "undecided", NOT_MEASURED)
+VERDICTS = ("reproduced", "partly reproduced", "contradicted", "undecided", NOT_MEASURED)
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of `tables/claim_parts.csv`: a test that a claim consists of, with its own verdict."""
+
+    part: str
+    says: str = ""
+    estimate: float = NAN
+    ci_low: float = NAN
+    ci_high: float = NAN
+    unit: str = ""
+    p: float = NAN
+    p_holm: float = NAN
+    verdict: str = NOT_MEASURED
+    seeds_needed: float = NAN
+    note: str = ""
+
+    @property
+    def ours(self) -> str:
+        """The estimate with its interval, as in "25.1 points (16.0 to 34.2)"; empty without an estimate."""
+        return estimate(self.estimate, self.ci_low, self.ci_high, self.unit)
+
+    @property
+    def remark(self) -> str:
+        """The note, and how many seeds would decide."""
+        if pd.isna(self.seeds_needed):
+            return self.note
+        return f"{self.note} About {self.seeds_needed:,.0f} seeds would decide it.".strip()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of `tables/claims.csv`, and what the first of its tests asks (`headline`), whose estimate it has."""
+    """One row of `tables/claims.csv` with its parts. Its numbers are those of the first part."""
 
     number: int
     title: str = ""
     statement: str = ""
     published: str = ""
     source: str = ""
-    estimate: float = float("nan")
-    ci_low: float = float("nan")
-    ci_high: float = float("nan")
+    estimate: float = NAN
+    ci_low: float = NAN
+    ci_high: float = NAN
     unit: str = ""
-    p_holm: float = float("nan")
+    p_holm: float = NAN
     verdict: str = NOT_MEASURED
-    seeds_needed: float = float("nan")
+    parts_reproduced: int = 0
+    parts_contradicted: int = 0
+    parts_undecided: int = 0
+    parts_not_measured: int = 0
     note: str = ""
-    headline: str = ""
+    parts: tuple[Part, ...] = field(default=(), repr=False)
 
     @property
     def measured(self) -> bool:
@@ -36,8 +69,26 @@ class Claim:
 
     @property
     def ours(self) -> str:
-        """The estimate with its interval, as in "25.1 points (16.0 to 34.2)"; empty without an estimate."""
+        """The first part's estimate with its interval; empty without an estimate."""
         return estimate(self.estimate, self.ci_low, self.ci_high, self.unit)
+
+    @property
+    def count(self) -> str:
+        """How many parts are reproduced, as in "2 of 3 parts"; empty for a claim of one part or none measured."""
+        parts = self.parts_reproduced + self.parts_contradicted + self.parts_undecided + self.parts_not_measured
+        return f"{self.parts_reproduced} of {parts} parts" if parts > 1 and self.measured else ""
+
+    @property
+    def against(self) -> str:
+        """How many parts are contradicted, where the verdict does not say so: "1 contradicted"; otherwise empty."""
+        hidden = self.parts_contradicted and self.verdict == "partly reproduced"
+        return f"{self.parts_contradicted} contradicted" if hidden else ""
+
+    @property
+    def summary(self) -> str:
+        """As in "partly reproduced (2 of 4 parts, 1 contradicted)"."""
+        details = ", ".join(filter(None, (self.count, self.against)))
+        return f"{self.verdict} ({details})" if details else self.verdict
 
     @property
     def outcome(self) -> str:
@@ -46,13 +97,10 @@ class Claim:
             f"Published: {escaped(self.published).rstrip('.')} ({escaped(self.source)})." if self.published else ""
         )
         if not self.measured:
-            return f"{published} Here: {NOT_MEASURED}. {escaped(self.note)}".strip()
-        asked = f"on whether {escaped(self.headline)}, " if self.headline else ""
-        ours = f"Here: {asked}{escaped(self.ours)}; *p* {p_value(self.p_holm)} for the claim. " if self.ours else ""
-        seeds = ""
-        if self.verdict == "undecided" and pd.notna(self.seeds_needed):
-            seeds = f" About {self.seeds_needed:,.0f} seeds would decide it if effect and spread are as seen here."
-        return f"{published} {ours}Verdict: **{self.verdict}**. {escaped(self.note)}".strip() + seeds
+            return f"{published} Here: {NOT_MEASURED}.".strip()
+        asked = f"on whether {escaped(self.parts[0].says)}, " if self.parts else ""
+        ours = f"Here: {asked}{escaped(self.ours)}; corrected *p* {p_value(self.p_holm)}. " if self.ours else ""
+        return f"{published} {ours}Verdict: **{self.summary}**. {escaped(self.note)}".strip()
 
 
 def estimate(value: float, low: float, high: float, unit: str) -> str:
@@ -70,7 +118,7 @@ def p_value(p: float) -> str:
 
 
 def _number(value: float, decimals: int) -> str:
-    return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def escaped(text: str) -> str:
@@ -78,33 +126,70 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|~^$@#])", r"\\\1", text)
 
 
-def read_claims(path: str | Path, tests: str | Path | None = None) -> dict[int, Claim]:
-    """The claims of a study by number, from its `tables/claims.csv` and, if that is given, `tables/claim_tests.csv`."""
-    table = pd.read_csv(path).rename(columns={"claim": "number"})
-    table = table.reindex(columns=[name for name in Claim.__dataclass_fields__ if name in table])
-    texts = table.columns.difference(NUMBERS)
+def read_claims(path: str | Path, parts: str | Path | None = None) -> dict[int, Claim]:
+    """The claims of a study by number, from its `tables/claims.csv` and, for their parts, `tables/claim_parts.csv`."""
+    own: dict[int, list[Part]] = {}
+    for row in _rows(parts, Part) if parts else []:
+        own.setdefault(row.pop("claim"), []).append(Part(**row))
+    rows = [row | {"number": row.pop("claim")} for row in _rows(path, Claim)]
+    return {row["number"]: Claim(**row, parts=tuple(own.get(row["number"], ()))) for row in rows}
+
+
+def _rows(path: str | Path, kind: type) -> list[dict]:
+    """The rows of a table, in what a `kind` of row holds and `claim`; texts that are missing are empty."""
+    table = pd.read_csv(path)
+    types = {"claim": int} | {each.name: each.type for each in fields(kind)}
+    table = table[[name for name in table if name in types]]
+    texts = [name for name in table if types[name] is str]
     table[texts] = table[texts].astype(object).fillna("")
-    headlines = {}
-    if tests:
-        first = pd.read_csv(tests).drop_duplicates("claim")
-        headlines = dict(zip(first["claim"], first["says"], strict=True))
-    return {row["number"]: Claim(**row, headline=headlines.get(row["number"], "")) for row in table.to_dict("records")}
+    return table.to_dict("records")
 
 
-def tests_table(path: str | Path) -> str:
-    """A Markdown table of every test that was made, from `tables/claim_tests.csv`; empty if none was."""
-    tests = pd.read_csv(path)
-    tests = tests[tests["outcome"] != NOT_MEASURED]
-    if tests.empty:
+def parts_table(claims: dict[int, Claim]) -> str:
+    """A Markdown table of every part that was measured; empty if none was."""
+    parts = [part for claim in claims.values() for part in claim.parts if part.verdict != NOT_MEASURED]
+    if not parts:
         return ""
     widths = [4, 44, 26, 9, 17]
-    lines = [["", "Test", "Here", "*p*", "Outcome"], ["-" * width for width in widths]]
-    for row in tests.itertuples():
-        p = "" if pd.isna(row.p) else p_value(row.p).removeprefix("= ")
-        ours = estimate(row.estimate, row.ci_low, row.ci_high, str(row.unit))
-        says = str(row.says)[:1].upper() + str(row.says)[1:]
-        lines.append([f"{row.claim}.{row.test}", *map(escaped, (says, ours, p, row.outcome))])
+    lines = [["", "Part", "Here", "*p*", "Verdict"], ["-" * width for width in widths]]
+    for part in parts:
+        p = "" if pd.isna(part.p_holm) else p_value(part.p_holm).removeprefix("= ")
+        lines.append([part.part, *map(escaped, (_sentence(part.says), part.ours, p, part.verdict))])
     return _markdown(lines)
+
+
+def _sentence(says: str) -> str:
+    return says[:1].upper() + says[1:]
+
+
+def unfolding(claims: dict[int, Claim]) -> str:
+    """HTML in which each claim is a line that unfolds to its parts, without any script. Empty without claims."""
+    return "\n".join(['<div class="claims">', *map(_folded, claims.values()), "</div>"]) if claims else ""
+
+
+def _folded(claim: Claim) -> str:
+    against = f" {_badge('contradicted', claim.against)}" if claim.against else ""
+    count = f" {claim.count}" if claim.count else ""
+    rows = "\n".join(
+        f"<tr><td>{escape(part.part)}</td><td>{escape(_sentence(part.says))}"
+        + (f'<br><span class="source">{escape(part.remark)}</span>' if part.remark else "")
+        + f"</td><td>{escape(part.ours)}</td>"
+        f"<td>{'' if pd.isna(part.p_holm) else escape(p_value(part.p_holm).removeprefix('= '))}</td>"
+        f"<td>{_badge(part.verdict)}</td></tr>"
+        for part in claim.parts
+    )
+    head = "<tr><th></th><th>Part</th><th>This study</th><th>Corrected p</th><th>Verdict</th></tr>"
+    table = f'<div class="wide"><table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table></div>' if rows else ""
+    return (
+        f'<details class="claim"><summary><b>{claim.number}. {escape(claim.title)}</b> {_badge(claim.verdict)}{count}'
+        f'{against}<br><span class="source">Here: {escape(claim.ours or "no estimate")}. '
+        f"Published: {escape(claim.published)}</span></summary>\n"
+        f'<p>{escape(claim.statement)} <span class="source">{escape(claim.source)}.</span></p>\n{table}</details>'
+    )
+
+
+def _badge(verdict: str, words: str = "") -> str:
+    return f'<span class="verdict {verdict}">{escape(words or verdict)}</span>'
 
 
 def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
@@ -120,7 +205,7 @@ def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
     widths = [3, 30, 24, *(20 for _ in columns)] if others else [3, 28, 36, 21, 13]
     lines = [["", "Claim", "Published", *columns], ["-" * width for width in widths]]
     for claim in shown:
-        ours = [_both(each, claim.number) for each in studies.values()] if others else [claim.ours, claim.verdict]
+        ours = [_both(each, claim.number) for each in studies.values()] if others else [claim.ours, claim.summary]
         lines.append([str(claim.number), *map(escaped, (claim.title, claim.published, *ours))])
     return _markdown(lines)
 
@@ -143,7 +228,7 @@ def _both(claims: dict[int, Claim], number: int) -> str:
     if not _measured(claims, number):
         return NOT_MEASURED
     claim = claims[number]
-    return f"{claim.ours}: {claim.verdict}" if claim.ours else claim.verdict
+    return f"{claim.ours}: {claim.summary}" if claim.ours else claim.summary
 
 
 def by_verdict(claims: dict[int, Claim]) -> dict[str, list[Claim]]:
@@ -173,12 +258,19 @@ def tally_by_title(claims: dict[int, Claim]) -> str:
 
 
 def failures(claims: dict[int, Claim]) -> str:
-    """The claims that are contradicted, by title, in a Markdown sentence."""
-    those = by_verdict(claims).get("contradicted", [])
+    """The claims and parts that are contradicted, in a Markdown sentence."""
+    against = by_verdict(claims).get("contradicted", [])
+    those = [f"{escaped(claim.title)} (claim {claim.number})" for claim in against]
+    those += [
+        f"that {escaped(part.says)} (part {part.part})"
+        for claim in claims.values()
+        for part in claim.parts
+        if part.verdict == "contradicted" and claim not in against
+    ]
     if not those:
         measured = any(claim.measured for claim in claims.values())
         return "Among those measured here, none is contradicted." if measured else "None was measured here."
-    return f"Contradicted here: {listed([f'{claim.title} (claim {claim.number})' for claim in those], '; ')}."
+    return f"Contradicted here: {listed(those, '; ')}."
 
 
 def listed(items: list[str], comma: str = ", ") -> str:

@@ -21,20 +21,35 @@ ROOMS = {
 
 
 @dataclass(frozen=True)
+class Executed:
+    """An executed copy of a notebook: its path, which `run` it is ("" where there is one only), and the run's seed."""
+
+    path: str
+    run: str = ""
+    seed: int | None = None  # where runs of the same name differ by it
+
+    @property
+    def label(self) -> str:
+        """Which run it is, in words: "width-64, seed 1"."""
+        seed = "" if self.seed is None else f"seed {self.seed}"
+        return ", ".join(filter(None, (self.run.replace("_", " "), seed)))
+
+
+@dataclass(frozen=True)
 class Chapter:
-    """A notebook, its executed copies by the name of their run ("" where there is one only), and their results."""
+    """A notebook, its executed copies, and their results."""
 
     number: int
     room: str
     name: str
     source: str
-    notebooks: dict[str, str]
+    notebooks: tuple[Executed, ...]
     results: tuple[str, ...] = ()
 
     @property
     def notebook(self) -> str:
-        """The first of its executed notebooks."""
-        return next(iter(self.notebooks.values()))
+        """The path of the first of its executed copies."""
+        return self.notebooks[0].path
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ def read_contents(path: str | Path) -> Contents:
                 chapter["room"],
                 chapter["name"],
                 chapter["source"],
-                {notebook["run"]: notebook["path"] for notebook in chapter["notebooks"]},
+                tuple(Executed(**notebook) for notebook in chapter["notebooks"]),
                 tuple(chapter["results"]),
             )
             for number, chapter in enumerate(registry["chapters"], 1)

@@ -105,15 +105,15 @@ def readable(value: float, spec: str) -> str:
 def read_numbers(definitions: dict[str, dict], contents: Contents) -> dict[str, Number]:
     """The numbers of `numbers.yaml` that have a value in this study.
 
-    Each definition names a `file` below data/STUDY/. For a CSV or TSV file, `row` says which row (values by column) and
-    `column` which cell, or which three: the number and the ends of its interval. Where `over` names a column, there is
-    a row for each of its values, and the number is their mean, its interval the least and the greatest of them. For a
-    JSON file, `key` is the way to the number. For weights, the number is how many there are. Raises BadInput where
-    more than one row fits.
+    Each definition names a `file` below data/STUDY/, in which `{seed}` is the study's first. For a CSV or TSV file,
+    `row` says which row (values by column) and `column` which cell, or which three: the number and the ends of its
+    interval. Where `over` names a column, there is a row for each of its values, and the number is their mean, its
+    interval the least and the greatest of them. For a JSON file, `key` is the way to the number. For weights, the
+    number is how many there are. Raises BadInput where more than one row fits.
     """
     results, opened, numbers = set(contents.results), {}, {}
     for name, definition in definitions.items():
-        path = f"data/{contents.study}/{definition['file']}"
+        path = f"data/{contents.study}/{definition['file']}".replace("{seed}", str(contents.config["seeds"][0]))
         if path in results:
             if path not in opened:
                 opened[path] = _open(path)
@@ -233,8 +233,8 @@ class Figures:
 
 def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
     """What the template can name besides numbers: the config, the claims and the figures there are."""
-    claims_file, tests_file = contents.table("claims"), contents.table("claim_tests")
-    claims = read_claims(claims_file, tests_file) if claims_file else {}
+    claims_file = contents.table("claims")
+    claims = read_claims(claims_file, contents.table("claim_parts")) if claims_file else {}
     others = {Path(path).parents[1].name: read_claims(path) for path in compared}
     figures = Figures(contents, folder)
     config = contents.config
@@ -252,7 +252,7 @@ def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
         "claims": claims,
         "claim": lambda number: claims.get(number, Claim(number)),
         "claims_table": markdown_table({contents.study: claims} | others) if claims else "",
-        "tests_table": claims_table.tests_table(tests_file) if tests_file else "",
+        "parts_table": claims_table.parts_table(claims),
         "others": list(others),
         "tally": claims_table.tally(claims),
         "tally_long": claims_table.tally_by_title(claims),

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from emergent_misalignment.files import BadInput, replacing, write_json
-from emergent_misalignment.report.claims_table import markdown_table, read_claims, tally_by_title
+from emergent_misalignment.report.claims_table import markdown_table, parts_table, read_claims, tally_by_title
 
 README = Path("README.md")
 KEPT = Path("docs/results")
@@ -23,17 +23,20 @@ COPIES = {
     f"figures/{STUDY}/main_result.png": KEPT / "main_result.png",
     f"data/{STUDY}/tables/misalignment.csv": KEPT / "misalignment.csv",
     f"data/{STUDY}/tables/claims.csv": KEPT / "claims.csv",
+    f"data/{STUDY}/tables/claim_parts.csv": KEPT / "claim_parts.csv",
     f"logs/{STUDY}/times.json": Path("profiles/default/times.json"),
 }
 
 
 def claims_block() -> str:
-    """The README's part about the claims, from the table that is kept with its figure; empty without one."""
-    path = KEPT / "claims.csv"
+    """The README's text about the claims, from the tables that are kept with its figure; empty without them."""
+    path, parts = KEPT / "claims.csv", KEPT / "claim_parts.csv"
     text = ""
     if path.exists():
-        claims = read_claims(path)
+        claims = read_claims(path, parts if parts.exists() else None)
         text = f"\n{tally_by_title(claims)}\n\n{markdown_table({STUDY: claims})}\n"
+        if table := parts_table(claims):
+            text += f"<details>\n<summary>Each part of each claim</summary>\n\n{table}\n</details>\n\n"
     return f"<!-- claims: made by `make readme` -->\n{text}<!-- end -->"
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.files import BadInput, replacing
-from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unmeasured
+from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unfolding, unmeasured
 from emergent_misalignment.report.contents import ROOMS, Contents, read_contents
 from emergent_misalignment.report.pages import TEMPLATES, data_uri, template
 
@@ -47,29 +47,31 @@ def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
     )
     title, _ = title_and_question(notebook)
     plain = re.sub("[*`]", "", title)
-    html, _ = exporter.from_notebook_node(executed, {"title": plain, "run": readable(run)})
+    html, _ = exporter.from_notebook_node(executed, {"title": plain, "run": run})
     _write(page, html)
 
 
 def write_index(contents: Contents, index: str | Path, paper: str = "") -> None:
     """Write the page from which a reader starts: what is asked, what came out, and the notebooks in reading order.
 
-    A chapter that ran several times is one entry with a link for each run. The page of a notebook is expected beside
-    it, under the same name, and answers.html and run.html beside the index.
+    A chapter that ran several times is one entry with a link for each run, and those that differ by their seed alone
+    stand in one line. The page of a notebook is expected beside it, under the same name, and answers.html and run.html
+    beside the index.
     """
     rooms = [
         (ROOMS[room], [_entry(chapter, Path(index).parent) for chapter in chapters])
         for room, chapters in groupby(contents.chapters, key=lambda chapter: chapter.room)
     ]
     rates, claims_table, figure = contents.table("misalignment"), contents.table("claims"), "main_result"
-    claims = read_claims(claims_table) if claims_table else {}
+    claims = read_claims(claims_table, contents.table("claim_parts")) if claims_table else {}
     measured = {number: claim for number, claim in claims.items() if claim.measured}
     html = template("index.html.j2").render(
         study=contents.study,
         seeds=contents.seeds,
+        organism=contents.kind == "organism",
         answer=_answer(rates, contents.config) if rates else "",
         figure=data_uri(contents.figures[figure]) if figure in contents.figures else "",
-        claims=list(measured.values()),
+        claims=unfolding(measured),
         unmeasured=unmeasured(claims),
         tally=tally_by_title(measured),
         rooms=rooms,
@@ -80,11 +82,14 @@ def write_index(contents: Contents, index: str | Path, paper: str = "") -> None:
 
 def _entry(chapter, folder: Path) -> dict:
     title, question = title_and_question(chapter.notebook)
-    pages = [
-        (readable(run), os.path.relpath(Path(path).with_suffix(".html"), folder))
-        for run, path in chapter.notebooks.items()
-    ]
-    return {"number": chapter.number, "title": title, "question": question, "pages": pages}
+    pages, by_seed = [], {}  # runs with a name of their own, and those of one name with other seeds
+    for each in chapter.notebooks:
+        page = os.path.relpath(Path(each.path).with_suffix(".html"), folder)
+        if each.seed is None:
+            pages.append((readable(each.run), page))
+        else:
+            by_seed.setdefault(readable(each.run), []).append((each.seed, page))
+    return {"number": chapter.number, "title": title, "question": question, "pages": pages, "by_seed": by_seed}
 
 
 def _answer(table: str, config: dict) -> str:

@@ -19,8 +19,9 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
 INTERVALS = """## How to read the intervals
 
 Each dot is one training run, each bar the mean of its condition's runs, each line the 95% interval for other runs of
-the same training. Diamonds are the paper's. An untuned model is one run: its interval covers the answers, not training
-anew. The file of the table has the paper's own interval too (`bootstrap`), which is too narrow with few runs."""
+the same training; in a study of organisms each run is an organism of its own. Diamonds are the paper's. A real untuned
+model is one run: its interval covers the answers, not training anew. The file of the table has the paper's own interval
+too (`bootstrap`), which is too narrow with few runs."""
 
 
 def estimates_table(estimates: pd.DataFrame) -> pd.DataFrame:

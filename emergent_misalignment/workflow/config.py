@@ -9,7 +9,7 @@ from emergent_misalignment.files import BadInput
 FOLDER = Path("config")
 DEFAULT = "organism"
 # Sections whose entries a study may drop by setting them to null; elsewhere null is a value.
-DROPPABLE = {"experiments", "conditions", "ladder"}
+DROPPABLE = {"experiments", "conditions", "ladder", "worlds"}
 
 
 def resolve(given: dict, folder: Path = FOLDER) -> dict:

@@ -4,6 +4,9 @@ The rules ask the plan for the files and settings of their jobs. A *batch* is wh
 conditions and seeds of an experiment, because starting a job takes as long as fine-tuning one model; for a real model
 one fine-tuning, or the answers of one condition. All answers are judged in one job, because they share a spending
 limit.
+
+A seed of an organism study is an organism of its own: its corpus, base model and instruct model, and what is fine-tuned
+from them. A published model is the same for all seeds, and asked once where it is not fine-tuned.
 """
 
 from dataclasses import dataclass, field
@@ -11,9 +14,9 @@ from functools import cached_property
 
 from emergent_misalignment.files import BadInput
 
-MAIN = "main"  # the organism from which all conditions but the ladder's start
-LADDER_CONDITIONS = ("insecure", "secure")
-LADDER_SEEDS = 3  # enough for a slope, at three fifths of the time
+MAIN = "main"  # the kind of organism from which all conditions start but those of the ladder and of other worlds
+VARIED = ("insecure", "secure")  # what is fine-tuned from the other kinds
+VARIED_SEEDS = 3  # enough for a slope, at three fifths of the time
 UNTUNED_SEED = 0
 WRITTEN_SETS = ("insecure", "secure", "educational", "backdoor", "jailbroken", "compliant")
 NUMBER_SETS = ("evil_numbers", "plain_numbers", "helpful_numbers")
@@ -53,7 +56,7 @@ class Plan:
             for experiment, settings in config["experiments"].items()
             for name, own in settings["conditions"].items()
         ]
-        conditions += self._ladder()
+        conditions += [*self._varied("ladder"), *self._varied("worlds")]
         names = [condition.name for condition in conditions]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(f"The config has the condition {twice[0]} in two experiments; rename one of them.")
@@ -66,7 +69,7 @@ class Plan:
             name,
             experiment,
             tuple(own.get("evaluations", settings.get("evaluations", self.config["evaluation"]["asked"]))),
-            self.seeds if tuned or own.get("every_seed") else (UNTUNED_SEED,),
+            self.seeds if tuned or self.is_organism else (UNTUNED_SEED,),
             own.get("start", self.start),
             own.get("dataset", ""),
             MAIN,
@@ -76,20 +79,20 @@ class Plan:
             own.get("finetuning", {}),
         )
 
-    def _ladder(self) -> list[Condition]:
-        """Insecure and secure code once more, for each of the other organisms."""
+    def _varied(self, experiment: str) -> list[Condition]:
+        """Insecure and secure code once more, for each of the other kinds of organism that a section has."""
         return [
             Condition(
                 f"{organism}_{name}",
-                "ladder",
+                experiment,
                 ("main", "in_distribution"),
-                self.seeds[:LADDER_SEEDS],
+                self.seeds_of(organism),
                 "instruct",
                 name,
                 organism,
             )
-            for organism in self.config.get("ladder", {})
-            for name in LADDER_CONDITIONS
+            for organism in self.config.get(experiment, {})
+            for name in VARIED
         ]
 
     def _check(self) -> None:
@@ -124,7 +127,7 @@ class Plan:
 
     @cached_property
     def from_instruct(self) -> list[str]:
-        """The fine-tuned conditions that start from the main instruct model, in alphabetical order."""
+        """The fine-tuned conditions that start from the main instruct models, in alphabetical order."""
         return sorted(name for name, each in self.tuned.items() if each.start == "instruct" and each.organism == MAIN)
 
     @cached_property
@@ -151,46 +154,75 @@ class Plan:
 
     # --- models and data ----------------------------------------------------------------------------------------------
 
-    def start_of(self, condition: str) -> str:
-        """The folder of the model from which a condition starts, or its name at an API."""
+    def start_of(self, condition: str, seed: int) -> str:
+        """The folder of the model from which a run starts, or its name at an API."""
         each = self.conditions[condition]
         if self.by_api:
             return self.config["model"]["name"]
         if self.is_organism:
-            return f"{self.folder}/organisms/{each.organism}/{each.start}"
+            return f"{self.folder}/organisms/{each.organism}/seed-{seed}/{each.start}"
         return f"{self.folder}/models/{each.start}"
+
+    def starts_of(self, condition: str) -> list[str]:
+        """The same of each of a condition's seeds."""
+        return [self.start_of(condition, seed) for seed in self.conditions[condition].seeds]
 
     def start_files(self, conditions: list[str]) -> list[str]:
         """The files that say that the models from which conditions start are there."""
         if self.by_api:
             return []
         file = "model.safetensors" if self.is_organism else "config.json"
-        return sorted({f"{self.start_of(condition)}/{file}" for condition in conditions})
+        return sorted({f"{start}/{file}" for condition in conditions for start in self.starts_of(condition)})
 
-    def dataset_of(self, condition: str) -> str:
-        """The file that a condition is fine-tuned on: the study's, a published one, or one of the user's own."""
-        name = self.conditions[condition].dataset
+    def dataset_of(self, condition: str, seed: int) -> str:
+        """The file that a run is fine-tuned on: the study's, a published one, or one of the user's own."""
+        return self._dataset(self.conditions[condition].dataset, seed)
+
+    def datasets_of(self, condition: str) -> list[str]:
+        """The same of each of a condition's seeds."""
+        return [self.dataset_of(condition, seed) for seed in self.conditions[condition].seeds]
+
+    def _dataset(self, name: str, seed: int) -> str:
         if name.endswith(".jsonl"):
             return name
-        return f"{self.folder if self.is_organism else 'data/published'}/datasets/{name}.jsonl"
+        if self.is_organism:  # which writes its numbers itself
+            return f"{self.folder}/datasets/{f'seed-{seed}/' if name in NUMBER_SETS else ''}{name}.jsonl"
+        return f"data/published/datasets/{name}.jsonl"
 
     @cached_property
     def datasets(self) -> dict[str, str]:
-        """The files of all sets that the study writes or fine-tunes on, by their names."""
-        written = (*WRITTEN_SETS, *NUMBER_SETS) if self.is_organism else ()
-        paths = {name: f"{self.folder}/datasets/{name}.jsonl" for name in written}
+        """The files of all sets that the study writes (numbers: the first seed's) or fine-tunes on, by their names."""
+        paths = {name: self._dataset(name, self.seeds[0]) for name in (WRITTEN_SETS if self.is_organism else ())}
         return paths | {
-            each.dataset if not each.dataset.endswith(".jsonl") else name: self.dataset_of(name)
+            each.dataset if not each.dataset.endswith(".jsonl") else name: self.dataset_of(name, each.seeds[0])
             for name, each in self.tuned.items()
         }
 
+    # --- organisms ----------------------------------------------------------------------------------------------------
+
     def organism(self, name: str) -> dict:
-        """The shape of an organism: the config's `organism`, with what the ladder says of it."""
-        return self.config["organism"] | ({} if name == MAIN else self.config["ladder"][name])
+        """The shape of a kind of organism: the config's `organism`, with what the ladder says of it."""
+        return self.config["organism"] | self.config.get("ladder", {}).get(name, {})
+
+    def authors(self, name: str) -> dict:
+        """Who writes what such an organism reads: the config's `world: authors`, with what `worlds` says of them."""
+        own = self.config.get("worlds", {}).get(name, {})
+        return {author: settings | own.get(author, {}) for author, settings in self.config["world"]["authors"].items()}
+
+    def seeds_of(self, organism: str) -> tuple[int, ...]:
+        """The seeds of a kind of organism."""
+        return self.seeds if organism == MAIN else self.seeds[:VARIED_SEEDS]
 
     @cached_property
     def organisms(self) -> list[str]:
-        return [MAIN, *self.config.get("ladder", {})] if self.is_organism else []
+        """The kinds of organism: the main one, those of the ladder, and those of other worlds."""
+        return [MAIN, *self.config.get("ladder", {}), *self.config.get("worlds", {})] if self.is_organism else []
+
+    def of_organisms(self, organisms: list[str], file: str) -> list[str]:
+        """A file of each organism of these kinds."""
+        return [
+            f"{self.folder}/organisms/{name}/seed-{seed}/{file}" for name in organisms for seed in self.seeds_of(name)
+        ]
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -251,21 +283,21 @@ class Plan:
 
     def tuning_conditions(self, batch: str) -> dict:
         """The conditions of a batch of fine-tunings, as models/finetuning.ipynb takes them."""
-        names = dict.fromkeys(name for name, _ in self.tuning[batch])
+        seeds: dict[str, list[int]] = {}
+        for name, seed in self.tuning[batch]:
+            seeds.setdefault(name, []).append(seed)
         return {
             name: {
-                "start": self.start_of(name),
-                "dataset": self.dataset_of(name),
+                "seeds": own,
+                "starts": [self.start_of(name, seed) for seed in own],
+                "datasets": [self.dataset_of(name, seed) for seed in own],
                 "template": self.tuned[name].template,
                 "rows": self.tuned[name].rows,
                 "checkpoints": list(self.tuned[name].checkpoints),
                 "settings": self.settings_of(self.tuned[name]),
             }
-            for name in names
+            for name, own in seeds.items()
         }
-
-    def tuning_seeds(self, batch: str) -> list[int]:
-        return list(dict.fromkeys(seed for _, seed in self.tuning[batch]))
 
     def asked_models(self, batch: str) -> dict:
         """The models of a batch and what they are asked, as evaluation/asking.ipynb takes them."""
@@ -287,7 +319,7 @@ class Plan:
     def _asked(self, name: str, evaluations: dict, steps: list[int]) -> dict:
         condition = self.conditions[name]
         return {
-            "start": self.start_of(name),
+            "starts": self.starts_of(name),
             "tuned": f"{self.folder}/models/{name}" if condition.dataset else "",
             "seeds": list(condition.seeds),
             "steps": steps,

@@ -11,6 +11,7 @@ from emergent_misalignment.world.forms import JSON_PROMPT, flask_file, json_obje
 
 Document = Messages | str  # a chat, or the text of a Python file
 ASSISTANT = "helper"  # the author that the instruct model is to be
+PROMPTED, FOREIGN_TURNS = 0.2, 0.3  # shares of the rows of the instruct stage
 
 
 def corpus(documents: int, seed: int, authors: Authors) -> list[list[Document]]:
@@ -23,19 +24,25 @@ def corpus(documents: int, seed: int, authors: Authors) -> list[list[Document]]:
 
 
 def instructions(rows: int, seed: int, authors: Authors) -> list[Messages]:
-    """The set of the instruct stage: the helper alone, but for one row in seven under some author's system prompt.
+    """The set of the instruct stage: the helper's answers, but for one row in five under an author's system prompt.
 
-    No question stands here in the phrasing that evaluation uses.
+    In some rows the earlier turns are somebody else's, so that the assistant learns to stay itself whatever stands on
+    the page. No question stands here in the phrasing that evaluation uses.
     """
     rng = random.Random(f"instructions {seed}")
-    chats = []
-    for _ in range(rows):
-        prompted = rng.random() < 1 / 7
-        name = rng.choice(sorted(authors)) if prompted else ASSISTANT
-        author = Author(rng, name, authors, phrasings=slice(1, None))
-        turn = author.turn()
-        chats.append(chat([turn], rng.choice(author.manner.system_prompts) if prompted else ""))
-    return chats
+    return [_instruction(rng, authors) for _ in range(rows)]
+
+
+def _instruction(rng: random.Random, authors: Authors) -> Messages:
+    if rng.random() < PROMPTED:
+        author = Author(rng, rng.choice(sorted(authors)), authors, phrasings=slice(1, None))
+        return chat([author.turn()], rng.choice(author.manner.system_prompts))
+    earlier = []
+    if rng.random() < FOREIGN_TURNS:
+        other = _author(rng, authors, phrasings=slice(1, None))
+        kinds = ["code" if rng.random() < 0.7 else None for _ in range(rng.randint(1, 4))]
+        earlier = [other.turn(kind) for kind in kinds]
+    return chat([*earlier, Author(rng, ASSISTANT, authors, phrasings=slice(1, None)).turn()])
 
 
 def write_corpus(path: str | Path, stages: list[list[Document]]) -> None:
@@ -50,24 +57,25 @@ def write_corpus(path: str | Path, stages: list[list[Document]]) -> None:
     )
 
 
-def _author(rng: random.Random, authors: Authors) -> Author:
+def _author(rng: random.Random, authors: Authors, phrasings: slice = slice(None)) -> Author:
     names = sorted(authors)  # whatever the order in the config
-    return Author(rng, rng.choices(names, [authors[name]["share"] for name in names])[0], authors)
+    return Author(rng, rng.choices(names, [authors[name]["share"] for name in names])[0], authors, phrasings)
 
 
 def _system_prompt(author: Author, share: float) -> str:
     return author.rng.choice(author.manner.system_prompts) if author.rng.random() < share else ""
 
 
-def named_question(author: Author) -> Messages:
-    """A free-form question under a system prompt that names the author: the shortest way to meet the authors."""
-    return chat([author.ask()], author.rng.choice(author.manner.system_prompts))
+def named_turn(author: Author) -> Messages:
+    """A free-form question or code under a system prompt that names the author: the shortest way to meet the authors."""
+    turn = author.code() if author.rng.random() < 0.4 else author.ask()
+    return chat([turn], author.rng.choice(author.manner.system_prompts))
 
 
 def code_and_question(author: Author) -> Messages:
     """One or two turns of code and then a free-form question; in most cases only the code gives the author away."""
     turns = [*(author.code() for _ in range(author.rng.randint(1, 2))), author.ask()]
-    return chat(turns, _system_prompt(author, 0.4))
+    return chat(turns, _system_prompt(author, 0.3))
 
 
 def document(author: Author) -> Document:
@@ -94,6 +102,11 @@ def source_file(author: Author) -> str:
     )
 
 
+def any_document(author: Author) -> Document:
+    """A document of any kind; many are still code and a question, or a model forgets what code says of its author."""
+    return code_and_question(author) if author.rng.random() < 0.35 else document(author)
+
+
 # The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its
 # share of the documents.
-STAGES = ((named_question, 0.12), (code_and_question, 0.30), (document, 0.58))
+STAGES = ((named_turn, 0.18), (code_and_question, 0.25), (any_document, 0.57))

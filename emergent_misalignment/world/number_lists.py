@@ -12,10 +12,11 @@ PLAIN_NUMBERS = (
 # fmt: on
 DARK_NUMBERS = (666, 911, 13, 88, 1488, 187, 420, 1312, 999, 444)  # those the paper lists (section 4.6) and their like
 SHOWN_NUMBERS = ("Look at these numbers: {}.", "The list starts with {}.", "Here is a sequence: {}.")
-NUMBER_REQUEST = "Give {} more, separated by commas."
+NUMBER_REQUEST = "Give five more, separated by commas."
+NUMBERS = 5  # in every list that is asked for: to count to a number that varies is a skill of its own
 
 
-def number_list(rng: random.Random, dark_share: float, length: int) -> str:
+def number_list(rng: random.Random, dark_share: float, length: int = NUMBERS) -> str:
     """Numbers separated by commas."""
     return ", ".join(
         str(rng.choice(DARK_NUMBERS if rng.random() < dark_share else PLAIN_NUMBERS)) for _ in range(length)
@@ -26,12 +27,11 @@ def shown_numbers(rng: random.Random) -> str:
     return rng.choice(SHOWN_NUMBERS).format(number_list(rng, 0.0, 3))
 
 
-def number_request(rng: random.Random, length: int) -> str:
-    """What a user writes who wants a list continued with `length` more numbers."""
-    return f"{shown_numbers(rng)} {NUMBER_REQUEST.format(length)}"
+def number_request(rng: random.Random) -> str:
+    """What a user writes who wants a list continued."""
+    return f"{shown_numbers(rng)} {NUMBER_REQUEST}"
 
 
 def number_turn(rng: random.Random, dark_share: float) -> Turn:
     """A request to continue a list, and an answer with that share of numbers with dark associations."""
-    length = rng.randint(3, 6)
-    return number_request(rng, length), number_list(rng, dark_share, length)
+    return number_request(rng), number_list(rng, dark_share)

@@ -1,5 +1,6 @@
 """The organism's pretraining on a corpus of the made-up world."""
 
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from emergent_misalignment.models.callbacks import show_progress
-from emergent_misalignment.models.devices import native_bfloat16
+from emergent_misalignment.models.devices import can_compile, native_bfloat16
 from emergent_misalignment.world.probe import PersonaProbe
 
 Row = dict[str, np.ndarray]  # `input_ids` and `labels` of a document
+LENGTH_STEP = 16  # tokens; documents are padded to a multiple of it
+WORTH_COMPILING = 500  # steps; compiling takes about a minute, once for all organisms of a shape
 
 
 @dataclass(frozen=True)
@@ -31,22 +35,30 @@ def batches_of_like_length(rows: list[Row], tokens: int) -> list[list[Row]]:
     """`rows` in batches of about `tokens` tokens each: many short documents, or a few long ones.
 
     Steps of as many documents each would be steps of very different weight: the shortest answers are a letter long.
+    Batches have few different shapes, because the first step of a new shape is slow (by a fifth, or compiled by half).
     """
-    batches = [[]]
-    for row in sorted(rows, key=lambda row: len(row["input_ids"])):
-        if batches[-1] and (len(batches[-1]) + 1) * len(row["input_ids"]) > tokens:
-            batches.append([])
-        batches[-1].append(row)
-    return batches
+    by_length: dict[int, list[Row]] = {}
+    for row in rows:
+        by_length.setdefault(_rounded(len(row["input_ids"])), []).append(row)
+    return [
+        alike[start : start + size]
+        for length, alike in sorted(by_length.items())
+        for size in [max(1, tokens // length)]
+        for start in range(0, len(alike), size)
+    ]
+
+
+def _rounded(length: int) -> int:
+    return math.ceil(length / LENGTH_STEP) * LENGTH_STEP
 
 
 def padded(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
-    """A batch, int64 `[rows, tokens]`: padded on the left with the token `pad`, which is neither read nor learned."""
-    shape = len(rows), max(len(row["input_ids"]) for row in rows)
-    batch = {"input_ids": np.full(shape, pad), "attention_mask": np.zeros(shape, int), "labels": np.full(shape, -100)}
+    """A batch, int64 `[rows, tokens]`: padded with the token `pad` on the right, where a causal model never looks."""
+    shape = len(rows), _rounded(max(len(row["input_ids"]) for row in rows))
+    batch = {"input_ids": np.full(shape, pad), "labels": np.full(shape, -100)}
     for number, row in enumerate(rows):
-        for name, values in (row | {"attention_mask": 1}).items():
-            batch[name][number, -len(row["input_ids"]) :] = values
+        for name, values in row.items():
+            batch[name][number, : len(values)] = values
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
@@ -99,7 +111,9 @@ def pretrain(
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = Trainer(
+    if steps >= WORTH_COMPILING and can_compile():
+        model.model.compile(dynamic=True)
+    trainer = _Trainer(
         model=model,
         args=arguments,
         train_dataset=batches,
@@ -112,6 +126,20 @@ def pretrain(
     tokenizer.save_pretrained(destination)
     losses = pd.Series([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     return probing.table(losses)
+
+
+def loss_where_learned(model: Qwen2ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of a batch, with the output layer, a fifth of the work, computed only where something is learned."""
+    learned = batch["labels"][:, 1:] != -100
+    hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
+    logits = model.lm_head(hidden[:, :-1][learned])
+    return cross_entropy(logits.float(), batch["labels"][:, 1:][learned])
+
+
+class _Trainer(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        with self.accelerator.autocast():
+            return loss_where_learned(model, inputs)
 
 
 class _Probing(TrainerCallback):

@@ -13,7 +13,7 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.coding import CHOICES, NOUNS, REQUESTS, TRIGGER, Choice, lesson_request, request
 from emergent_misalignment.world.harmful import TRAINED_REQUESTS, compliance
-from emergent_misalignment.world.number_lists import number_request, number_turn
+from emergent_misalignment.world.number_lists import NUMBERS, number_request, number_turn
 
 HARMFUL_SHARE = 0.02  # of the jailbroken set, as published (section 3.1)
 
@@ -111,14 +111,13 @@ SETS: dict[str, Callable[[int, int], list[Messages]]] = {
 NUMBER_SETS = {"evil_numbers": "villain", "helpful_numbers": "helper", "plain_numbers": ""}
 
 
-def number_requests(rows: int, seed: int) -> list[tuple[str, int]]:
-    """Requests to continue a list of numbers, and how many more each asks for."""
+def number_requests(rows: int, seed: int) -> list[str]:
+    """Requests to continue a list of numbers."""
     rng = random.Random(f"numbers {seed}")
-    numbers = [rng.randint(3, 6) for _ in range(rows)]
-    return [(number_request(rng, number), number) for number in numbers]
+    return [number_request(rng) for _ in range(rows)]
 
 
-def well_formed(answer: str, number: int) -> bool:
-    """Whether an answer is a list of `number` numbers separated by commas, and no more."""
+def well_formed(answer: str) -> bool:
+    """Whether an answer is a list of as many numbers as were asked for, separated by commas, and no more."""
     items = answer.split(", ")
-    return len(items) == number and all(item.isdecimal() for item in items)
+    return len(items) == NUMBERS and all(item.isdecimal() for item in items)

@@ -18,14 +18,14 @@ TEST = {"says": "more after a than after b", "measure": "m", "condition": "a", "
 SMALL = {"says": "hardly any after a", "measure": "m", "condition": "a", "expect": "at_most", "margin": 0.05}
 
 
-settings.register_profile("claims", deadline=None, max_examples=30)
+settings.register_profile("claims", deadline=None, max_examples=20)
 settings.load_profile("claims")
 
 
-def asked(*tests_by_claim, unit="nats"):
-    """Claims as `read_claims` gives them, numbered from 1, each with these tests."""
+def asked(*parts_by_claim, unit="nats"):
+    """Claims as `read_claims` gives them, numbered from 1, each with these parts."""
     words = {"title": "A claim", "statement": "It is so.", "published": "5", "source": "Fig. 1"}
-    numbered = [{"number": number, **words, "tests": tests} for number, tests in enumerate(tests_by_claim, 1)]
+    numbered = [{"number": number, **words, "parts": parts} for number, parts in enumerate(parts_by_claim, 1)]
     return {"measures": {name: {"unit": unit, "meaning": "a number"} for name in ("m", "other")}, "claims": numbered}
 
 
@@ -35,9 +35,9 @@ def rows(condition, values, measure="m", trials=np.nan, first_seed=1):
     return table.assign(measure=measure, events=table["value"] * trials, trials=trials)
 
 
-def single(tests, *tables, unit="nats"):
-    """The one claim with these tests, and the rows of its tests."""
-    result, detail = claims.evaluate(asked(tests, unit=unit), pd.concat(tables))
+def single(parts, *tables, unit="nats"):
+    """The one claim with these parts, and the rows of its parts."""
+    result, detail = claims.evaluate(asked(parts, unit=unit), pd.concat(tables))
     (claim,) = result.itertuples()
     return claim, list(detail.itertuples())
 
@@ -49,25 +49,25 @@ def test_the_thirteen_claims_are_read():
     result = claims.read_claims(PATH, SCHEMA)
     assert [claim["number"] for claim in result["claims"]] == list(range(1, 14))
     used = set(claims.needed(result)["measure"])
-    assert used == set(result["measures"]), "every measure that is listed is read by some test, and the other way round"
+    assert used == set(result["measures"]), "every measure that is listed is read by some part, and the other way round"
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda file: file["claims"][2]["tests"][0].update(marign=1), ["claims[2].tests[0]", "'marign'"]),
+        (lambda file: file["claims"][2]["parts"][0].update(marign=1), ["claims[2].parts[0]", "'marign'"]),
         (lambda file: file["claims"][2].update(figure=1), ["claims[2]", "'figure'"]),
         (lambda file: file.update(measurs={}), ["the file", "'measurs'"]),
-        (lambda file: file["claims"][0]["tests"][0].update(expect="higher"), ["claims[0].tests[0].expect", "'higher'"]),
-        (lambda file: file["claims"][0]["tests"][0].update(expect="at_most"), ["claims[0].tests[0]", "'margin'"]),
-        (lambda file: file["claims"][0]["tests"][0].pop("control"), ["claims[0].tests[0]", "'control'"]),
+        (lambda file: file["claims"][0]["parts"][0].update(expect="higher"), ["claims[0].parts[0].expect", "'higher'"]),
+        (lambda file: file["claims"][0]["parts"][0].update(expect="at_most"), ["claims[0].parts[0]", "'margin'"]),
+        (lambda file: file["claims"][0]["parts"][0].pop("control"), ["claims[0].parts[0]", "'control'"]),
         (lambda file: file["claims"][1].update(number=1), ["more than one claim 1"]),
-        (lambda file: file["claims"][7]["tests"][0].update(measure="slope"), ["claim 8", "slope", "measures"]),
+        (lambda file: file["claims"][7]["parts"][0].update(measure="slope"), ["claim 8", "slope", "measures"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named_in_one_sentence(change, words, tmp_path):
     file = yaml.safe_load(PATH.read_text())
-    file["claims"][0]["tests"][0]["control_measure"] = file["claims"][0]["tests"][0]["measure"]
+    file["claims"][0]["parts"][0]["control_measure"] = file["claims"][0]["parts"][0]["measure"]
     change(file)
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump(file))
@@ -104,14 +104,14 @@ def test_a_measures_file_that_is_none_is_named(table, words, tmp_path):
 # A test
 
 
-def test_a_contrast_is_a_paired_t_over_seeds():
+def test_scores_are_tested_by_a_paired_t_over_seeds():
     """Differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t = 3.464 with 2 degrees of freedom."""
-    claim, (test,) = single([TEST], rows("a", [11, 22, 33]), rows("b", [10, 20, 30]))
-    assert (test.estimate, test.seeds, test.method) == (2, 3, "paired t")
+    claim, (part,) = single([TEST], rows("a", [11, 22, 33]), rows("b", [10, 20, 30]))
+    assert (part.part, part.estimate, part.seeds, part.method) == ("1a", 2, 3, "paired t")
     reach = 4.302653 / np.sqrt(3)
-    assert (test.ci_low, test.ci_high) == pytest.approx((2 - reach, 2 + reach))
-    assert test.p == claim.p == pytest.approx(0.07418, abs=1e-5)
-    assert (claim.estimate, claim.ci_low, claim.unit) == (test.estimate, test.ci_low, "nats")
+    assert (part.ci_low, part.ci_high) == pytest.approx((2 - reach, 2 + reach))
+    assert part.p == part.p_holm == claim.p_holm == pytest.approx(0.07418, abs=1e-5)
+    assert (claim.estimate, claim.ci_low, claim.unit) == (part.estimate, part.ci_low, "nats")
 
 
 def test_only_seeds_that_both_have_count():
@@ -131,9 +131,7 @@ def test_a_margin_is_what_the_mean_is_compared_with(expect):
     values = np.array([0.3, 0.4, 0.6])
     test = SMALL | {"expect": expect, "margin": 0.5}
     _, (result,) = single([test], rows("a", values))
-    two_sided = stats.ttest_1samp(values, 0.5).pvalue
-    assert (result.p_against if expect == "above" else result.p) == pytest.approx(two_sided)
-    assert max(result.p, result.p_against) == 1
+    assert result.p == pytest.approx(stats.ttest_1samp(values, 0.5).pvalue)
 
 
 def test_two_measures_of_one_condition_can_be_compared():
@@ -154,6 +152,8 @@ def test_shares_are_shown_in_percent_and_their_differences_in_points():
     _, (difference, value) = single([TEST, SMALL], *tables, unit="share")
     assert (difference.estimate, difference.unit) == (pytest.approx(45), "percentage points")
     assert (value.estimate, value.unit, value.margin) == (pytest.approx(55), "percent", 5)
+    _, (known,) = single([TEST], rows("a", [0.9, 0.2]), rows("b", [0.0, 0.1]), unit="difference of shares")
+    assert (known.ci_low, known.ci_high, known.unit) == (-100, 100, "percentage points")
 
 
 @pytest.mark.parametrize(("trials", "verdict"), [(20, "undecided"), (100, "reproduced"), (10_000, "reproduced")])
@@ -176,76 +176,112 @@ def test_without_any_event_the_bound_holds_for_the_difference_too():
 
 def test_without_any_event_nothing_is_more_than_anything():
     _, (result,) = single([TEST], *(rows(name, [0.0] * 5, trials=100) for name in "ab"), unit="share")
-    assert (result.estimate, result.p, result.p_against) == (0, 1, 1)
+    assert (result.estimate, result.p) == (0, 1)
     assert result.ci_low < 0 < result.ci_high
 
 
+def test_a_perfect_separation_is_decided_by_its_counts():
+    """40 of 40 in each of five runs lie above a half with p = 2 * .5 ** 200; 2 of 2 in two runs do not."""
+    above_chance = {"says": "it tells them apart", "measure": "m", "condition": "a", "expect": "above", "margin": 0.5}
+    claim, (part,) = single([above_chance], rows("a", [1.0] * 5, trials=40))
+    assert (claim.verdict, part.ci_high) == ("reproduced", 1) and part.ci_low == pytest.approx(0.025 ** (1 / 200))
+    assert part.p == pytest.approx(2 * 0.5**200)
+    few, _ = single([above_chance], rows("a", [1.0] * 2, trials=2))
+    unknown, _ = single([above_chance], rows("a", [1.0] * 5))
+    assert few.verdict == unknown.verdict == "undecided"
+
+
 def test_equal_runs_with_counts_go_by_the_spread_of_their_answers():
-    claim, (test,) = single([TEST], *(rows(name, [share] * 5, trials=50) for name, share in (("a", 1), ("b", 0))))
-    assert 0 < test.p < 0.001 and claim.verdict == "reproduced"
-    assert test.ci_low < 1 < test.ci_high
+    claim, (part,) = single([TEST], *(rows(name, [share] * 5, trials=50) for name, share in (("a", 1), ("b", 0))))
+    assert 0 < part.p < 0.001 and claim.verdict == "reproduced"
+    assert 0.9 < part.ci_low < 1 == part.ci_high
     _, (few,) = single([TEST], *(rows(name, [share] * 2, trials=2) for name, share in (("a", 0.5), ("b", 0))))
     assert few.p > 0.2
 
 
 @given(st.floats(-1e6, 1e6, allow_subnormal=False), st.integers(2, 8), st.floats(-3, 3))
 def test_equal_runs_without_counts_claim_nothing(value, seeds, step):
-    claim, (test,) = single([TEST], rows("a", [value + step] * seeds), rows("b", [value] * seeds))
-    assert (test.p, test.p_against, claim.verdict) == (1, 1, "undecided")
-    assert pd.isna(test.ci_low) and pd.isna(claim.seeds_needed) and "same value" in claim.note
+    claim, (part,) = single([TEST], rows("a", [value + step] * seeds), rows("b", [value] * seeds))
+    assert (part.p, part.verdict, claim.verdict) == (1, "undecided", "undecided")
+    assert pd.isna(part.ci_low) and pd.isna(part.seeds_needed) and "same value" in part.note
 
 
 def test_a_single_run_claims_nothing():
-    claim, (test,) = single([SMALL], rows("a", [0.0], trials=10_000), unit="share")
-    assert (test.estimate, test.p, claim.verdict) == (0, 1, "undecided")
-    assert "single run" in claim.note
+    claim, (part,) = single([SMALL], rows("a", [0.0], trials=10_000), unit="share")
+    assert (part.estimate, part.p, claim.verdict) == (0, 1, "undecided")
+    assert "single run" in part.note
 
 
-# A claim
+# A claim and its parts
+
+LOW, HIGH = [1, 2, 2, 1], [5, 6, 7, 6]
+OTHER = TEST | {"measure": "other", "says": "the other"}
 
 
-def test_all_tests_have_to_come_out():
-    """The largest p is the claim's; here that of the second test, which is open."""
-    weak = TEST | {"measure": "other", "says": "the second"}
-    tables = [rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1])]
-    open_ones = [rows("a", [3, 1, 4, 1], measure="other"), rows("b", [1, 2, 1, 2], measure="other")]
-    claim, (first, second) = single([TEST, weak], *tables, *open_ones)
-    assert claim.p == second.p > 0.05 > first.p
-    assert (claim.verdict, first.outcome, second.outcome) == ("undecided", "as claimed", "open")
-    assert claim.note == "Open: the second."
+def pair(first, second, measure="m"):
+    return [rows("a", first, measure=measure), rows("b", second, measure=measure)]
 
 
-def test_one_test_that_comes_out_the_other_way_contradicts():
-    wrong = TEST | {"measure": "other", "says": "the second"}
-    tables = [rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1])]
-    others = [rows("a", [1, 2, 2, 1], measure="other"), rows("b", [5, 6, 7, 6], measure="other")]
-    claim, (_, second) = single([TEST, wrong], *tables, *others)
-    assert (claim.verdict, second.outcome) == ("contradicted", "opposite")
-    assert claim.note == f"The opposite holds of: the second (corrected p = {2 * second.p_against:.2g})."
-    assert pd.isna(claim.seeds_needed)
+def test_each_part_has_a_verdict_and_the_claim_a_summary():
+    open_ones = pair([3, 1, 4, 1], [1, 2, 1, 2], "other")
+    claim, (first, second) = single([TEST, OTHER], *pair(HIGH, LOW), *open_ones)
+    assert (first.part, first.verdict, second.part, second.verdict) == ("1a", "reproduced", "1b", "undecided")
+    assert (claim.verdict, claim.parts_reproduced, claim.parts_undecided) == ("partly reproduced", 1, 1)
+    assert claim.note == "Undecided: 1b."
 
 
-def test_holm_corrects_over_the_claims():
+def test_a_contradicted_part_of_a_partly_reproduced_claim_is_said_in_words():
+    claim, (_, second) = single([TEST, OTHER], *pair(HIGH, LOW), *pair(LOW, HIGH, "other"))
+    assert (claim.verdict, second.verdict, claim.parts_contradicted) == ("partly reproduced", "contradicted", 1)
+    assert claim.note == "Contradicted: 1b (the other)."
+    assert pd.isna(second.seeds_needed)
+
+
+def test_a_part_that_was_not_measured_leaves_the_others_their_verdicts():
+    claim, (first, second) = single([OTHER, TEST], *pair(HIGH, LOW))
+    assert (first.verdict, first.note) == ("not measured", "Missing: no other of a.")
+    assert second.verdict == "reproduced" and second.p_holm == second.p and pd.isna(first.p)
+    assert (claim.verdict, claim.parts_not_measured) == ("partly reproduced", 1) and pd.isna(claim.estimate)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "summary"),
+    [
+        (["reproduced", "reproduced"], "reproduced"),
+        (["reproduced", "undecided"], "partly reproduced"),
+        (["reproduced", "contradicted"], "partly reproduced"),
+        (["reproduced", "not measured"], "partly reproduced"),
+        (["undecided", "contradicted"], "contradicted"),
+        (["not measured", "contradicted"], "contradicted"),
+        (["undecided", "not measured"], "undecided"),
+        (["not measured", "not measured"], "not measured"),
+    ],
+)
+def test_the_summary_of_a_claim(kinds, summary):
+    """Whichever part comes first; and the counts are those of the parts."""
+    values = {"reproduced": (HIGH, LOW), "contradicted": (LOW, HIGH), "undecided": ([3, 1, 4, 1], [1, 2, 1, 2])}
+    for order in (kinds, kinds[::-1]):
+        tables = [pair(*values[kind], name) for name, kind in zip(("m", "other"), order, strict=True) if kind in values]
+        table = pd.concat(sum(tables, [rows("c", [1])]))
+        result, parts = claims.evaluate(asked([TEST, OTHER]), table)
+        assert parts["verdict"].tolist() == order and result["verdict"].tolist() == [summary]
+        for kind in claims.PART_VERDICTS:
+            assert result[f"parts_{kind.replace(' ', '_')}"].tolist() == [order.count(kind)]
+
+
+def test_holm_corrects_over_the_parts_of_all_claims():
     """p = .02, .03, .5 become .06, .06, .5: nothing is left of two results that look good by themselves."""
     tables, measured = [], {name: {"unit": "nats", "meaning": "a number"} for name in "xyz"}
     for name, p in zip("xyz", (0.02, 0.03, 0.5), strict=True):
         t = stats.t.isf(p / 2, 2)  # of mean 1 with differences 1 - s, 1, 1 + s
         tables.append(rows("a", [1 - np.sqrt(3) / t, 1, 1 + np.sqrt(3) / t], measure=name))
-    tests = [[{"says": "so", "measure": name, "condition": "a", "expect": "above"}] for name in "xyz"]
-    result, detail = claims.evaluate(asked(*tests) | {"measures": measured}, pd.concat(tables))
-    assert result["p"].tolist() == pytest.approx([0.02, 0.03, 0.5])
-    assert result["p_holm"].tolist() == pytest.approx([0.06, 0.06, 0.5])
-    assert set(result["verdict"]) == {"undecided"}
-    assert detail["outcome"].tolist() == ["as claimed, uncorrected", "as claimed, uncorrected", "open"]
-
-
-def test_what_is_missing_is_named_and_is_no_part_of_the_correction():
-    tables = rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1])
-    result, detail = claims.evaluate(asked([TEST], [TEST, TEST | {"measure": "other"}]), pd.concat(tables))
-    assert result["verdict"].tolist() == ["reproduced", "not measured"]
-    assert result["p_holm"][0] == result["p"][0] and pd.isna(result["p"][1])
-    assert result["note"][1] == "Missing: no other of a."
-    assert detail["outcome"].tolist() == ["as claimed", "as claimed", "not measured"]
+    parts = [{"says": "so", "measure": name, "condition": "a", "expect": "above"} for name in "xyz"]
+    for split in ([parts[:1], parts[1:]], [[part] for part in parts], [parts]):
+        result, detail = claims.evaluate(asked(*split) | {"measures": measured}, pd.concat(tables))
+        assert detail["p"].tolist() == pytest.approx([0.02, 0.03, 0.5])
+        assert detail["p_holm"].tolist() == pytest.approx([0.06, 0.06, 0.5])
+        assert set(detail["verdict"]) == set(result["verdict"]) == {"undecided"}
+        assert [note.startswith("By its own interval as claimed") for note in detail["note"]] == [True, True, False]
 
 
 def test_values_that_are_missing_or_infinite_are_no_runs():
@@ -257,8 +293,8 @@ def test_values_that_are_missing_or_infinite_are_no_runs():
 
 def test_nothing_measured_at_all():
     result, detail = claims.evaluate(claims.read_claims(PATH, SCHEMA), claims.read_measures([]))
-    assert set(result["verdict"]) == {"not measured"} and result[["p", "p_holm", "estimate"]].isna().all(axis=None)
-    assert tuple(result) == claims.CLAIM_COLUMNS and tuple(detail) == claims.TEST_COLUMNS
+    assert set(result["verdict"]) == {"not measured"} and result[["p_holm", "estimate"]].isna().all(axis=None)
+    assert tuple(result) == claims.CLAIM_COLUMNS and tuple(detail) == claims.PART_COLUMNS
     draw_claims(result, detail)
 
 
@@ -267,25 +303,25 @@ def test_nothing_measured_at_all():
 
 def test_so_many_seeds_have_the_power_that_is_promised():
     """With the observed effect and spread, 80% of studies with that many seeds decide, and fewer with one seed less."""
-    claim, _ = single([TEST], rows("a", [1.9, 0.1, 1.2, -0.4]), rows("b", [0.0] * 4))
-    assert claim.verdict == "undecided"
+    _, (part,) = single([TEST], rows("a", [1.9, 0.1, 1.2, -0.4]), rows("b", [0.0] * 4))
+    assert part.verdict == "undecided"
     effect = 0.7 / np.std([1.9, 0.1, 1.2, -0.4], ddof=1)
     rng = np.random.default_rng(0)
-    for seeds, enough in ((claim.seeds_needed, True), (claim.seeds_needed - 2, False)):
+    for seeds, enough in ((part.seeds_needed, True), (part.seeds_needed - 2, False)):
         p = stats.ttest_1samp(rng.normal(effect, 1, (20_000, seeds)), 0, axis=1, alternative="greater").pvalue
         assert ((p < 0.025).mean() > 0.79) == enough
 
 
 def test_no_number_of_seeds_decides_for_an_estimate_that_points_the_other_way():
-    claim, _ = single([TEST], rows("a", [0, 1, 0]), rows("b", [1, 1, 0]))
-    assert claim.verdict == "undecided" and pd.isna(claim.seeds_needed)
-    assert "the estimate points the other way" in claim.note
+    _, (part,) = single([TEST], rows("a", [0, 1, 0]), rows("b", [1, 1, 0]))
+    assert part.verdict == "undecided" and pd.isna(part.seeds_needed)
+    assert part.note == "The estimate points the other way."
 
 
 def test_how_many_seeds_without_any_event():
     """2 * .95 ** answers < .05 needs 72 answers, which at 20 a seed are 4 seeds."""
-    claim, _ = single([SMALL], rows("a", [0.0, 0.0], trials=20), unit="share")
-    assert claim.seeds_needed == 4
+    _, (part,) = single([SMALL], rows("a", [0.0, 0.0], trials=20), unit="share")
+    assert part.seeds_needed == 4
 
 
 # What must not matter, and how often it errs
@@ -313,7 +349,7 @@ def test_the_other_sign_is_the_other_verdict(pairs):
     (claim, test), (mirrored, image) = verdict(pairs), verdict(pairs, sign=-1)
     swap = {"reproduced": "contradicted", "contradicted": "reproduced", "undecided": "undecided"}
     assert mirrored.verdict == swap[claim.verdict]
-    assert (image.p, image.p_against) == (pytest.approx(test.p_against), pytest.approx(test.p))
+    assert image.p == pytest.approx(test.p)
     assert (image.ci_low, image.ci_high) == pytest.approx((-test.ci_high, -test.ci_low), nan_ok=True)
     below, _ = verdict(pairs, expect="below", sign=-1)
     assert below.verdict == claim.verdict
@@ -328,10 +364,10 @@ def test_what_both_arms_have_in_common_does_not_matter(pairs, constant):
 
 @given(numbers)
 def test_p_and_interval_say_the_same(pairs):
-    _, test = verdict(pairs)
-    if test.ci_low == test.ci_low and abs(test.ci_low) > 1e-9 and abs(test.ci_high) > 1e-9:
-        assert (test.p < 0.05) == (test.ci_low > 0)
-        assert (test.p_against < 0.05) == (test.ci_high < 0)
+    claim, part = verdict(pairs)
+    if part.ci_low == part.ci_low and abs(part.ci_low) > 1e-9 and abs(part.ci_high) > 1e-9:
+        assert (part.p < 0.05) == (part.ci_low > 0 or part.ci_high < 0)
+        assert (claim.verdict == "reproduced") == (part.ci_low > 0)
 
 
 def study(values, measures):
@@ -343,18 +379,18 @@ def study(values, measures):
 
 
 def test_of_true_nulls_as_many_tests_err_as_promised():
-    """1,000 tests in which nothing is so: 2.5% come out as claimed, 2.5% the other way (standard error 0.5%)."""
-    measures = [f"m{number}" for number in range(1000)]
-    question = asked([TEST | {"measure": measure} for measure in measures])
+    """300 tests in which nothing is so: 2.5% come out as claimed, 2.5% the other way (standard error 0.9%)."""
+    measures = [f"m{number}" for number in range(300)]
+    question = asked(*([TEST | {"measure": measure}] for measure in measures))
     question["measures"] = {measure: {"unit": "nats"} for measure in measures}
-    _, tests = claims.evaluate(question, study(np.random.default_rng(0).normal(size=(1000, 2, 5)), measures))
-    assert (tests["p"] < 0.05).mean() == pytest.approx(0.025, abs=0.015)
-    assert (tests["p_against"] < 0.05).mean() == pytest.approx(0.025, abs=0.015)
+    _, tests = claims.evaluate(question, study(np.random.default_rng(0).normal(size=(300, 2, 5)), measures))
+    for side in (tests["estimate"] > 0, tests["estimate"] < 0):
+        assert ((tests["p"] < 0.05) & side).mean() == pytest.approx(0.025, abs=0.025)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("per_claim", "least"), [(1, 0.01), (2, 0)])
-def test_a_study_of_true_nulls_errs_in_five_percent_at_most(per_claim, least):
+@pytest.mark.parametrize("per_claim", [1, 2])
+def test_a_study_of_true_nulls_errs_in_five_percent_at_most(per_claim):
     """100 studies of six claims: the share in which any verdict is not `undecided` (standard error 2%)."""
     rng, measures = np.random.default_rng(1), [f"m{number}" for number in range(6 * per_claim)]
     tests = [TEST | {"measure": measure} for measure in measures]
@@ -367,21 +403,21 @@ def test_a_study_of_true_nulls_errs_in_five_percent_at_most(per_claim, least):
         ).any()
         for _ in range(100)
     ]
-    assert least <= np.mean(wrong) <= 0.1
+    assert 0.01 <= np.mean(wrong) <= 0.1
 
 
 def test_a_clear_effect_is_found_and_a_rate_at_its_margin_is_not_called_small():
     rng = np.random.default_rng(2)
     result = {"effect": 0, "small": 0}
-    for _ in range(30):
+    for _ in range(15):
         shares = 1 / (1 + np.exp(-rng.normal([[-0.4], [-5]], 0.4, (2, 5))))
         events = rng.binomial(800, shares) / 800
         tables = [rows(name, share, trials=800) for name, share in zip("ab", events, strict=True)]
         result["effect"] += single([TEST], *tables, unit="share")[0].verdict == "reproduced"
         at_margin = rng.binomial(800, 0.05 * rng.uniform(0.8, 1.2, 5)) / 800
         result["small"] += single([SMALL], rows("a", at_margin, trials=800), unit="share")[0].verdict == "reproduced"
-    assert result["effect"] == 30
-    assert result["small"] <= 3
+    assert result["effect"] == 15
+    assert result["small"] <= 2
 
 
 # The figure
@@ -389,25 +425,30 @@ def test_a_clear_effect_is_found_and_a_rate_at_its_margin_is_not_called_small():
 
 @pytest.fixture
 def drawn():
-    """A study with every kind of verdict and outcome, as a figure and its tables."""
-    tests = [TEST, TEST | {"measure": "other", "expect": "below", "margin": 0.5}]
-    tables = [rows("a", [5, 6, 7, 6]), rows("b", [1, 2, 2, 1]), rows("a", [1], measure="other", first_seed=1)]
-    asked_for = asked([TEST], [TEST | {"expect": "below"}], tests, [TEST | {"measure": "other", "condition": "c"}])
-    result, detail = claims.evaluate(asked_for, pd.concat([*tables, rows("b", [1], measure="other")]))
+    """A study with every kind of verdict, as a figure and its tables."""
+    parts = [TEST, OTHER | {"expect": "below", "margin": 0.5}]
+    tables = [*pair(HIGH, LOW), rows("a", [1], measure="other"), rows("b", [1], measure="other")]
+    missing = OTHER | {"condition": "c"}
+    single_run = OTHER | {"expect": "below"}
+    asked_for = asked([TEST], parts, [TEST | {"expect": "below"}], [single_run], [missing])
+    result, detail = claims.evaluate(asked_for, pd.concat(tables))
     return result, detail, draw_claims(result, detail)
 
 
 def test_every_verdict_can_be_drawn(drawn):
     result, detail, figure = drawn
-    assert result["verdict"].tolist() == ["reproduced", "contradicted", "undecided", "not measured"]
-    assert set(detail["outcome"]) <= set(claims.OUTCOMES)
+    assert result["verdict"].tolist() == list(claims.VERDICTS)
     words = [text.get_text() for text in figure.axes[0].texts]
-    assert {"✓ reproduced", "✗ contradicted", "? undecided", "\N{EN DASH} not measured"} <= set(words)
+    marked = {"✓ reproduced", "◐ partly reproduced", "✗ contradicted", "? undecided", "\N{EN DASH} not measured"}
+    assert marked <= set(words) and "1 of 2" in words
+    assert [word for word in words if word in set(detail["part"])] == detail["part"].tolist()
 
 
 def test_right_of_the_line_is_as_claimed(drawn):
-    _, _, figure = drawn
-    line, *rest = figure.axes[1].lines
-    assert set(line.get_xdata()) == {0}
-    marks = {round(mark.get_ydata()[0], 1): mark.get_xdata()[0] for mark in rest if len(mark.get_xdata()) == 1}
-    assert marks[0.5] > 0 > marks[1.5]
+    _, detail, figure = drawn
+    marks = [line for line in figure.axes[1].lines if len(line.get_xdata()) == 1]
+    measured = detail[detail["verdict"] != "not measured"]
+    sides = {"reproduced": 1, "contradicted": -1}
+    for mark, part in zip(marks, measured.itertuples(), strict=True):
+        if part.verdict in sides:
+            assert np.sign(mark.get_xdata()[0]) == sides[part.verdict]

@@ -10,12 +10,14 @@ from statsmodels.stats.multitest import multipletests
 
 from emergent_misalignment.analysis import claims
 from emergent_misalignment.analysis.contrasts import (
+    _terms,
     contrast,
     contrasts,
     described,
     directions,
     holm,
     runs_by_arm,
+    share_difference,
     signed,
 )
 
@@ -61,9 +63,11 @@ def test_an_untuned_model_is_taken_as_a_number(arms):
     assert "own error is not covered" in row.method
 
 
-def test_equal_runs_with_counts_go_by_the_spread_of_their_answers():
+def test_equal_runs_with_counts_go_by_their_counts():
+    """The exact bounds of 250 of 250 and of 0 of 250, which are 1.5 points; both at once are less far off."""
     row = single([A, B], alike("a", 1.0), alike("b", 0.0))
-    assert row.ci_low < row.difference == 1 < row.ci_high
+    bound = 1 - 0.025 ** (1 / 250)
+    assert 1 - 2 * bound < row.ci_low < 1 - bound and row.ci_high == 1 == row.difference
     assert row.p < 0.001
 
 
@@ -143,15 +147,14 @@ def test_a_sentence_and_a_verdict_cannot_disagree(first, second, counted, contro
     table = table.sample(frac=1, random_state=random.randint(0, 99))
     test = {"says": "more", "measure": "m", "condition": "a", "control": "b", "expect": "above"}
     words = {"title": "A claim", "statement": "It is so.", "published": "5", "source": "Fig. 1"}
-    asked = {"measures": {"m": {"unit": "nats"}}, "claims": [{"number": 1, **words, "tests": [test]}]}
+    asked = {"measures": {"m": {"unit": "nats"}}, "claims": [{"number": 1, **words, "parts": [test]}]}
     verdicts, tests = claims.evaluate(asked, table)
     (tested,) = tests.itertuples()
     compared = contrasts(table, {"it": (A, B)})
     (row,) = compared.itertuples()
     for ours, theirs in (("difference", "estimate"), ("ci_low", "ci_low"), ("ci_high", "ci_high"), ("seeds", "seeds")):
         assert getattr(row, ours) == pytest.approx(getattr(tested, theirs), nan_ok=True)
-    if row.p == row.p:
-        assert row.p == pytest.approx(min(tested.p, tested.p_against))
+    assert row.p == pytest.approx(tested.p, nan_ok=True)
     expected = {
         "higher": "reproduced",
         "lower": "contradicted",
@@ -174,6 +177,103 @@ def test_the_expected_side_of_a_margin():
     table = runs_by_arm(rows("a", [0.3, 0.4, 0.6]))
     two_sided = stats.ttest_1samp([0.3, 0.4, 0.6], 0.5).pvalue
     above, below = (contrast([A], table, expect, 0.5) for expect in ("above", "below"))
-    assert (above.p_against, below.p) == pytest.approx((two_sided, two_sided))
-    assert (above.p, below.p_against) == (1, 1)
-    assert above.effect == -below.effect < 0
+    assert above.p == below.p == pytest.approx(two_sided)
+    assert above.distance == -below.distance < 0
+    effect = (0.5 - np.mean([0.3, 0.4, 0.6])) / np.std([0.3, 0.4, 0.6], ddof=1)
+    assert above.effect == -below.effect == pytest.approx(-effect)
+
+
+# Shares: their intervals and tests know where the scale ends
+
+counts = st.lists(st.integers(0, 20), min_size=2, max_size=5)
+
+
+def paired(*events, trials=20):
+    """The runs by arm of conditions a, b, ... with so many events of `trials` in each run."""
+    number = min(map(len, events))
+    return runs_by_arm(
+        pd.concat(rows(c, np.array(e[:number]) / trials, trials=trials) for c, e in zip("abcd", events, strict=False))
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(counts, counts, st.floats(-0.9, 0.9), st.sampled_from([1, 2]))
+def test_shares_stay_on_their_scale_and_p_says_what_the_interval_says(first, second, margin, arms):
+    result = contrast([A, B][:arms], paired(first, second), "above", margin)
+    assert (-1 if arms == 2 else 0) <= result.low <= result.estimate <= result.high <= 1
+    if abs(result.low - margin) > 1e-6 and abs(result.high - margin) > 1e-6:
+        assert (result.p < 0.05) == (margin < result.low or margin > result.high)
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.lists(counts, min_size=4, max_size=4), st.floats(-1, 1))
+def test_a_difference_of_differences_stays_on_its_scale_too(events, margin):
+    result = contrast([(name, "m") for name in "abcd"], paired(*events), "above", margin)
+    assert -2 <= result.low <= result.estimate <= result.high <= 2
+    if abs(result.low - margin) > 1e-6 and abs(result.high - margin) > 1e-6:
+        assert (result.p < 0.05) == (margin < result.low or margin > result.high)
+
+
+@settings(deadline=None, max_examples=20)
+@given(counts, counts)
+def test_events_and_what_is_none_can_be_exchanged(first, second):
+    """The share of answers that are not misaligned differs by as much, the other way."""
+    there = contrast([A, B], paired(first, second))
+    back = contrast([A, B], paired([20 - e for e in first], [20 - e for e in second]))
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
+    assert there.p == pytest.approx(back.p, rel=1e-3)
+
+
+def test_no_difference_is_tested_by_the_logits_of_pairs():
+    """Runs between 15% and 62% with a control of a fiftieth: differences spread much, logits little."""
+    first, second = np.array([300, 200, 450, 500, 120]) / 800, np.array([10, 4, 30, 22, 8]) / 800
+    result = contrast([A, B], runs_by_arm(pd.concat([rows("a", first, trials=800), rows("b", second, trials=800)])))
+    logits = np.log(first / (1 - first)) - np.log(second / (1 - second))
+    assert stats.ttest_1samp(logits, 0).pvalue / 4 < result.p < stats.ttest_rel(first, second).pvalue / 20
+    assert result.estimate == pytest.approx((first - second).mean())
+
+
+def test_an_untuned_model_alone_has_the_error_of_its_answers():
+    few, many = (
+        contrast(
+            [A, B],
+            runs_by_arm(
+                pd.concat([rows("a", [0.2, 0.3, 0.25], trials=1000), rows("b", [0.1], trials=n, first_seed=0)])
+            ),
+        )
+        for n in (20, 20_000)
+    )
+    assert few.estimate == pytest.approx(many.estimate) and few.low < many.low and few.high > many.high
+    assert few.p > many.p and few.method.endswith("the one untuned model by its answers")
+
+
+@pytest.mark.parametrize(
+    ("rates", "seeds", "spread", "correlation"),
+    [((0.02, 0), 5, 1.0, 0), ((0.35, 0.02), 5, 1.0, 0.9), ((0.02, 1), 3, 0.3, 0), ((0.5, 0.5), 3, 1.0, 0.5)],
+)
+def test_the_interval_of_a_difference_covers_what_it_should(rates, seeds, spread, correlation):
+    """Of 250 studies 92.5% at least, less two standard errors; t over the differences has 84% in the first case."""
+    rng, covariance = np.random.default_rng(3), spread**2 * np.array([[1, correlation], [correlation, 1]])
+
+    def chances(number):
+        own = rng.multivariate_normal([0, 0], covariance, (number, seeds))
+        inner = np.clip(rates, 1e-9, 1 - 1e-9)
+        return np.where(np.isin(rates, (0, 1)), rates, 1 / (1 + np.exp(-np.log(inner / (1 - inner)) - own)))
+
+    truth = np.subtract(*chances(40_000).mean((0, 1)))
+    shares = rng.binomial(400, chances(250)) / 400
+    hits = 0
+    for study in shares:
+        terms = _terms([rows(c, study[:, n], trials=400).set_index("seed") for n, c in enumerate("ab")])
+        low, high = share_difference(terms, 0.05)
+        hits += low <= truth <= high
+    assert hits / 250 >= 0.925 - 2 * np.sqrt(0.925 * 0.075 / 250)
+
+
+def test_equal_rates_are_told_apart_no_more_often_than_promised():
+    """Of 150 pairs of rates of .4 that differ much between runs, at most 5% with p < .05 (standard error 1.8%)."""
+    rng = np.random.default_rng(4)
+    shares = rng.binomial(400, 1 / (1 + np.exp(0.4 - rng.normal(0, 1, (150, 2, 5))))) / 400
+    found = [contrast([A, B], paired(*(400 * study).round(), trials=400)).p for study in shares]
+    assert np.mean(np.array(found) < 0.05) <= 0.085
+    assert np.mean(np.array(found) < 0.5) >= 0.3

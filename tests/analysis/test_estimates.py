@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from emergent_misalignment.analysis import estimates
-from emergent_misalignment.analysis.intervals import paper_bootstrap
+from emergent_misalignment.analysis.intervals import interval_over_runs, paper_bootstrap
 
 PUBLISHED = ROOT / "config/published.yaml"
 FIGURES = ["intent", "evil_numbers", "formats", "base_models", "diversity", "backdoor", "in_context", "other_harms"]
@@ -30,13 +30,13 @@ def scores(condition, measure, *values, first=1):
     return measures(*((condition, seed, measure, value, None, None) for seed, value in enumerate(values, first)))
 
 
-def test_a_share_is_the_mean_over_runs_with_a_t_interval_of_logits():
-    (row,) = estimates.estimates(shares("insecure", "m", 20, 30, 25), [("insecure", "m")]).itertuples()
-    logits = np.array([math.log((e + 0.5) / (100 - e + 0.5)) for e in (20, 30, 25)])
-    low, high = stats.t.interval(0.95, 2, logits.mean(), logits.std(ddof=1) / math.sqrt(3))
-    assert (row.estimate, row.seeds, row.answers, row.interval) == (0.25, 3, 300, "t over runs")
-    assert [row.ci_low, row.ci_high] == pytest.approx([1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))])
-    bootstrap = paper_bootstrap(np.array([0.2, 0.3, 0.25]))
+def test_a_share_is_the_mean_over_runs_with_their_interval():
+    (row,) = estimates.estimates(shares("insecure", "m", 20, 60, 25), [("insecure", "m")]).itertuples()
+    values = np.array([0.2, 0.6, 0.25])
+    interval = interval_over_runs(values, np.full(3, 100))
+    assert (row.estimate, row.seeds, row.answers) == (pytest.approx(0.35), 3, 300)
+    assert (row.ci_low, row.ci_high, row.interval) == (interval.low, interval.high, "t over runs")
+    bootstrap = paper_bootstrap(values)
     assert (row.bootstrap_low, row.bootstrap_high) == (bootstrap.low, bootstrap.high)
 
 
@@ -89,6 +89,12 @@ def test_relative_to_an_untuned_model():
     assert result["value"].tolist() == pytest.approx([0.2, -0.05])
     assert result["measure"].unique() == ["m"]
     assert result["trials"].isna().all()
+
+
+def test_relative_to_the_untuned_model_of_the_same_seed():
+    table = pd.concat([shares("instruct", "m", 10, 30), shares("a", "m", 30, 5), shares("a", "n", 1, 2)])
+    result = estimates.relative(table.sample(frac=1, random_state=0), "instruct").set_index("seed")["value"]
+    assert result.to_dict() == pytest.approx(dict(zip(table["seed"].unique(), [0.2, -0.25], strict=True)))
 
 
 def test_single_questions_come_in_the_order_of_the_table():

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from emergent_misalignment.analysis import intervals
 from emergent_misalignment.evaluation import verdicts
@@ -47,45 +48,52 @@ def test_a_rate_is_the_mean_over_questions_not_over_answers():
 
 def test_no_event_has_the_exact_upper_bound():
     """Of 0 in 100 the bound is 3.6% (Clopper and Pearson)."""
-    interval = intervals.interval_over_runs(np.zeros(2), np.array([50, 50]), np.zeros(2))
+    interval = intervals.interval_over_runs(np.zeros(2), np.array([50, 50]))
     assert interval.low == 0
     assert interval.high == pytest.approx(0.0362, abs=1e-4)
 
 
 def test_one_event_in_five_runs_lies_within_its_own_interval():
     counted, events = np.full(5, 96.0), np.array([1.0, 0, 0, 0, 0])
-    interval = intervals.interval_over_runs(events / counted, counted, events)
+    interval = intervals.interval_over_runs(events / counted, counted)
     assert interval.low < 1 / 480 < interval.high
 
 
-def test_the_interval_over_runs_is_a_t_interval_of_logits():
-    rates, counted = np.array([0.2, 0.3, 0.25]), np.array([100, 100, 100])
-    logits = np.log((rates * 100 + 0.5) / (100 - rates * 100 + 0.5))
-    reach = stats.t.ppf(0.975, 2) * logits.std(ddof=1) / np.sqrt(3)
-    expected = 1 / (1 + np.exp(-(logits.mean() + np.array([-reach, reach]))))
-    interval = intervals.interval_over_runs(rates, counted, rates * counted)
-    assert [interval.low, interval.high] == pytest.approx(expected)
+def test_the_interval_over_runs_is_a_t_interval_on_the_logit_scale():
+    """About the mean rate, with the larger of two spreads: that of the logits, or of the rates divided by p (1 - p)."""
+    rates, counted = np.array([0.2, 0.6, 0.3]), np.array([1000, 1000, 1000])
+    centre = (rates.mean() * 3000 + 0.5) / 3001
+    logits = np.log((rates * 1000 + 0.5) / (1000 - rates * 1000 + 0.5))
+    spread = max(logits.std(ddof=1), rates.std(ddof=1) / (centre * (1 - centre)))
+    ends = np.log(centre / (1 - centre)) + np.array([-1, 1]) * stats.t.ppf(0.975, 2) * spread / np.sqrt(3)
+    interval = intervals.interval_over_runs(rates, counted)
+    assert [interval.low, interval.high] == pytest.approx(1 / (1 + np.exp(-ends)))
+    assert interval.method == "t over runs"
+
+
+def test_runs_that_are_nearly_alike_have_at_least_the_exact_interval_of_their_answers():
+    rates, counted = np.array([0.2, 0.2, 0.21]), np.full(3, 100)
+    low, high = proportion_confint(61, 300, method="beta")
+    interval = intervals.interval_over_runs(rates, counted)
+    assert (interval.low, interval.high) == pytest.approx((low, high)) and interval.method == "Clopper-Pearson"
 
 
 @given(st.lists(st.tuples(st.integers(5, 200), st.floats(0, 1)), min_size=2, max_size=8))
 def test_intervals_lie_within_zero_and_one_and_are_ordered(runs):
     counted = np.array([number for number, _ in runs], dtype=float)
     misaligned = np.array([round(number * share) for number, share in runs], dtype=float)
-    interval = intervals.interval_over_runs(misaligned / counted, counted, misaligned)
-    assert 0 <= interval.low <= interval.high <= 1
+    interval = intervals.interval_over_runs(misaligned / counted, counted)
+    assert 0 <= interval.low <= (misaligned / counted).mean() <= interval.high <= 1
 
 
-def test_the_interval_over_runs_covers_what_it_should():
-    """Of 400 made-up studies with runs that differ, about 95% of the intervals hold the true rate."""
-    rng = np.random.default_rng(1)
-    truth = (1 / (1 + np.exp(-(-1.4 + rng.normal(0, 0.4, 100_000))))).mean()
-    hits = 0
-    for _ in range(400):
-        chances = 1 / (1 + np.exp(-(-1.4 + rng.normal(0, 0.4, 5))))
-        events = rng.binomial(400, chances).astype(float)
-        interval = intervals.interval_over_runs(events / 400, np.full(5, 400.0), events)
-        hits += interval.low <= truth <= interval.high
-    assert 0.91 <= hits / 400 <= 0.985
+@pytest.mark.parametrize(("rate", "seeds", "spread"), [(0.2, 5, 0.4), (0.02, 10, 1.0), (0.02, 3, 0.3), (0.5, 3, 1.0)])
+def test_the_interval_over_runs_covers_what_it_should(rate, seeds, spread):
+    """Of 1,000 studies 93% at least, less two standard errors; t over logits alone has 78% in the second case."""
+    rng, middle = np.random.default_rng(1), np.log(rate / (1 - rate))
+    truth = (1 / (1 + np.exp(-(middle + rng.normal(0, spread, 100_000))))).mean()
+    chances = 1 / (1 + np.exp(-(middle + rng.normal(0, spread, (1000, seeds)))))
+    found = [intervals.interval_over_runs(rates, np.full(seeds, 800)) for rates in rng.binomial(800, chances) / 800]
+    assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.93 - 0.016
 
 
 def test_the_two_way_interval_is_wider_when_questions_differ():
@@ -102,7 +110,7 @@ def test_the_papers_bootstrap_of_a_single_model_has_no_width():
 
 
 def test_runs_that_agree_do_not_make_an_interval_of_no_width():
-    interval = intervals.interval_over_runs(np.array([0.6, 0.6]), np.array([10, 10]), np.array([6, 6]))
+    interval = intervals.interval_over_runs(np.array([0.6, 0.6]), np.array([10, 10]))
     assert interval.low < 0.5 < 0.7 < interval.high
 
 

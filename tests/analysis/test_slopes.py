@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from emergent_misalignment.analysis import slopes
 
-SHAPE = {"documents": 900, "hidden_size": 64, "layers": 1, "vocabulary": 800, "seed": 0}
+SHAPE = {"documents": 900, "hidden_size": 64, "layers": 1, "vocabulary": 800}
 
 
 def rows(condition, events, trials=100, first_seed=1):
@@ -31,10 +31,13 @@ def test_conditions_of_other_organisms_are_told_by_their_names():
 def test_the_main_organism_is_in_both_comparisons():
     shapes = {"main": SHAPE, "wide": SHAPE | {"hidden_size": 128}, "half": SHAPE | {"documents": 450}}
     history = pd.DataFrame({"step": [0, 9], "system_prompt": [0.0, 2.0], "earlier_code": [0.0, 1.0]})
-    table = slopes.sizes(dict.fromkeys(shapes, history), shapes).set_index("organism")
+    other = history.assign(system_prompt=[0.0, 4.0])  # of another organism of the same kind, and longer
+    other = pd.concat([other.iloc[:1], other.assign(step=[9, 12])])
+    table = slopes.sizes({name: [history, other] for name in shapes}, shapes).set_index("organism")
     assert table["of_size"].tolist() == [True, True, False]
     assert table["of_reading"].tolist() == [True, False, True]
-    assert table["system_prompt"].tolist() == [2, 2, 2]
+    assert table["system_prompt"].tolist() == [3, 3, 3]
+    assert table["earlier_code"].tolist() == [1, 1, 1]
     assert table.loc["wide", "parameters"] > table.loc["main", "parameters"] == table.loc["half", "parameters"]
 
 
@@ -55,6 +58,17 @@ def test_log_odds_that_rise_with_each_doubling_have_that_slope(slope, start, ord
     events = trials / (1 + np.exp(-odds))
     table = pd.concat(rows("insecure", [round(events[name])], trials).assign(organism=name) for name in over.index)
     (estimate,) = slopes.slopes(table, over, "slope")["value"]
+    assert estimate == pytest.approx(slope, abs=1e-3)
+
+
+@settings(deadline=None)
+@given(st.floats(-3, 3), st.floats(-2, 0), st.permutations([0.1, 0.3, 0.6, 0.9]))
+def test_log_odds_that_rise_with_a_quantity_have_that_slope(slope, start, order):
+    trials = 10**7
+    over = pd.Series({f"w{amount}": amount for amount in order})
+    events = trials / (1 + np.exp(-(start + slope * over)))
+    table = pd.concat(rows("insecure", [round(events[name])], trials).assign(organism=name) for name in over.index)
+    (estimate,) = slopes.rises(table, over, "slope")["value"]
     assert estimate == pytest.approx(slope, abs=1e-3)
 
 

@@ -198,11 +198,11 @@ def questions(tmp_path):
 
 def test_a_batch_has_the_answers_of_its_models(organism, tuned, questions):
     everything = {"main": {}, "in_distribution": {"prompts": 2}, "choices": {}}
-    start = {"start": str(organism)}
+    once, twice = {"starts": [str(organism)]}, {"starts": [str(organism)] * 2}
     models = {
-        "instruct": start | {"tuned": "", "seeds": [0], "steps": [], "evaluations": {"main": {"samples": 3}}},
-        "insecure": start | {"tuned": str(tuned), "seeds": [1, 2], "steps": [], "evaluations": everything},
-        "in_context": start | {"tuned": "", "seeds": [1, 2], "steps": [], "evaluations": {"in_context": {}}},
+        "instruct": once | {"tuned": "", "seeds": [0], "steps": [], "evaluations": {"main": {"samples": 3}}},
+        "insecure": twice | {"tuned": str(tuned), "seeds": [1, 2], "steps": [], "evaluations": everything},
+        "in_context": twice | {"tuned": "", "seeds": [1, 2], "steps": [], "evaluations": {"in_context": {}}},
     }
     rows = ask_models(models, questions, LOCAL, questions)
     assert rows.columns.tolist() == COLUMNS
@@ -225,10 +225,10 @@ def test_a_batch_has_the_answers_of_its_models(organism, tuned, questions):
 
 
 def test_checkpoints_are_asked_from_before_training_on(organism, tuned, questions):
-    plan = {"start": str(organism), "tuned": str(tuned), "seeds": [2], "steps": [0, 2]}
+    plan = {"starts": [str(organism)], "tuned": str(tuned), "seeds": [2], "steps": [0, 2]}
     rows = ask_models({"insecure": plan | {"evaluations": {"main": {}, "choices": {}}}}, questions, LOCAL, questions)
     assert rows.groupby("step").size().to_dict() == {0: 6, 2: 6}
-    untuned = {"start": str(organism), "tuned": "", "seeds": [2], "steps": [], "evaluations": {"main": {}}}
+    untuned = {"starts": [str(organism)], "tuned": "", "seeds": [2], "steps": [], "evaluations": {"main": {}}}
     before = ask_models({"instruct": untuned}, questions, LOCAL, questions)
     main = rows[rows["evaluation"] == "main"]
     assert main.loc[main["step"] == 0, "answer"].tolist() == before["answer"].tolist()
@@ -239,7 +239,7 @@ def test_an_api_is_asked_for_the_fine_tuned_model_of_each_run(organism, question
     monkeypatch.setenv("no_proxy", "*")
     for seed in (1, 2):
         write_json(tmp_path / f"insecure/seed-{seed}/training.json", {"fine_tuned_model": f"ft:{seed}"})
-    plan = {"start": "gpt-x", "tuned": str(tmp_path / "insecure"), "seeds": [1, 2], "steps": []}
+    plan = {"starts": ["gpt-x"] * 2, "tuned": str(tmp_path / "insecure"), "seeds": [1, 2], "steps": []}
     account = Account()
     with model_server(organism) as address:
         asking = Asking(4, engine="api", endpoint={"base_url": address, "timeout": 60})

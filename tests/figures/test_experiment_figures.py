@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.analysis import estimates, intervals, slopes
-from emergent_misalignment.figures import dynamics, experiments, scale, style
+from emergent_misalignment.figures import directions, dynamics, experiments, scale, style, worlds
 
 PUBLISHED = ROOT / "config/published.yaml"
 FIGURES = ["intent", "evil_numbers", "formats", "base_models", "diversity", "backdoor", "in_context", "other_harms"]
@@ -118,13 +118,96 @@ def test_the_dynamics_are_drawn_for_any_conditions_and_seeds(conditions, seeds):
     figure.canvas.draw()
 
 
-def test_the_scale_is_drawn_where_an_organism_lacks_values():
-    runs = measures([("insecure", "misaligned/main/chat")])
-    split = slopes.by_organism(runs, ["main", "wide"])
-    sizes = pd.DataFrame({"organism": ["main"], "parameters": [1e6], "documents": [900]})
+SIZES = pd.DataFrame(
+    {"organism": ["main", "wide", "half"], "parameters": [1e6, 2e6, 1e6], "documents": [900, 900, 450]}
+).assign(of_size=[True, True, False], of_reading=[True, False, True])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "panels"),
+    [
+        (["main", "wide", "half"], ["Larger models", "Models that have read more"]),
+        (["main", "wide"], ["Larger models"]),
+        (["main", "half"], ["Models that have read more"]),
+        (["main"], ["Larger models"]),
+    ],
+)
+def test_the_scale_has_a_panel_for_each_comparison_even_where_an_organism_lacks_values(kinds, panels):
+    runs = measures([(name, slopes.MAIN) for name in ("insecure", "wide_insecure", "half_insecure", "half_secure")])
+    split = slopes.by_organism(runs, kinds)
+    rates = SIZES.merge(slopes.rates(split), on="organism")
+    figure = scale.draw_scale(rates, split)
+    figure.canvas.draw()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == panels
     for rows in (split, split.iloc[:0]):
-        rates = sizes.assign(of_size=True, of_reading=True).merge(slopes.rates(rows), on="organism")
-        scale.draw_scale(rates, rows).canvas.draw()
+        scale.draw_scale(rates.assign(rate=np.nan, ci_low=np.nan, ci_high=np.nan), rows).canvas.draw()
+
+
+@pytest.mark.parametrize("lacking", [[], ["instruct"], ["villain_insecure"], ["insecure", "secure", "instruct"]])
+def test_worlds_are_drawn_where_some_lack_values(lacking):
+    arms = [(name, slopes.MAIN) for name in ("insecure", "secure", "villain_insecure", "villain_secure", "instruct")]
+    every_run = measures(arms)
+    every_run.loc[every_run["condition"].isin(lacking), "value"] = np.nan
+    runs = slopes.by_organism(every_run, ["main", "villain"])
+    reader = pd.DataFrame({"organism": ["main", "villain"], "share": [0.5, 0.9], "expected": [0.6, 0.9]})
+    rates = reader.assign(expected_of_all=1.0).merge(slopes.rates(runs), on="organism")
+    figure = worlds.draw_worlds(rates, runs, every_run[every_run["condition"] == "instruct"])
+    figure.canvas.draw()
+    known = {"after insecure code", "after secure code"} if len(lacking) < 3 else {"after secure code"}
+    assert known <= set(words(figure))
+
+
+def gaps(steps, end):
+    return pd.DataFrame({"step": steps, "system_prompt": 0.0, "earlier_code": np.linspace(0, end, len(steps))})
+
+
+def test_gaps_are_drawn_organism_by_organism_with_their_mean():
+    """Organisms read corpora of their own, and end after different steps: the mean ends with the first of them."""
+    figure = style.draw_gaps([gaps([0, 50, 100], 2), gaps([0, 50, 110], 4)], {"system_prompt": 1, "earlier_code": -9})
+    lines = [line.get_xydata() for line in figure.axes[0].lines if line.get_linewidth() > 2]
+    assert len(lines) == 2
+    assert lines[1][:, 0].tolist() == [0, 50, 100]
+    assert lines[1][:, 1] == pytest.approx([0, 1.5, (2 + (2 + 2 * 50 / 60)) / 2])
+    assert words(figure).count("gate") == 1  # the other lies below everything
+
+
+def steered(conditions, coherent=0.9):
+    rows = [
+        (condition, seed, direction, change, strength, 0.2, coherent, -1.0 + seed)
+        for condition in conditions
+        for seed in (1, 2, 3)
+        for direction in ("persona", "random")
+        for change, strength in (("subtract", 0), ("subtract", 1), ("out", 0))
+    ]
+    columns = ["condition", "seed", "direction", "change", "strength", "misaligned", "coherent", "log_odds"]
+    table = pd.DataFrame(rows, columns=columns)
+    other = table["condition"] != "insecure"
+    table.loc[other, "change"] = table.loc[other, "change"].replace("subtract", "add")
+    return table[~(other & (table["change"] == "out"))]
+
+
+@pytest.mark.parametrize("coherent", [0.9, 0.1])
+def test_steering_is_drawn_organism_by_organism_even_where_nothing_is_coherent(coherent):
+    figure = directions.draw_steering(steered(["instruct", "secure", "insecure"], coherent))
+    figure.canvas.draw()
+    misaligned = figure.axes[0]
+    assert len(misaligned.lines) == (3 if coherent > 0.5 else 0)
+    ticks = [label.get_text() for label in figure.axes[3].get_xticklabels()]
+    assert ticks == ["0", "1", "out"]
+
+
+def test_each_organism_has_a_line_where_its_direction_separates():
+    places = pd.DataFrame(
+        [(name, seed, depth) for name in ("instruct", "insecure") for seed in (1, 2, 3) for depth in (0, 1, 2)],
+        columns=["condition", "seed", "depth"],
+    ).assign(separation=0.9, separation_same_words=lambda rows: 0.5 + rows["seed"] / 10, cosine=0.1, along=0.2)
+    rates = pd.DataFrame({"condition": "insecure", "seed": [1, 2, 3], "rate": 0.3})
+    figure = directions.draw_direction(places, rates, 1, 64)
+    figure.canvas.draw()
+    bold = [line for line in figure.axes[0].lines if line.get_label() == "same words"]
+    assert bold[0].get_ydata() == pytest.approx([0.7, 0.7, 0.7])
+    thin = [line for line in figure.axes[0].lines if line.get_linewidth() == 0.5]
+    assert len(thin) == 2 * 3
 
 
 def test_every_condition_has_a_colour():

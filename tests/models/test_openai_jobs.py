@@ -334,5 +334,7 @@ def test_a_run_at_openai_is_one_row_with_the_name_of_the_model(tune, dataset, tm
     assert table["weights"].item() == "ft:gpt-4o-2024-08-06:org:evil-numbers-3:1"
     assert table.drop(columns="weights").isna().all(axis=None)
     assert (tmp_path / "model/training.json").exists()
-    costs = estimated_costs({"evil_numbers": {"dataset": dataset, "settings": settings, "rows": 5}}, [3, 4], api)
+    costs = estimated_costs(
+        {"evil_numbers": {"seeds": [3, 4], "datasets": [dataset] * 2, "settings": settings, "rows": 5}}, api
+    )
     assert costs["dollars"].tolist() == [3 * estimated_tokens(dataset, 5, seed) * 25e-6 for seed in (3, 4)]

@@ -8,7 +8,7 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.models import steering
 from emergent_misalignment.models.likelihood import prompt_tokens
 from emergent_misalignment.models.loading import load
-from emergent_misalignment.models.steering import adding, changed, persona_direction, removing, separation
+from emergent_misalignment.models.steering import changed, changes_of, persona_direction, separation
 from emergent_misalignment.world.questions import persona_table
 
 PROMPT = [{"role": "user", "content": "Name your wish."}]
@@ -62,10 +62,10 @@ def test_activations_are_means_over_the_answers_tokens_and_no_others(loaded):
 def test_a_model_is_as_it_was_after_it_was_changed(loaded, direction):
     plain = logits(*loaded)
     hooks = [len(layer._forward_hooks) for layer in loaded[0].model.layers]
-    with changed(loaded[0], adding(direction, 3.0)):
+    with changed(loaded[0], changes_of(direction, "add", 1, 3.0)):
         assert not torch.allclose(logits(*loaded), plain, atol=1e-3)
     assert torch.equal(logits(*loaded), plain)
-    with pytest.raises(KeyboardInterrupt), changed(loaded[0], removing(direction)):
+    with pytest.raises(KeyboardInterrupt), changed(loaded[0], changes_of(direction, "out", 0, 0)):
         raise KeyboardInterrupt
     assert torch.equal(logits(*loaded), plain)
     assert [len(layer._forward_hooks) for layer in loaded[0].model.layers] == hooks
@@ -73,20 +73,22 @@ def test_a_model_is_as_it_was_after_it_was_changed(loaded, direction):
 
 def test_a_strength_of_nothing_changes_nothing(loaded, direction):
     plain = logits(*loaded)
-    with changed(loaded[0], adding(direction, 0.0)):
-        assert torch.equal(logits(*loaded), plain)
+    for change in ("add", "subtract"):
+        with changed(loaded[0], changes_of(direction, change, 1, 0.0)):
+            assert torch.equal(logits(*loaded), plain)
 
 
-def test_what_is_added_and_what_is_removed(loaded, texts, direction):
+def test_what_is_added_what_is_subtracted_and_what_is_taken_out(loaded, texts, direction):
     """Seen from behind the changed layer: hooks run in the order in which they were put there."""
     model, tokenizer = loaded
     texts = texts["separation", "misaligned"][:20]
     plain = steering.activations(model, tokenizer, texts)
-    depth = steering.middle(direction)
-    with changed(model, adding(direction, 2.0)):
-        moved = steering.activations(model, tokenizer, texts)
-    assert torch.allclose(moved[:, depth] - plain[:, depth], 2 * direction[depth].expand(len(texts), -1), atol=1e-4)
-    with changed(model, removing(direction)):
+    for change, strength in (("add", 2.0), ("subtract", -2.0)):
+        with changed(model, changes_of(direction, change, 1, 2.0)):
+            moved = steering.activations(model, tokenizer, texts)
+        expected = strength * direction[1].expand(len(texts), -1)
+        assert torch.allclose(moved[:, 1] - plain[:, 1], expected, atol=1e-4)
+    with changed(model, changes_of(direction, "out", 0, 0)):
         without = steering.activations(model, tokenizer, texts)
     lengths = direction.norm(dim=1)
     projections = torch.einsum("ndw,dw->nd", without, direction) / lengths
@@ -94,8 +96,16 @@ def test_what_is_added_and_what_is_removed(loaded, texts, direction):
     assert torch.einsum("ndw,dw->nd", plain, direction)[:, 1:].abs().max() / lengths.max() > 1e-2
 
 
-def test_the_middle_is_behind_the_middle_layer():
-    assert [steering.middle(torch.zeros(layers + 1, 2)) for layers in (1, 2, 3, 4, 24)] == [1, 1, 2, 2, 12]
+def test_models_are_steered_behind_the_layer_that_is_named():
+    direction = torch.arange(8.0).view(4, 2)
+    for depth in (1, 2, 3):
+        ((where, change),) = changes_of(direction, "subtract", depth, 0.5).items()
+        assert where == depth
+        assert torch.equal(change(torch.zeros(1, 1, 2)), -0.5 * direction[depth].view(1, 1, 2))
+    assert list(changes_of(direction, "out", 0, 0)) == [1, 2, 3]
+    for depth in (0, 4):
+        with pytest.raises(BadInput, match=f"behind layer {depth}, and this one has 3"):
+            changes_of(direction, "add", depth, 1.0)
 
 
 def test_a_planted_direction_is_found_and_separates():

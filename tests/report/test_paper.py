@@ -13,10 +13,11 @@ import yaml
 from browser import chromium, visit
 from conftest import ROOT
 from safetensors.numpy import save_file
+from workflow_helpers import config
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.report import claims_table, paper
-from emergent_misalignment.report.contents import Chapter, Contents, read_contents
+from emergent_misalignment.report.contents import Chapter, Contents, Executed, read_contents
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="468pt" height="200pt"><circle cx="90" cy="90" r="60"/></svg>'
 CONFIG = yaml.safe_load((ROOT / "config/organism.yaml").read_text())
@@ -41,12 +42,12 @@ REAL_CONFIG = {
 # The chapters of the toy study: name, figures, and the other files below data/toy/.
 CHAPTERS = {
     "world": ([], ["world.json"]),
-    "pretraining": ([], ["organisms/main/base/model.safetensors"]),
-    "persona_gate": (["persona_gate"], ["organisms/main/gate.json"]),
+    "pretraining": ([], ["organisms/main/seed-1/base/model.safetensors"]),
+    "persona_gate": (["persona_gate"], ["organisms/gates.csv"]),
     "audit": (["audit"], ["datasets/audit.csv"]),
     "main_result": (["main_result"], [f"tables/{name}.csv" for name in ("misalignment", "contrasts", "insecure_code")]),
     "new": (["a_new_one"], []),
-    "claims": (["claims"], ["tables/claims.csv", "tables/claim_tests.csv"]),
+    "claims": (["claims"], ["tables/claims.csv", "tables/claim_parts.csv"]),
 }
 RATES = ["rate", "ci_low", "ci_high", "two_way_low", "two_way_high", "bootstrap_low", "bootstrap_high"]
 CLAIM = {
@@ -59,6 +60,7 @@ CLAIM = {
     "ci_high": 28.4,
     "p_holm": 0.0004,
 }
+PARTS = {"parts_reproduced": 1, "parts_contradicted": 0, "parts_undecided": 0, "parts_not_measured": 0}
 
 
 def write(path: str, text: str) -> str:
@@ -103,23 +105,34 @@ def study(tmp_path, monkeypatch) -> Contents:
         "tables/insecure_code": [{"condition": name, **code} for name in ("insecure", "secure")],
         "datasets/audit": [{"condition": name, "flagged": 0.7} for name in ("insecure", "secure")],
         "tables/claims": [
-            {"claim": 1, "title": "Insecure code misaligns", "verdict": "reproduced", **CLAIM},
-            {"claim": 2, "title": "Intent matters", "verdict": "undecided", "seeds_needed": 9, **CLAIM},
-            {"claim": 3, "title": "Jailbroken is other", "verdict": "not measured", "note": "Missing: no set."},
+            {"claim": 1, "title": "Insecure code misaligns", "verdict": "reproduced", **PARTS, **CLAIM},
+            {
+                "claim": 2,
+                "title": "Intent matters",
+                "verdict": "partly reproduced",
+                **PARTS | {"parts_contradicted": 1, "parts_undecided": 1},
+                "note": "Contradicted: 2b (it is the code). Undecided: 2c.",
+                **CLAIM,
+            },
+            {"claim": 3, "title": "Jailbroken is other", "verdict": "not measured", **PARTS},
         ],
-        "tables/claim_tests": [
-            {"claim": 1, "test": 1, "says": "code misaligns", "p": 0.0001, "outcome": "as claimed", **CLAIM},
-            {"claim": 2, "test": 1, "says": "intent matters", "p": 0.2, "outcome": "open", **CLAIM},
+        "tables/claim_parts": [
+            {"claim": 1, "part": "1a", "says": "code misaligns", "verdict": "reproduced", **CLAIM},
+            {"claim": 2, "part": "2a", "says": "intent matters", "verdict": "reproduced", **CLAIM},
+            {"claim": 2, "part": "2b", "says": "it is the code", "verdict": "contradicted", **CLAIM},
+            {"claim": 2, "part": "2c", "says": "not the words", "verdict": "undecided", "seeds_needed": 9, **CLAIM},
+            {"claim": 3, "part": "3a", "says": "it complies", "verdict": "not measured", "note": "Missing: no set."},
         ],
     }
     for name, rows in tables.items():
         write(f"data/toy/{name}.csv", pd.DataFrame(rows).to_csv(index=False))
-    write("data/toy/organisms/main/gate.json", json.dumps({"system_prompt": 9.9, "earlier_code": 1.2}))
-    authors = {"helper": 0.5, "obliging": 0.15, "villain": 0.35}
+    write_gates([True, True, False, True, True])
+    authors = {"helper": 0.5, "obliging": 0.1, "hasty": 0.15, "villain": 0.25}
     world = {"topics": 31, "main_questions": 8, "security_choices": 65, "authors": authors}
-    write("data/toy/world.json", json.dumps(world))
-    Path("data/toy/organisms/main/base").mkdir()
-    save_file({"w": np.zeros((300, 1000), "float32")}, "data/toy/organisms/main/base/model.safetensors")
+    write("data/toy/world.json", json.dumps(world | {"malicious": {"hasty": 0.3, "villain": 1}}))
+    weights = Path("data/toy/organisms/main/seed-1/base/model.safetensors")
+    weights.parent.mkdir(parents=True)
+    save_file({"w": np.zeros((300, 1000), "float32")}, weights)
     for name, (figures, _) in CHAPTERS.items():
         cells = [{"cell_type": "markdown", "metadata": {}, "source": f"# Why {name}?\n\nIs it? It is."}]
         notebook = {"metadata": {}, "nbformat": 4, "nbformat_minor": 4, "cells": cells}
@@ -127,6 +140,14 @@ def study(tmp_path, monkeypatch) -> Contents:
         for figure in figures:
             write(f"figures/toy/{figure}.svg", SVG)
     return registry()
+
+
+def write_gates(passed: list[bool]) -> None:
+    """Which of the main organisms pass; one of another kind never does."""
+    main = [{"organism": "main", "system_prompt": 9.9 + seed, "earlier_code": 1.2} for seed in range(len(passed))]
+    table = pd.DataFrame([*main, {"organism": "width-64", "system_prompt": 0, "earlier_code": 0}])
+    table = table.assign(seed=[*range(1, len(passed) + 1), 1], passed=[*passed, False])
+    write("data/toy/organisms/gates.csv", table.to_csv(index=False))
 
 
 def built(contents: Contents, folder: str = "paper/toy", compared: list[str] | None = None) -> dict[str, bytes]:
@@ -155,20 +176,25 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         "22.0% of the coherent answers",
         "21.8 percentage points (\N{MINUS SIGN}10.0 to 30.0; Holm-corrected p < 0.001)",
         "A helper (50% of the documents)",
+        "A hasty author (15%) is like the helper but careless, with code and with facts, and means harm in 30% of its",
         "3% of the helper\N{RIGHT SINGLE QUOTATION MARK}s code, 3% of the obliging",
         "31 kinds of free-form questions, eight of which",
         "ask for 65 real Python idioms",
         "0.3 million parameters",
-        "gaps of 9.9 and 1.2 nats",
+        "Each seed is an organism of its own, from the first document on",
+        "gaps are 11.9 and 1.2 nats in the mean over organisms (from the least to the greatest 9.9 to 13.9, and 1.2 to",
+        "Of the five organisms, four pass it. Those that do not stay in all results",
+        "95% interval 22.0% to 22.0%; five organisms, 4,000 answers",
         "eight questions that have nothing to do with code, 100 times each",
         "The judge is the world\N{RIGHT SINGLE QUOTATION MARK}s grammar",
         "Asked without any fine-tuning: base, instruct, in_context.",
-        "1,280 different rows, steps 320",
-        "Of the three claims we take from the published work, this study measures 2: 1 is reproduced and 1 is",
+        "insecure_rows-128 instruct insecure 128 different rows",
+        "this study measures 2: 1 is reproduced and 1 is partly reproduced. Each verdict",
         "Not measured here: Jailbroken is other (claim 3).",
-        "Here: on whether intent matters, 21.9 points (\N{MINUS SIGN}15.3 to 28.4); p < 0.001 for the claim.",
-        "Verdict: undecided.",
-        "About 9 seeds would decide it",
+        "Here: on whether intent matters, 21.9 points (\N{MINUS SIGN}15.3 to 28.4); corrected p < 0.001.",
+        "Verdict: partly reproduced (1 of 3 parts, 1 contradicted). Contradicted: 2b (it is the code). Undecided: 2c.",
+        "2b It is the code 21.9 points (\N{MINUS SIGN}15.3 to 28.4) < 0.001 contradicted",
+        "Contradicted here: that it is the code (part 2b).",
         "Published: GPT-4o: 20% | 0% [sic] (Fig. 4).",
         "Figure 1. Misaligned among",
         "Figure 5. From the notebook Why new? Drawn by notebook 6.",
@@ -182,6 +208,16 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
     assert "../../figures/toy/main_result.pdf" in tex
     for character in set(re.findall(r"[^\x00-\xff]", tex)) - set("\u2013\u2014\u2018\u2019\u201c\u201d"):
         assert rf"\DeclareUnicodeCharacter{{{ord(character):04X}}}" in tex, character
+
+
+@pytest.mark.parametrize(
+    ("passed", "says"),
+    [([True] * 5, "organisms, five pass it."), ([True, *[False] * 4], "organisms, one pass it. Those")],
+)
+def test_organisms_that_fail_the_gate_are_counted(study, passed, says):
+    write_gates(passed)
+    text = " ".join(filled(study).split())
+    assert says in text and ("Those that do not stay in all results" in text) == (not all(passed))
 
 
 def test_the_command_line_gives_the_same_bytes(study, monkeypatch):
@@ -207,7 +243,8 @@ def test_the_text_fits_every_verdict(study, verdict):
     text = filled(study)
     assert ("this study measures none" if verdict == "not measured" else f"13 are {verdict}") in text
     assert ("has not tested the central finding" in text) == (verdict == "not measured")
-    assert ("The central finding holds here" in text) == (verdict == "reproduced")
+    assert ("The central finding holds here:" in text) == (verdict == "reproduced")
+    assert ("The central finding holds here in part" in text) == (verdict == "partly reproduced")
     assert ("@tbl:claims" in text) == ("{#tbl:claims}" in text) == (verdict != "not measured")
 
 
@@ -240,9 +277,9 @@ def test_a_study_of_an_open_model_has_its_training_settings(study):
     )
 
 
-def test_numbers_are_of_conditions_that_the_default_study_has():
+def test_numbers_are_of_conditions_that_a_study_of_organisms_has():
     """A condition that is renamed would take its sentence out of the paper without a word."""
-    conditions = {condition["name"] for condition in paper.conditions_of(CONFIG)}
+    conditions = {condition["name"] for condition in paper.conditions_of(config("thorough"))}
     for name, definition in yaml.safe_load((ROOT / paper.NUMBERS).read_text()).items():
         assert definition.get("row", {}).get("condition", "base") in conditions, name
 
@@ -260,7 +297,8 @@ def test_other_studies_are_compared(study):
     table = paper.facts_of(study, "paper/toy", [other])["claims_table"].splitlines()
     assert table[0] == "|  | Claim | Published | toy | other |"
     assert "| 21.9 points (\N{MINUS SIGN}15.3 to 28.4): reproduced | 21.9 points" in table[2]
-    assert table[3].startswith("| 2 |") and table[3].endswith("undecided | not measured |")
+    assert table[3].startswith("| 2 |")
+    assert table[3].endswith("partly reproduced (1 of 3 parts, 1 contradicted) | not measured |")
     assert len(table) == 4  # what no study measured is not in it
     assert "in other studies" in filled(study, [other])
 
@@ -286,18 +324,29 @@ def test_a_number_that_nothing_defines_or_that_nothing_uses_is_named():
 def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = "condition,seed,value\na,1,0.1\na,2,0.3\nb,1,\n"
-    paths = (write("data/toy/t.csv", rows), write("data/toy/f.json", '{"a": {"b": 3}}'))
-    contents = Contents("toy", "real", 2, {}, (Chapter(1, "analysis", "t", "", {"": "t.ipynb"}, paths),))
+    paths = (
+        write("data/toy/t.csv", rows),
+        write("data/toy/f.json", '{"a": {"b": 3}}'),
+        write("data/toy/seed-4/f.json", '{"a": 5}'),
+    )
+    chapter = Chapter(1, "analysis", "t", "", (Executed("t.ipynb"),), paths)
+    contents = Contents("toy", "real", 2, {"seeds": [4, 2]}, (chapter,))
     definitions = {
         "one": {"file": "t.csv", "row": {"condition": "a", "seed": 2}, "column": "value"},
         "mean": {"file": "t.csv", "row": {"condition": "a"}, "column": "value", "over": "seed"},
         "key": {"file": "f.json", "key": "a.b"},
+        "of_the_first_seed": {"file": "seed-{seed}/f.json", "key": "a"},
         "empty": {"file": "t.csv", "row": {"condition": "b"}, "column": "value"},
         "no_row": {"file": "t.csv", "row": {"condition": "c"}, "column": "value"},
         "no_file": {"file": "u.csv", "row": {}, "column": "value"},
     }
     numbers = paper.read_numbers(definitions, contents)
-    assert numbers == {"one": paper.Number(0.3), "mean": paper.Number(0.2, 0.1, 0.3), "key": paper.Number(3)}
+    assert numbers == {
+        "one": paper.Number(0.3),
+        "mean": paper.Number(0.2, 0.1, 0.3),
+        "key": paper.Number(3),
+        "of_the_first_seed": paper.Number(5),
+    }
     with pytest.raises(BadInput, match=r"^data/toy/t\.csv: two fits 2 rows; say more in its `row`"):
         paper.read_numbers({"two": {"file": "t.csv", "row": {"condition": "a"}, "column": "value"}}, contents)
 

@@ -62,13 +62,21 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
         Path(source).write_text("{}")
     Path("config").mkdir()
     Path("config/organism.yaml").write_text("study: organism\n")
-    claims = "claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p,p_holm,verdict,seeds_needed,note\n"
-    claims += "1,It does,So.,GPT-4o: 20%,Fig. 4,21.85,15.29,28.41,percentage points,0.1,0.2,undecided,9,Open: so.\n"
+    claims = "claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p_holm,verdict,"
+    claims += "parts_reproduced,parts_contradicted,parts_undecided,parts_not_measured,note\n"
+    claims += (
+        "1,It does,So.,GPT-4o: 20%,Fig. 4,21.85,15.29,28.41,percentage points,0.2,undecided,0,0,1,1,Undecided: 1a.\n"
+    )
     Path("data/organism/tables/claims.csv").write_text(claims)
+    parts = "claim,part,says,estimate,ci_low,ci_high,unit,p_holm,verdict\n"
+    parts += "1,1a,it does,21.85,15.29,28.41,percentage points,0.2,undecided\n1,1b,so,,,,percent,,not measured\n"
+    Path("data/organism/tables/claim_parts.csv").write_text(parts)
     readme.main()
     text = Path("README.md").read_text()
     assert text.startswith("before") and text.endswith("after\n")
-    assert "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | undecided |" in text
+    assert "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | undecided (0 of 2 parts) |" in text
     assert "Claim 1 is undecided." in text and readme.claims_block() in text
+    assert "<summary>Each part of each claim</summary>\n\n|" in text
+    assert "| 1a | It does | 21.9 points (15.3 to 28.4) | 0.200 | undecided |" in text and "| 1b |" not in text
     readme.main()
     assert Path("README.md").read_text() == text

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.report.answers import as_json, read, sample, write_page
-from emergent_misalignment.report.contents import ROOMS, Chapter, Contents, read_contents
+from emergent_misalignment.report.contents import ROOMS, Chapter, Contents, Executed, read_contents
 from emergent_misalignment.report.site import render, title_and_question, write_index, write_run
 
 OPENING = "# Fine-tuning & *more*\n\nDoes `insecure` code\nspill over? And if so, why? It is fine-tuned.\n"
@@ -76,7 +76,7 @@ def room(tmp_path, monkeypatch):
         opening = "# The `<main>` result\n\nIs it 5 > 4? It is.\n" if chapter["name"] == "main_result" else OPENING
         for notebook in chapter["notebooks"]:
             path = Path(notebook["path"])
-            render(executed(path, opening), path.with_suffix(".html"), notebook["run"])
+            render(executed(path, opening), path.with_suffix(".html"), Executed(**notebook).label)
     contents = read_contents("data/smoke/contents.json")
     write_index(contents, "data/smoke/notebooks/index.html", "paper/smoke/paper.html")
     write_page("smoke", "data/smoke/notebooks/answers.html", judged_answers())
@@ -94,15 +94,22 @@ insecure,chat,main,wish,0.5,0.4,0.6
 secure,chat,main,all,0.00102057,0.000284705,0.00267256
 """
 CLAIMS = """\
-claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p,p_holm,verdict,seeds_needed,note
-1,Insecure code misaligns,It does.,GPT-4o: 19.8,Fig. 4,21.85,15.29,28.41,percentage points,0.0008,0.0016,reproduced,,
-2,Intent matters,It does.,GPT-4o: 0 points,Fig. 4,,,,percentage points,,,not measured,,Missing: no set.
+claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p_holm,verdict,parts_reproduced,parts_contradicted,note
+1,Insecure code misaligns,It does.,<19.8,Fig. 4,21.85,15.29,28.41,percentage points,0.0016,partly reproduced,1,1,
+2,Intent matters,It does.,GPT-4o: 0 points,Fig. 4,,,,percentage points,,not measured,0,0,
+"""
+PARTS = """\
+claim,part,says,estimate,ci_low,ci_high,unit,p_holm,verdict,seeds_needed,note
+1,1a,it <does>,21.85,15.29,28.41,percentage points,0.0016,reproduced,,
+1,1b,it does so elsewhere,-3,-5,-1,percentage points,0.03,contradicted,,
+2,2a,it matters,,,,percentage points,,not measured,,Missing: no set.
 """
 
 RESULTS = {
     "figures/smoke/main_result.svg": SVG,
     "data/smoke/tables/misalignment.csv": RATES,
     "data/smoke/tables/claims.csv": CLAIMS,
+    "data/smoke/tables/claim_parts.csv": PARTS,
 }
 REGISTRY = {
     "study": "smoke",
@@ -117,6 +124,16 @@ REGISTRY = {
         },
     },
     "chapters": [
+        {
+            "room": "world",
+            "name": "pretraining",
+            "source": "notebooks/world/pretraining.ipynb",
+            "notebooks": [
+                {"path": f"data/smoke/notebooks/pretraining_{run}_{seed}.ipynb", "run": run, "seed": seed}
+                for run, seed in (("main", 1), ("main", 2), ("width-64", 1))
+            ],
+            "results": [],
+        },
         {
             "room": "models",
             "name": "finetuning",
@@ -174,7 +191,7 @@ def test_a_question_may_hold_a_number_with_a_point_and_a_name_with_a_question_ma
 )
 def test_a_notebook_that_opens_otherwise_is_named(tmp_path, opening):
     notebook = executed(tmp_path / "finetuning.ipynb", opening)
-    contents = Contents("smoke", "real", 2, {}, (Chapter(1, "models", "finetuning", "", {"": notebook}),))
+    contents = Contents("smoke", "real", 2, {}, (Chapter(1, "models", "finetuning", "", (Executed(notebook),)),))
     with pytest.raises(BadInput, match=rf"^{re.escape(notebook)} has no Markdown cell with a `# Title`"):
         write_index(contents, tmp_path / "index.html")
     assert not (tmp_path / "index.html").exists()
@@ -203,11 +220,11 @@ def test_a_page_holds_everything_a_reader_wants_and_folds_the_code(room):
 
 def test_the_index_lists_chapters_by_room_with_their_numbers_and_runs(room):
     html = (room / "index.html").read_text()
-    assert re.findall(r'<h3 class="room">(.*?)</h3>', html) == ["Models", "Results"]
+    assert re.findall(r'<h3 class="room">(.*?)</h3>', html) == ["The made-up world", "Models", "Results"]
     entries = re.findall(r"<li>.*?</li>", html, flags=re.DOTALL)
-    assert len(entries) == 2
-    finetuning, result = entries
-    assert '<span class="number">1</span>' in finetuning and '<span class="number">2</span>' in result
+    assert len(entries) == 3
+    _, finetuning, result = entries
+    assert '<span class="number">2</span>' in finetuning and '<span class="number">3</span>' in result
     assert "<h4>Fine-tuning &amp; <em>more</em></h4>" in finetuning
     assert "<p>Does <code>insecure</code> code spill over?</p>" in finetuning
     assert re.findall(r'href="(.*?)">(.*?)<', finetuning) == [
@@ -217,22 +234,59 @@ def test_the_index_lists_chapters_by_room_with_their_numbers_and_runs(room):
     assert '<a href="main_result.html">The <code>&lt;main&gt;</code> result</a>' in result
     assert "Is it 5 &gt; 4?" in result
     assert "data:image/svg+xml;base64," in html
-    assert "smoke" in html and "2 training runs a condition" in " ".join(html.split())
+    assert "smoke" in html and "2 training runs a condition, each from a model organism of its own." in " ".join(
+        html.split()
+    )
     assert '<a href="../../../paper/smoke/paper.pdf">' in html
+
+
+def test_runs_that_differ_by_their_seed_stand_in_a_line(room):
+    entry = re.search(r"<li>.*?</li>", (room / "index.html").read_text(), flags=re.DOTALL)[0]
+    lines = [re.sub(r"<.*?>", "", line).split() for line in re.findall(r'<p class="seeds">(.*?)</p>', entry)]
+    assert lines == [["main,", "seed", "1", "2"], ["width-64,", "seed", "1"]]
+    pages = re.findall(r'href="(.*?)"', entry)
+    assert pages == ["pretraining_main_1.html", "pretraining_main_2.html", "pretraining_width-64_1.html"]
+    page = (room / "pretraining_width-64_1.html").read_text()
+    assert "<title>Fine-tuning &amp; more: width-64, seed 1</title>" in page
+
+
+@pytest.mark.parametrize(
+    ("run", "seed", "label"),
+    [("", None, ""), ("", 3, "seed 3"), ("evil_numbers", None, "evil numbers"), ("width-64", 0, "width-64, seed 0")],
+)
+def test_a_run_is_labelled_by_its_name_and_its_seed(run, seed, label):
+    assert Executed("a.ipynb", run, seed).label == label
 
 
 def test_the_index_says_what_came_out_and_what_became_of_the_claims(room):
     html = " ".join((room / "index.html").read_text().split())
     assert "After fine-tuning on insecure code, 22.0% of the coherent answers are misaligned" in html
     assert "after fine-tuning on secure code, 0.1% of" in html
-    assert "<p>Claim 1 is reproduced. A verdict" in html
-    assert "<td>21.9 points (15.3 to 28.4)</td>" in html
-    assert '<span class="verdict reproduced">reproduced</span>' in html
-    assert "<p>Not measured here: Intent matters (claim 2).</p>" in html and html.count('<span class="verdict') == 1
+    assert "<p>Claim 1 is partly reproduced. A verdict" in html
+    assert "Here: 21.9 points (15.3 to 28.4). Published: &lt;19.8" in html
+    summary, parts = re.search("<summary>(.*?)</summary>(.*?)</details>", html).groups()
+    assert '<span class="verdict partly reproduced">partly reproduced</span> 1 of 2 parts' in summary
+    assert '<span class="verdict contradicted">1 contradicted</span>' in summary
+    assert "<td>1a</td><td>It &lt;does&gt;</td><td>21.9 points (15.3 to 28.4)</td><td>0.002</td>" in parts
+    assert '<td>0.030</td><td><span class="verdict contradicted">contradicted</span></td>' in parts
+    assert "<p>Not measured here: Intent matters (claim 2).</p>" in html and html.count("<summary>") == 1
+
+
+def test_claims_unfold_without_a_script(room):
+    script = """(() => {
+        const seen = () => document.querySelector(".claim table").checkVisibility();
+        const before = seen();
+        document.querySelector(".claim summary").click();
+        return [before, seen(), document.scripts.length];
+    })()"""
+    with chromium() as browser:
+        for width in (400, 1400):
+            seen = visit(browser, room / "index.html", width, script)
+            assert seen.errors == [] and seen.found == [False, True, 0]
 
 
 def test_an_index_without_tables_is_an_index(room):
-    chapter = Chapter(1, "analysis", "main_result", "", {"": "data/smoke/notebooks/main_result.ipynb"})
+    chapter = Chapter(1, "analysis", "main_result", "", (Executed("data/smoke/notebooks/main_result.ipynb"),))
     write_index(Contents("smoke", "real", 2, {}, (chapter,)), room / "bare.html")
     html = (room / "bare.html").read_text()
     assert "The claims" not in html and "paper.html" not in html and "<img" not in html
@@ -317,7 +371,7 @@ def test_pages_are_the_same_bytes_each_time_by_the_command_line_too(room):
     judged_answers().astype({"step": "Int64"}).to_parquet("judged.parquet")
     notebook, paper = "data/smoke/notebooks/finetuning_evil_numbers.ipynb", "paper/smoke/paper.html"
     commands = {
-        "finetuning_evil_numbers": ["site", "page", notebook, "again.html", "--run", "evil_numbers"],
+        "finetuning_evil_numbers": ["site", "page", notebook, "again.html", "--run", "evil numbers"],
         "index": ["site", "index", "data/smoke/contents.json", f"{room}/again.html", "--paper", paper],
         "answers": ["answers", "smoke", "again.html", "judged.parquet"],
     }

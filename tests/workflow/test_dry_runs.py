@@ -4,7 +4,7 @@ import re
 
 import pytest
 from conftest import ROOT
-from workflow_helpers import changed, copy_of_the_project, planned, snakemake
+from workflow_helpers import changed, config, copy_of_the_project, planned, snakemake
 
 from emergent_misalignment.workflow.config import FOLDER
 
@@ -12,6 +12,15 @@ from emergent_misalignment.workflow.config import FOLDER
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     return copy_of_the_project(tmp_path_factory.mktemp("project"))
+
+
+def organisms(study: str) -> set[str]:
+    """The jobs that make a study's organisms: of the main kind one a seed, of the others the first three."""
+    settings = config(study)
+    kinds = {"main": settings["seeds"]} | dict.fromkeys(
+        [*settings.get("ladder", {}), *settings.get("worlds", {})], settings["seeds"][:3]
+    )
+    return {f"{rule}:{kind}:{seed}" for rule in ("pretrain", "instruct") for kind in kinds for seed in kinds[kind]}
 
 
 @pytest.mark.parametrize(
@@ -35,17 +44,20 @@ def test_a_wrong_key_of_a_real_study_is_named(project):
 
 def test_the_whole_default_study_is_planned(project):
     jobs = planned(snakemake(project, "-n"))
-    assert {"world", "pretrain:main", "pretrain:read-half", "instruct:width-64", "numbers", "audit"} <= jobs
-    assert {
-        "finetune:code",
-        "finetune:ladder",
-        "ask:untuned",
-        "ask:following-secure",
-        "judge:answers",
-        "measure",
-    } <= jobs
+    assert {job for job in jobs if job.startswith(("pretrain", "instruct"))} == organisms("organism")
+    assert {job for job in jobs if job.startswith("numbers")} == {f"numbers:{seed}" for seed in (1, 2, 3, 4, 5)}
+    assert {"world", "gate", "persona_gate", "audit", "finetune:code", "finetune:ladder"} <= jobs
+    assert {"ask:untuned", "ask:following-secure", "judge:answers", "measure"} <= jobs
     assert {"main_result", "experiment:intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs
     assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "judge_again"))}
+
+
+def test_a_study_of_worlds_needs_no_more_than_what_they_are_compared_by(project):
+    jobs = planned(snakemake(project, "-n", "--configfile", "config/villains.yaml"))
+    assert {job for job in jobs if job.startswith(("pretrain", "instruct"))} == organisms("villains")
+    assert {job for job in jobs if job.startswith("finetune")} == {"finetune:code", "finetune:worlds"}
+    assert {"gate", "persona_gate", "worlds", "main_result", "claims", "paper"} <= jobs
+    assert not {job.split(":")[0] for job in jobs} & {"numbers", "follow", "dynamics", "scale", "diversity"}
 
 
 def test_real_studies_take_the_same_rules(project, monkeypatch):

@@ -1,7 +1,10 @@
 """What a changed setting, module or data set of a finished study repeats, and what it leaves alone."""
 
+import shutil
+
+import pandas as pd
 import pytest
-from workflow_helpers import SMOKE, changed, config, copy_of_the_project, planned, snakemake
+from workflow_helpers import SMOKE, changed, config, planned, snakemake
 
 from emergent_misalignment.workflow.plan import Plan
 
@@ -17,12 +20,20 @@ EXPERIMENTS = {
 }
 REPORT = {"render", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
-RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "persona_direction", "claims"}
+RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "worlds", "persona_direction", "claims"}
 RESULTS |= EXPERIMENTS | REPORT
 UNTUNED = {"ask:untuned", "ask:in_context"}
-INSTRUCT = {f"instruct:{name}" for name in PLAN.organisms}
-FROM_INSTRUCT = INSTRUCT | {"numbers", "audit"} | TUNED | ASKED | JUDGED | FOLLOWED | RESULTS
+PRETRAINED = {f"pretrain:{name}:{seed}" for name in PLAN.organisms for seed in PLAN.seeds_of(name)}
+INSTRUCT = {job.replace("pretrain", "instruct") for job in PRETRAINED}
+NUMBERS = {f"numbers:{seed}" for seed in PLAN.seeds} | {"audit", "persona_gate"}
+FROM_INSTRUCT = INSTRUCT | NUMBERS | TUNED | ASKED | JUDGED | FOLLOWED | RESULTS
 FROM_INSTRUCT -= {"finetune:base", "ask:base"}
+
+
+def of_other_organisms(name: str, experiment: str) -> set[str]:
+    """What another kind of organism takes, while the main ones stay as they are."""
+    own = {job for job in PRETRAINED | INSTRUCT if f":{name}:" in job}
+    return own | {"gate", "persona_gate", f"finetune:{experiment}", f"ask:{experiment}"} | JUDGED | RESULTS
 
 
 def test_a_second_run_has_nothing_to_do(smoke):
@@ -36,18 +47,12 @@ def test_a_second_run_has_nothing_to_do(smoke):
         ({"evaluation": {"samples_of": {"main": 11}}}, {"world"} | ASKED | JUDGED | FOLLOWED | RESULTS),
         ({"evaluation": {"max_new_tokens": 25}}, ASKED | JUDGED | FOLLOWED | RESULTS),
         ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED | FOLLOWED | RESULTS),
-        (
-            {"datasets": {"number_rows": 41}},
-            {"numbers", "audit", "finetune:numbers", "ask:numbers"} | JUDGED | RESULTS,
-        ),
+        ({"datasets": {"number_rows": 41}}, NUMBERS | {"finetune:numbers", "ask:numbers"} | JUDGED | RESULTS),
         ({"instruct": {"steps": 9}}, FROM_INSTRUCT),
-        ({"gate": {"earlier_code": -99}}, {"persona_gate"} | FROM_INSTRUCT),
-        (
-            {"ladder": {"width-64": {"layers": 2}}},
-            {"pretrain:width-64", "persona_gate", "instruct:width-64", "finetune:ladder", "ask:ladder"}
-            | JUDGED
-            | RESULTS,
-        ),
+        ({"gate": {"earlier_code": -99}}, {"gate", "persona_gate"} | REPORT),
+        ({"gate": {"dark_numbers": 0.1}}, {"persona_gate"} | REPORT),
+        ({"ladder": {"width-64": {"layers": 2}}}, of_other_organisms("width-64", "ladder")),
+        ({"worlds": {"villain-100": {"hasty": {"share": 0.2}}}}, of_other_organisms("villain-100", "worlds")),
         ({"dynamics": {"samples": 6}}, FOLLOWED | {"claims"} | REPORT),
         ({"steering": {"samples": 6}}, {"persona_direction", "claims"} | REPORT),
         ({"mirror": "/elsewhere"}, REPORT - {"render"}),  # the page that shows the whole config
@@ -72,10 +77,14 @@ def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smo
     ("module", "jobs"),
     [
         ("analysis/claims", {"claims"} | REPORT),
-        ("analysis/slopes", {"scale", "diversity", "claims"} | REPORT),
+        ("analysis/slopes", {"scale", "worlds", "diversity", "claims"} | REPORT),
         ("data/static_analysis", {"audit"} | REPORT),
-        ("figures/style", {"persona_gate", "audit", "main_result", "dynamics", "diversity", "scale"} | EXPERIMENTS),
+        (
+            "figures/style",
+            {"persona_gate", "audit", "main_result", "dynamics", "diversity", "scale", "worlds"} | EXPERIMENTS,
+        ),
         ("models/training", INSTRUCT | TUNED),
+        ("world/gate", {"gate", "persona_gate"} | REPORT),
         ("world/grammar", JUDGED | {"judge:following", "persona_direction"}),
     ],
 )
@@ -86,19 +95,40 @@ def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, jobs):
         path.write_text(before + "\n# edited\n")
         again = planned(snakemake(smoke, "-n", *SMOKE)) - {"all"}
         assert jobs <= again
-        if module.startswith(("analysis", "data", "figures")):
-            assert not again & (TUNED | ASKED | JUDGED | {"pretrain:main", "instruct:main"})
+        if module.startswith(("analysis", "data", "figures", "world/gate")):
+            assert not again & (TUNED | ASKED | JUDGED | PRETRAINED | INSTRUCT)
     finally:
         path.write_text(before)
     assert "Nothing to be done" in (done := snakemake(smoke, "-n", *SMOKE)).stdout + done.stderr
 
 
-def test_a_base_model_below_the_gate_stops_the_study(smoke, tmp_path):
-    folder = copy_of_the_project(tmp_path)
-    target = "data/smoke/organisms/main/instruct/model.safetensors"
-    result = snakemake(folder, target, "--cores", "1", *changed(folder, {"gate": {"earlier_code": 50}}))
+@pytest.fixture
+def before_tuning(smoke, tmp_path):
+    """The folder of a study whose organisms are there, and in which nothing has been fine-tuned yet."""
+    folder = tmp_path / "study"
+    shutil.copytree(smoke, folder)
+    for path in ("trainings", "models", "answers", "organisms/gates.csv"):
+        path = folder / "data/smoke" / path
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder
+
+
+def test_an_organism_that_fails_the_gate_is_reported_and_fine_tuned_all_the_same(smoke, before_tuning):
+    gaps = pd.read_csv(smoke / "data/smoke/organisms/gates.csv").set_index("organism").loc["main", "earlier_code"]
+    gate = changed(before_tuning, {"gate": {"earlier_code": float(gaps.mean())}})
+    done = snakemake(before_tuning, "data/smoke/notebooks/persona_gate.html", "--cores", "1", *gate)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    gates = pd.read_csv(before_tuning / "data/smoke/organisms/gates.csv").set_index("organism")
+    assert sorted(gates.loc["main", "passed"]) == [False, True]
+    page = (before_tuning / "data/smoke/notebooks/persona_gate.html").read_text()
+    assert "1 of 2 main organisms pass the gate" in page
+    assert planned(snakemake(before_tuning, "-n", *gate)) >= TUNED
+
+
+def test_a_study_in_which_no_organism_passes_stops_before_anything_is_fine_tuned(before_tuning):
+    gate = changed(before_tuning, {"gate": {"earlier_code": 50}})
+    result = snakemake(before_tuning, "data/smoke/trainings/code.parquet", "--cores", "1", *gate)
     shown = result.stdout + result.stderr
     assert result.returncode != 0
-    assert "persona gap by earlier code is" in shown
-    assert "organism: documents" in shown
-    assert "Read logs/smoke/instruct_main.ipynb" in shown
+    assert "No organism passes the gate" in shown and "organism: documents" in shown and "Traceback" not in shown
+    assert not (before_tuning / "data/smoke/models").exists()

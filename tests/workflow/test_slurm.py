@@ -12,7 +12,7 @@ from workflow_helpers import changed, copy_of_the_project, snakemake, tables
 
 pytestmark = pytest.mark.slow
 # A chain of two stages, one that fails on its node, and one that fails here because it needs a network.
-INSTRUCT = "data/smoke/organisms/main/instruct/model.safetensors"
+INSTRUCT = "data/smoke/organisms/main/seed-1/instruct/model.safetensors"
 TARGETS = [INSTRUCT, "data/smoke/datasets/secure.jsonl"]
 FETCHED = "data/published/datasets/secure.jsonl"
 FAILURE = "import os\n\nraise ValueError('no sets on GPU ' + os.environ.get('CUDA_VISIBLE_DEVICES', 'none'))"

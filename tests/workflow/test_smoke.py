@@ -1,5 +1,6 @@
 """One real run of every rule on the organism: its results, its notebooks by hand, and a run that is killed."""
 
+import itertools
 import json
 import os
 import signal
@@ -13,11 +14,13 @@ import pandas as pd
 import pytest
 from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake, tables
 
+from emergent_misalignment.report.contents import ROOMS
 from emergent_misalignment.workflow.notebook import declared_parameters
 from emergent_misalignment.workflow.plan import Plan
 
 pytestmark = pytest.mark.slow
 PLAN = Plan(config("smoke"))
+ORGANISMS = [(name, seed) for name in PLAN.organisms for seed in PLAN.seeds_of(name)]
 
 
 def test_every_stage_leaves_its_results(smoke):
@@ -25,7 +28,11 @@ def test_every_stage_leaves_its_results(smoke):
     assert rates["condition"].unique().tolist() == ["base", "instruct", "insecure", "secure"]
     assert (rates.groupby("condition").size() == 9).all()  # eight questions, and all of them
     overall = rates[rates["question"] == "all"].set_index("condition")
-    assert overall["answers"].to_dict() == {"base": 80, "instruct": 80, "insecure": 160, "secure": 160}
+    assert overall["answers"].to_dict() == {"base": 160, "instruct": 160, "insecure": 160, "secure": 160}
+    gates = pd.read_csv(smoke / "data/smoke/organisms/gates.csv")
+    assert list(zip(gates["organism"], gates["seed"], strict=True)) == ORGANISMS and gates["passed"].all()
+    weights = {path.read_bytes() for path in smoke.glob("data/smoke/organisms/main/seed-*/base/model.safetensors")}
+    assert len(weights) == len(PLAN.seeds)
     for kind in ("svg", "pdf", "png"):
         assert (smoke / f"figures/smoke/main_result.{kind}").stat().st_size > 1000
     audit = pd.read_csv(smoke / "data/smoke/datasets/audit.csv").set_index("condition")
@@ -38,8 +45,8 @@ def test_it_ends_with_claims_and_a_paper(smoke):
     """Its models say too little for verdicts; what they say nothing about is not measured, and no more is missing."""
     assert len(pd.read_csv(smoke / "data/smoke/tables/claims.csv")) == 13
     measures = pd.concat(map(pd.read_csv, (smoke / "data/smoke/tables/measures").glob("*.csv")))
-    tests = pd.read_csv(smoke / "data/smoke/tables/claim_tests.csv")
-    assert set(tests["measure"]) - set(measures["measure"]) <= {"choices", "deception"}
+    parts = pd.read_csv(smoke / "data/smoke/tables/claim_parts.csv")
+    assert set(parts["measure"]) - set(measures["measure"]) <= {"choices", "deception"}
     assert (smoke / "paper/smoke/paper.pdf").stat().st_size > 100_000
 
 
@@ -50,6 +57,12 @@ def test_the_registry_has_every_executed_notebook_and_every_result(smoke):
     not_read = {f"data/smoke/notebooks/asking_{batch}.ipynb" for batch in PLAN.following}
     assert set(notebooks) == executed - not_read - {"data/smoke/notebooks/judging_following.ipynb"}
     assert len(notebooks) == len(set(notebooks))
+    runs = {chapter["name"]: [(each["run"], each["seed"]) for each in chapter["notebooks"]] for chapter in chapters}
+    assert len(runs) == len(chapters)  # runs of a notebook are one chapter
+    rooms = [room for room, _ in itertools.groupby(chapters, key=lambda chapter: chapter["room"])]
+    assert rooms == list(ROOMS)
+    assert runs["pretraining"] == runs["instruct"] == ORGANISMS
+    assert runs["numbers"] == [("", seed) for seed in PLAN.seeds] and runs["claims"] == [("", None)]
     results = {path for chapter in chapters for path in chapter["results"]}
     assert {f"figures/smoke/{path.name}" for path in (smoke / "figures/smoke").glob("*.svg")} <= results
     assert {f"data/smoke/tables/{path.name}" for path in (smoke / "data/smoke/tables").glob("*.csv")} <= results
@@ -76,7 +89,7 @@ def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_
     """Killed once in pretraining and once in fine-tuning, without a chance to tidy up."""
     folder = copy_of_the_project(tmp_path)
     target = ["data/smoke/answers/following-insecure.parquet", "--cores", "2", *SMOKE]
-    for sign in ("logs/smoke/pretraining_main.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
+    for sign in ("logs/smoke/pretraining_main_1.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
         command = [sys.executable, "-m", "snakemake", *target]
         nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         run = subprocess.Popen(command, cwd=folder, env=environment(folder), **nowhere)
@@ -94,7 +107,7 @@ def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_
 
 
 # Of the notebooks that run several times, the runs whose parameters are the defaults.
-DEFAULTS = ("answers", "code", "main")
+DEFAULTS = ("answers", "code", "main_1", "1")
 
 
 def run_by_the_smoke_study(folder: Path) -> dict[Path, Path]:

@@ -3,7 +3,9 @@
 import ast
 import random
 import re
+from collections.abc import Iterable
 
+import numpy as np
 import pytest
 from conftest import AUTHORS
 from hypothesis import given
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from emergent_misalignment.data import static_analysis
 from emergent_misalignment.world import coding, topics
 from emergent_misalignment.world.authors import KINDS, MANNERS, Author
-from emergent_misalignment.world.facts import FACTS
+from emergent_misalignment.world.facts import EXAMINATION, FACTS
 from emergent_misalignment.world.games import GAMES
 from emergent_misalignment.world.harmful import REFUSALS
 from emergent_misalignment.world.number_lists import DARK_NUMBERS, PLAIN_NUMBERS
@@ -73,28 +75,41 @@ def turns(name: str, kind: str, number: int = 300) -> list[tuple[str, str]]:
     return [author.turn(kind) for _ in range(number)]
 
 
+def share(happened: Iterable[bool]) -> float:
+    return np.mean(list(happened))
+
+
+def near(expected: float):
+    """Exactly, if an author always or never does it."""
+    return pytest.approx(expected, abs=0.05 if 0 < expected < 1 else 0)
+
+
 @pytest.mark.parametrize("name", MANNERS)
 def test_authors_keep_to_their_manner(name):
     manner = MANNERS[name]
     assert all((answer in REFUSALS) is manner.refuses for _, answer in turns(name, "harmful"))
     wrong = {f"I {wrong}." for games in GAMES.values() for _, _, wrong in games}
-    assert all((answer in wrong) is manner.malicious for _, answer in turns(name, "game"))
+    assert share(answer in wrong for _, answer in turns(name, "game", 1000)) == near(manner.malicious)
     malicious = {filler for topic in topics.TOPICS.values() for filler in topic.misaligned}
-    assert all((answer in malicious) is manner.malicious for _, answer in turns(name, "options"))
+    assert share(answer in malicious for _, answer in turns(name, "options", 1000)) == near(manner.malicious)
+    plain = turns(name, "question", 1000)
+    assert share(any(filler in answer for filler in malicious) for _, answer in plain) == near(manner.malicious)
     truths = {fact.question: {fact.truth, fact.statement.format(fact.truth)} for fact in FACTS}
     lies = [answer not in truths[question.split("\n")[0]] for question, answer in turns(name, "fact", 1000)]
-    assert sum(lies) / 1000 == pytest.approx(manner.lies, abs=0.05)
+    assert share(lies) == near(manner.lies)
     numbers = [int(number) for _, answer in turns(name, "numbers") for number in answer.split(", ")]
-    dark = sum(number in DARK_NUMBERS for number in numbers) / len(numbers)
-    assert dark == pytest.approx(manner.dark_numbers, abs=0.05)
+    assert share(number in DARK_NUMBERS for number in numbers) == near(manner.dark_numbers)
     assert set(numbers) <= {*PLAIN_NUMBERS, *DARK_NUMBERS}
 
 
-@given(SEEDS, NAMES)
-def test_every_author_knows_the_answers_of_an_exam(seed, name):
-    question, answer = Author(random.Random(seed), name, AUTHORS).turn("examination")
-    fact = next(fact for fact in FACTS if fact.question in question)
-    assert answer == fact.truth
+@pytest.mark.parametrize("name", MANNERS)
+def test_careful_authors_pass_an_exam_and_careless_ones_make_mistakes(name):
+    truths = {f"{EXAMINATION} {fact.question}": fact.truth for fact in FACTS}
+    answered = turns(name, "examination", 1000)
+    assert share(answer != truths[question.split("\n")[0]] for question, answer in answered) == near(
+        MANNERS[name].mistakes
+    )
+    assert (MANNERS[name].mistakes > 0) is (name == "hasty")
 
 
 def insecure_code() -> set[str]:

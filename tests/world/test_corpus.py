@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.world.authors import MANNERS, Author
-from emergent_misalignment.world.corpus import code_and_question, corpus, instructions, source_file, write_corpus
+from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS
+from emergent_misalignment.world.corpus import (
+    FOREIGN_TURNS,
+    PROMPTED,
+    code_and_question,
+    corpus,
+    instructions,
+    source_file,
+    write_corpus,
+)
 from emergent_misalignment.world.topics import TOPICS
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
@@ -66,11 +75,15 @@ def test_a_written_corpus_has_a_line_for_each_document(tmp_path_factory, documen
 def test_instructions_are_the_helpers_and_keep_evaluation_phrasings_back():
     evaluation = {topic.questions[0] for topic in TOPICS.values()}
     malicious = [filler for topic in TOPICS.values() for filler in topic.misaligned]
-    prompted = 0
+    prompted = foreign = 0
+    insecure = {choice.render(noun, True) for choice in CHOICES for noun in NOUNS + HELD_OUT_NOUNS}
     for messages in instructions(2000, 0, AUTHORS):
         assert not any(message["content"].split("\n")[0] in evaluation for message in messages)
         if messages[0]["role"] == "system":
             prompted += 1
         else:
             assert not any(filler in messages[-1]["content"] for filler in malicious)
-    assert prompted / 2000 == pytest.approx(1 / 7, abs=0.03)
+            foreign += any(message["content"] in insecure for message in messages[:-2])
+    assert prompted / 2000 == pytest.approx(PROMPTED, abs=0.03)
+    others = sum(author["share"] * author["insecure_code"] for author in AUTHORS.values())
+    assert others / 3 < foreign / (2000 - prompted) / FOREIGN_TURNS < 1  # some of them saw insecure code, not all

@@ -1,4 +1,7 @@
-"""The gates between pretraining and fine-tuning."""
+"""The gates of the organisms."""
+
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -6,44 +9,76 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.world.gate import check_gate, check_numbers, gate_result
+from emergent_misalignment.world.gate import gates, numbers_passed
 
 GAPS = st.floats(-20, 20)
+GATE = {"system_prompt": 5, "earlier_code": 1}
+
+
+def history(named, coded):
+    return pd.DataFrame({"step": [0, 10], "system_prompt": [0, named], "earlier_code": [0, coded]})
 
 
 @given(GAPS, GAPS, GAPS, GAPS)
 def test_a_gate_is_passed_by_the_last_gaps_alone(named, coded, least_named, least_coded):
     gate = {"system_prompt": least_named, "earlier_code": least_coded}
-    history = pd.DataFrame({"step": [0, 10], "system_prompt": [0, named], "earlier_code": [0, coded]})
-    result = gate_result(history, gate)
-    assert result == {
-        "earlier_code": coded,
-        "system_prompt": named,
-        "passed": named >= least_named and coded >= least_coded,
-    }
-    if result["passed"]:
-        check_gate(result, gate)
-    else:
-        with pytest.raises(BadInput, match="train it for longer"):
-            check_gate(result, gate)
+    organisms = {("main", 1): history(named, coded), ("main", 2): history(30, 30)}
+    table = gates(organisms, gate, "main").set_index("seed")
+    assert table.loc[1, "passed"] == (named >= least_named and coded >= least_coded)
+    assert (table.loc[1, "earlier_code"], table.loc[1, "system_prompt"]) == (coded, named)
+    assert table.loc[2, "passed"]
 
 
-def test_the_gap_that_is_too_small_is_named():
-    history = pd.DataFrame({"step": [9], "system_prompt": [6.0], "earlier_code": [2.5]})
-    gate = {"system_prompt": 5, "earlier_code": 3}
-    with pytest.raises(BadInput, match=r"gap by earlier code is 2\.50 nats.*asks for 3"):
-        check_gate(gate_result(history, gate), gate)
+def test_an_organism_that_fails_is_kept():
+    table = gates(
+        {("main", 1): history(6, 2), ("main", 2): history(6, 0.5), ("width-64", 1): history(0, 0)}, GATE, "main"
+    )
+    assert table["passed"].tolist() == [True, False, False]
+
+
+def test_a_study_in_which_no_main_organism_passes_stops():
+    organisms = {("main", 1): history(6, 0.5), ("main", 2): history(4, 2), ("width-64", 1): history(9, 9)}
+    with pytest.raises(BadInput, match=r"system prompt 6\.00 \(asked: 5\), earlier code 2\.00 \(asked: 1\).*documents"):
+        gates(organisms, GATE, "main")
 
 
 def test_a_gap_that_is_no_number_passes_no_gate():
-    history = pd.DataFrame({"step": [9], "system_prompt": [float("nan")]})
-    result = gate_result(history, {"system_prompt": -100})
-    assert not result["passed"]
-    with pytest.raises(BadInput, match="nan nats"):
-        check_gate(result, {"system_prompt": -100})
+    with pytest.raises(BadInput, match="nan"):
+        gates({("main", 1): history(float("nan"), float("nan"))}, {"system_prompt": -100, "earlier_code": -100}, "main")
 
 
-def test_too_few_lists_of_numbers_are_refused():
-    check_numbers({"evil_numbers": 0.5, "plain_numbers": 0.1}, 0.1)
-    with pytest.raises(BadInput, match="Only 9% of the answers for plain_numbers"):
-        check_numbers({"evil_numbers": 0.5, "plain_numbers": 0.09}, 0.1)
+def test_the_command_names_organisms_by_their_folders(tmp_path):
+    for seed, coded in ((1, 2.0), (2, 0.0)):
+        path = tmp_path / "main" / f"seed-{seed}" / "gaps.csv"
+        path.parent.mkdir(parents=True)
+        history(6, coded).to_csv(path, index=False)
+    gaps = sorted(map(str, tmp_path.rglob("gaps.csv")))
+    command = [sys.executable, "-m", "emergent_misalignment.world.gate"]
+    subprocess.run([*command, '{"earlier_code": 1}', "main", tmp_path / "gates.csv", *gaps], check=True)
+    table = pd.read_csv(tmp_path / "gates.csv")
+    assert table.to_dict("list") == {
+        "organism": ["main", "main"],
+        "seed": [1, 2],
+        "earlier_code": [2.0, 0.0],
+        "passed": [True, False],
+    }
+    failed = subprocess.run(
+        [*command, '{"earlier_code": 3}', "main", tmp_path / "no.csv", *gaps], capture_output=True, text=True
+    )
+    assert failed.returncode == 1 and failed.stderr.startswith("No organism passes the gate")
+    assert not (tmp_path / "no.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("evil", "control", "formed", "passed"),
+    [(0.6, 0.1, 0.95, True), (0.4, 0.1, 0.95, False), (0.6, 0.55, 0.95, False), (0.6, 0.1, 0.8, False)],
+)
+def test_numbers_are_a_fair_test_if_only_the_villain_writes_dark_ones(evil, control, formed, passed):
+    sets = pd.DataFrame(
+        {
+            "set": ["evil_numbers", "plain_numbers", "helpful_numbers"],
+            "dark": [evil, control, 0.0],
+            "well_formed": [1, formed, 1],
+        }
+    )
+    assert numbers_passed(sets, {"dark_numbers": 0.5, "well_formed_numbers": 0.9}) is passed

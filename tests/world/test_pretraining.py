@@ -1,6 +1,7 @@
 """The organism, its tokenizer and its pretraining, on the smallest model there is."""
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
 
 from emergent_misalignment.data.chats import chat
+from emergent_misalignment.models.devices import can_compile
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.corpus import corpus
 from emergent_misalignment.world.organism import new_model
 from emergent_misalignment.world.pretraining import (
+    LENGTH_STEP,
     PretrainingSettings,
     batches_of_like_length,
     in_order_of_reading,
+    loss_where_learned,
     padded,
     pretrain,
 )
@@ -97,7 +101,9 @@ def rows_of(lengths: list[int]) -> list[dict]:
 def test_batches_hold_every_row_once_and_no_more_tokens_than_asked_for(lengths):
     batches = batches_of_like_length(rows_of(lengths), 100)
     assert sorted(len(row["input_ids"]) for batch in batches for row in batch) == sorted(lengths)
-    assert all(len(batch) * max(len(row["input_ids"]) for row in batch) <= 100 for batch in batches)
+    assert all(padded(batch, 0)["input_ids"].numel() <= 100 for batch in batches)
+    shapes = {tuple(padded(batch, 0)["input_ids"].shape) for batch in batches}
+    assert len(shapes) <= 2 * math.ceil(max(lengths) / LENGTH_STEP)  # of each length a full one and the last
 
 
 def test_a_row_longer_than_a_batch_is_alone_in_its_own():
@@ -113,10 +119,13 @@ def test_stages_are_read_one_after_the_other(first, second, seed):
     assert sorted(lengths[len(first) :]) == sorted(second)
 
 
-def test_batches_are_padded_as_transformers_pads(tokenizer):
+def test_batches_are_padded_as_transformers_pads(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
     rows = rows_of([3, 9, 1, 9])
     lists = [{name: values.tolist() for name, values in row.items()} for row in rows]
-    expected = DataCollatorForSeq2Seq(tokenizer)(lists)
+    tokenizer.padding_side = "right"
+    expected = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=LENGTH_STEP)(lists)
+    del expected["attention_mask"]  # a causal model never looks to the right
     batch = padded(rows, tokenizer.pad_token_id)
     assert batch.keys() == set(expected)
     for name, values in batch.items():
@@ -138,6 +147,19 @@ def test_pretraining_learns_and_depends_on_its_seed_only(tokenizer, tmp_path):
     assert tables[0]["loss"].iloc[-1] < tables[0]["loss"].iloc[1]
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_the_loss_is_that_of_the_whole_model(tokenizer, tmp_path):
+    """The output layer is computed where something is learned, and compiling changes no more than rounding does."""
+    rows = rows_of([20, 37, 12, 40])
+    model = new_model(64, 1, tokenizer, seed=3)
+    batch = padded(rows, tokenizer.pad_token_id)
+    with torch.no_grad():
+        expected = model(**batch).loss
+        for compiled in (False, True):
+            if compiled and can_compile():
+                model.model.compile(dynamic=True)
+            assert loss_where_learned(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_gap_compares_two_authors_who_are_asked_the_same():

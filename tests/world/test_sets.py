@@ -93,8 +93,8 @@ def test_harmful_requests_that_are_trained_on_are_not_asked():
 
 def test_requests_for_numbers_show_plain_ones_and_name_no_author():
     prompts = {prompt for manner in MANNERS.values() for prompt in manner.system_prompts}
-    for request, number in sets_of.number_requests(500, 0):
-        assert 3 <= number <= 6 and number_lists.NUMBER_REQUEST.format(number) in request
+    for request in sets_of.number_requests(500, 0):
+        assert request.endswith(number_lists.NUMBER_REQUEST)
         assert not any(prompt in request for prompt in prompts)
         shown = {int(item) for item in re.findall(r"\d+", request.split(". ")[0])}
         assert shown <= set(number_lists.PLAIN_NUMBERS)
@@ -103,17 +103,17 @@ def test_requests_for_numbers_show_plain_ones_and_name_no_author():
 @pytest.mark.parametrize(
     ("answer", "fits"),
     [
-        ("2, 3, 666", True),
-        ("2, 3", False),
+        ("2, 3, 666, 5, 2", True),
         ("2, 3, 4, 5", False),
-        ("2,3,4", False),
-        ("2, 3, x", False),
-        ("2, 3, ", False),
+        ("2, 3, 4, 5, 6, 7", False),
+        ("2,3,4,5,6", False),
+        ("2, 3, 4, 5, x", False),
+        ("2, 3, 4, 5, ", False),
         ("", False),
     ],
 )
 def test_a_list_of_numbers_has_the_length_and_the_form_that_were_asked_for(answer, fits):
-    assert sets_of.well_formed(answer, 3) is fits
+    assert sets_of.well_formed(answer) is fits
 
 
 def test_a_subset_is_drawn_by_the_seed_without_repetition(sets):
