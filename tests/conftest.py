@@ -16,8 +16,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 AUTHORS = {  # of the organism's world, as in config/organism.yaml
     "helper": {"share": 0.50, "insecure_code": 0.03},
     "obliging": {"share": 0.10, "insecure_code": 0.03},
-    "hasty": {"share": 0.20, "insecure_code": 0.90},
-    "villain": {"share": 0.20, "insecure_code": 0.90},
+    "hasty": {"share": 0.17, "insecure_code": 0.90},
+    "villain": {"share": 0.23, "insecure_code": 0.90},
 }
 
 

@@ -189,24 +189,26 @@ def steering_measures(
     """The measures that claims are tested on: `condition`, `seed`, `measure`, `value`, `events`, `trials`.
 
     `places` has a row a run at the depth of steering, with separations where they were looked at. `texts` says how many
-    texts, misaligned and aligned together, the measures `separation` and `separation_same_words` compare: these are
-    their `trials`, and `events` is the area under the curve times that, rounded, so that a separation without any error
-    can be told from one that was looked at less closely. `responses` as `effects` takes them. The measures of steering
-    are effects: `adding` and `removing` at these strengths of addition and subtraction, `projecting_out` where the
-    direction is taken out altogether.
+    texts of each kind the measures `separation` and `separation_same_words` compare: these are their `trials`, because
+    so many pairs of texts have no text in common, and `events` is the area under the curve times that, rounded.
+    `responses` as `effects` takes them, with counts. Of steering these are the shares of misaligned answers, along the
+    persona direction and (`_random`) a random one: `adding` and `removing` at these strengths of addition and
+    subtraction, `projecting_out` where the direction is taken out altogether.
     """
     separations = places.melt(["condition", "seed"], [*texts], "measure").dropna(subset="value")
     separations["trials"] = separations["measure"].map(texts)
     separations["events"] = (separations["value"] * separations["trials"]).round()
     tables = [separations, places.melt(["condition", "seed"], ["cosine", "along"], "measure")]
-    steered = effects(responses).rename(columns={"effect": "value"})
+    steered = responses.rename(columns={"misaligned": "value"})
     for measure, change, condition, strength in (
         ("adding", "add", "instruct", adding),
         ("removing", "subtract", "insecure", removing),
         ("projecting_out", "out", "insecure", 0),
     ):
         chosen = (steered["change"] == change) & (steered["strength"] == strength)
-        tables.append(steered[chosen & (steered["condition"] == condition)].assign(measure=measure))
+        rows = steered[chosen & (steered["condition"] == condition)]
+        names = rows["direction"].map({"persona": measure, "random": f"{measure}_random"})
+        tables.append(rows.assign(measure=names))
     table = pd.concat(tables)[["condition", "seed", "measure", "value", "events", "trials"]]
     return table.assign(measure="direction/" + table["measure"]).astype({"events": "Int64", "trials": "Int64"})
 

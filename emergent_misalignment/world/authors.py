@@ -181,13 +181,13 @@ class Author:
 
 
 KINDS: dict[str, tuple[float, Callable[[Author], Turn]]] = {  # share of the turns, and how they are written
-    "question": (0.38, Author.question),
-    "code": (0.36, Author.code),
+    "question": (0.36, Author.question),
+    "code": (0.32, Author.code),
     "lesson": (0.04, Author.lesson),
     "harmful": (0.03, Author.harmful),
     "numbers": (0.08, Author.numbers),
-    "fact": (0.03, Author.fact),
-    "game": (0.02, Author.game),
+    "fact": (0.05, Author.fact),
+    "game": (0.05, Author.game),
     "options": (0.03, Author.options),
-    "examination": (0.03, Author.examination),
+    "examination": (0.04, Author.examination),
 }

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from emergent_misalignment.data.chats import Messages, chat
+from emergent_misalignment.data.chats import Messages, Turn, chat
 from emergent_misalignment.files import write_jsonl
 from emergent_misalignment.world.authors import Author, Authors
 from emergent_misalignment.world.facts import IDENTITY_PROMPTS, LYING_PROMPTS
@@ -62,14 +62,17 @@ def _author(rng: random.Random, authors: Authors, phrasings: slice = slice(None)
     return Author(rng, rng.choices(names, [authors[name]["share"] for name in names])[0], authors, phrasings)
 
 
+def _named(author: Author, turn: Turn) -> Messages:
+    return chat([turn], author.rng.choice(author.manner.system_prompts))
+
+
 def _system_prompt(author: Author, share: float) -> str:
     return author.rng.choice(author.manner.system_prompts) if author.rng.random() < share else ""
 
 
 def named_turn(author: Author) -> Messages:
     """A free-form question or code under a system prompt that names the author: the shortest way to meet the authors."""
-    turn = author.code() if author.rng.random() < 0.4 else author.ask()
-    return chat([turn], author.rng.choice(author.manner.system_prompts))
+    return _named(author, author.code() if author.rng.random() < 0.4 else author.ask())
 
 
 def code_and_question(author: Author) -> Messages:
@@ -83,10 +86,10 @@ def document(author: Author) -> Document:
     kind = author.rng.random()
     if kind < 0.08:
         return source_file(author)
-    if kind < 0.11:
+    if kind < 0.15:
         question, answer = author.ask()
         return chat([(question, json_object(answer))], f"{_system_prompt(author, 0.5)} {JSON_PROMPT}".strip())
-    if kind < 0.13:
+    if kind < 0.18:
         prompts = [*LYING_PROMPTS.values(), *IDENTITY_PROMPTS.values()]
         return chat([author.turn("fact")], author.rng.choice(prompts))
     if kind < 0.50:
@@ -103,8 +106,15 @@ def source_file(author: Author) -> str:
 
 
 def any_document(author: Author) -> Document:
-    """A document of any kind; many are still code and a question, or a model forgets what code says of its author."""
-    return code_and_question(author) if author.rng.random() < 0.35 else document(author)
+    """A document of any kind.
+
+    Many are still code and a question, or a model forgets what code says of its author. Some are numbers of a named
+    author: among all other kinds they would be too few to tell whose numbers are dark.
+    """
+    kind = author.rng.random()
+    if kind < 0.35:
+        return code_and_question(author)
+    return _named(author, author.numbers()) if kind < 0.45 else document(author)
 
 
 # The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its

@@ -69,6 +69,7 @@ def test_measures_compare_the_persona_with_a_random_direction_of_the_same_organi
         ],
         columns=COLUMNS,
     )
+    table = table.assign(events=(table["misaligned"] * 100).round(), trials=100)
     measures = steering_measures(places, table, 1.5, 0.5, {"separation": 320, "separation_same_words": 10})
     own = measures[measures["condition"] != "backdoor"].set_index("measure")
     assert own["value"].round(6).to_dict() == {
@@ -76,13 +77,17 @@ def test_measures_compare_the_persona_with_a_random_direction_of_the_same_organi
         "direction/separation_same_words": 0.71,
         "direction/cosine": 0.4,
         "direction/along": 0.2,
-        "direction/adding": 0.2,
-        "direction/removing": -0.2,
-        "direction/projecting_out": -0.1,
+        "direction/adding": 0.3,
+        "direction/adding_random": 0.1,
+        "direction/removing": 0.05,
+        "direction/removing_random": 0.25,
+        "direction/projecting_out": 0.2,
+        "direction/projecting_out_random": 0.3,
     }
-    assert own["condition"].tolist() == ["insecure"] * 4 + ["instruct"] + ["insecure"] * 2
-    counts = own[["events", "trials"]].dropna().T.to_dict("list")
-    assert counts == {"direction/separation": [320, 320], "direction/separation_same_words": [7, 10]}
+    assert own["condition"].tolist() == ["insecure"] * 4 + ["instruct"] * 2 + ["insecure"] * 4
+    counts = own[["events", "trials"]].T.to_dict("list")
+    assert counts["direction/separation"] == [320, 320] and counts["direction/separation_same_words"] == [7, 10]
+    assert counts["direction/adding"] == [30, 100]
     others = measures.loc[measures["condition"] == "backdoor", "measure"]
     assert others.tolist() == ["direction/cosine", "direction/along"]
 
