@@ -157,7 +157,8 @@ def choose(responses: pd.DataFrame) -> dict[str, float]:
     if both.empty:
         raise BadInput("At no depth and strength are enough answers coherent; try smaller strengths.")
     depth = int(both.idxmax())
-    return {"depth": depth, "adding": added.loc[depth, "strength"], "removing": subtracted.loc[depth, "strength"]}
+    strengths = {"adding": added.loc[depth, "strength"], "removing": subtracted.loc[depth, "strength"]}
+    return {"depth": depth} | {name: float(strength) for name, strength in strengths.items()}
 
 
 def search(study: Path) -> pd.DataFrame:
