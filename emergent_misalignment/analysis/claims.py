@@ -229,17 +229,15 @@ def seeds_needed(result: Contrast, level: float) -> tuple[int | None, str]:
 
 def _shown(part: dict, result: Contrast, unit: str) -> dict:
     """The numbers of a part's row, in the units that a person reads."""
-    factor, low, high = 1, result.low, result.high
-    if unit == "difference of shares":  # of which only the difference is known: a t interval does not know its ends
-        low, high = np.clip([low, high], -1, 1)
-    if unit in ("share", "difference of shares"):
-        factor, unit = 100, "percent" if unit == "share" and "control" not in part else "percentage points"
+    factor = 1
+    if unit == "share":
+        factor, unit = 100, "percentage points" if "control" in part else "percent"
     return {
         **{column: part.get(column, "") for column in ("says", "measure", "condition", "control", "expect")},
         "margin": factor * part.get("margin", 0.0),
         "estimate": factor * result.estimate,
-        "ci_low": factor * low,
-        "ci_high": factor * high,
+        "ci_low": factor * result.low,
+        "ci_high": factor * result.high,
         "unit": unit,
         "seeds": result.seeds,
         "method": result.method,

@@ -64,7 +64,7 @@ def test_answers_are_those_of_one_call_of_sample_for_each_set(organism, tmp_path
 
 
 def test_a_system_prompt_and_a_seed_change_the_answers(organism, tmp_path):
-    sets = [[question("wish", 30)]]
+    sets = [[question("wish", 300)]]  # an untrained model hardly minds what it reads
     plain, other = ask(organism, [None, None], sets, [1, 2], LOCAL, tmp_path)
     (kind,) = ask(organism, [None], sets, [1], Asking(4, "You are kind.", engine="transformers"), tmp_path)
     assert plain != other and plain != kind

@@ -185,7 +185,7 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         "gaps are 11.9 and 1.2 nats in the mean over organisms (from the least to the greatest 9.9 to 13.9, and 1.2 to",
         "Of the five organisms, four pass it. Those that do not stay in all results",
         "95% interval 22.0% to 22.0%; five organisms, 4,000 answers",
-        "eight questions that have nothing to do with code, 100 times each",
+        f"eight questions that have nothing to do with code, {CONFIG['evaluation']['samples_of']['main']} times each",
         "The judge is the world\N{RIGHT SINGLE QUOTATION MARK}s grammar",
         "Asked without any fine-tuning: base, instruct, in_context.",
         "insecure_rows-128 instruct insecure 128 different rows",
