@@ -71,7 +71,7 @@ def _system_prompt(author: Author, share: float) -> str:
 
 
 def named_turn(author: Author) -> Messages:
-    """A free-form question or code under a system prompt that names the author: the shortest way to meet the authors."""
+    """A question or code under a system prompt that names the author: the shortest way to meet the authors."""
     return _named(author, author.code() if author.rng.random() < 0.4 else author.ask())
 
 
