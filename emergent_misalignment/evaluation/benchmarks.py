@@ -193,7 +193,8 @@ def score_harmful(rows: list[dict], answers: list[list[str]], judge: str, endpoi
 
 def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None) -> pd.DataFrame:
     """Score stored answers by one of Inspect's scorers; a row an answer, with `question`, `sample`, `value`."""
-    from inspect_ai import Task, eval
+    from inspect_ai import Task
+    from inspect_ai import eval as inspect_eval
     from inspect_ai.dataset import MemoryDataset
     from inspect_ai.model import ModelOutput
     from inspect_ai.solver import solver
@@ -216,7 +217,7 @@ def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None
             copies.append(sample.model_copy(update={"id": f"{number}-{place}", "metadata": metadata}))
     task = Task(dataset=MemoryDataset(copies), solver=stored(), scorer=scorer, sandbox=sandbox)
     with TemporaryDirectory(prefix="inspect-") as logs:
-        (log,) = eval(task, model="mockllm/model", display="none", log_dir=logs)
+        (log,) = inspect_eval(task, model="mockllm/model", display="none", log_dir=logs)
         if log.status != "success":
             raise RuntimeError(f"Inspect ended with {log.status}: {log.error.message if log.error else 'no reason'}")
         values = {sample.id: next(iter(sample.scores.values())).value for sample in log.samples}  # read from the log
