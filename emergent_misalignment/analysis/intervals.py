@@ -77,7 +77,10 @@ def share_at(rates: np.ndarray, counted: np.ndarray, t: np.ndarray, freedom: int
 
 
 def clopper_pearson(rates: np.ndarray, counted: np.ndarray, alpha: float | np.ndarray) -> tuple:
-    """The exact interval of a share over all answers; events are counted as the rates count them."""
+    """The exact interval of a share over all answers; events are counted as the rates count them.
+
+    As statsmodels' `proportion_confint(method="beta")`, which does not take several levels `alpha` at once.
+    """
     total = counted.sum()
     events = min(rates.mean(), 1.0) * total
     none = 0.0 * np.asarray(alpha)

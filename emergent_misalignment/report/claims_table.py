@@ -12,26 +12,32 @@ VERDICTS = ("reproduced", "partly reproduced", "contradicted", "undecided", NOT_
 NAN = float("nan")
 
 
-@dataclass(frozen=True)
-class Part:
-    """One row of `tables/claim_parts.csv`: a test that a claim consists of, with its own verdict."""
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a claim and a part of it have in common."""
 
-    part: str
-    says: str = ""
     estimate: float = NAN
     ci_low: float = NAN
     ci_high: float = NAN
     unit: str = ""
-    p: float = NAN
     p_holm: float = NAN
     verdict: str = NOT_MEASURED
-    seeds_needed: float = NAN
     note: str = ""
 
     @property
     def ours(self) -> str:
         """The estimate with its interval, as in "25.1 points (16.0 to 34.2)"; empty without an estimate."""
         return estimate(self.estimate, self.ci_low, self.ci_high, self.unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Result):
+    """One row of `tables/claim_parts.csv`: a test that a claim consists of, with its own verdict."""
+
+    part: str
+    says: str = ""
+    p: float = NAN
+    seeds_needed: float = NAN
 
     @property
     def remark(self) -> str:
@@ -41,8 +47,8 @@ class Part:
         return f"{self.note} About {self.seeds_needed:,.0f} seeds would decide it.".strip()
 
 
-@dataclass(frozen=True)
-class Claim:
+@dataclass(frozen=True, kw_only=True)
+class Claim(Result):
     """One row of `tables/claims.csv` with its parts. Its numbers are those of the first part."""
 
     number: int
@@ -50,27 +56,15 @@ class Claim:
     statement: str = ""
     published: str = ""
     source: str = ""
-    estimate: float = NAN
-    ci_low: float = NAN
-    ci_high: float = NAN
-    unit: str = ""
-    p_holm: float = NAN
-    verdict: str = NOT_MEASURED
     parts_reproduced: int = 0
     parts_contradicted: int = 0
     parts_undecided: int = 0
     parts_not_measured: int = 0
-    note: str = ""
     parts: tuple[Part, ...] = field(default=(), repr=False)
 
     @property
     def measured(self) -> bool:
         return self.verdict != NOT_MEASURED
-
-    @property
-    def ours(self) -> str:
-        """The first part's estimate with its interval; empty without an estimate."""
-        return estimate(self.estimate, self.ci_low, self.ci_high, self.unit)
 
     @property
     def count(self) -> str:

@@ -250,7 +250,7 @@ def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
         "see": figures.see,
         "more_figures": figures.rest,
         "claims": claims,
-        "claim": lambda number: claims.get(number, Claim(number)),
+        "claim": lambda number: claims.get(number, Claim(number=number)),
         "claims_table": markdown_table({contents.study: claims} | others) if claims else "",
         "parts_table": claims_table.parts_table(claims),
         "others": list(others),
