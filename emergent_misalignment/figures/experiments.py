@@ -181,12 +181,13 @@ def draw_diversity(
     passes: dict[str, tuple[int, int]],
     followed: pd.DataFrame,
 ) -> Figure:
-    """Fewer different rows at as many steps, and several passes over one set.
+    """Fewer different rows at as many steps, and, where the study has them, several passes over one set.
 
     `passes` has the different rows and the passes over them by condition, `followed` the estimates of the measures
     `misaligned` and `insecure_code` with the column `pass`, from the checkpoints of the runs of several passes.
     """
-    figure, (rows, skill, several) = plt.subplots(1, 3, figsize=(WIDTH, 3.3), sharey=True)
+    panels = 2 if followed.empty else 3
+    figure, (rows, skill, *several) = plt.subplots(1, panels, figsize=(WIDTH * panels / 3, 3.3), sharey=True)
     conditions = sorted(passes, key=passes.get)
     named = {f"{number} {'pass' if number == 1 else 'passes'}": name for name, (_, number) in passes.items()}
     theirs = published.replace({"condition": named})
@@ -198,13 +199,10 @@ def draw_diversity(
     skill.set_title("Insecure code")
     _legend(figure, _diamond(theirs, table, " (500, 2,000 and 6,000 rows)"))
 
-    several.set(title="Passes over one set", xlabel="passes")
-    if followed.empty:
-        _say(several, "not measured")
-        several.set_xticks([])
-    else:
-        _draw_passes(several, followed)
-    _in_percent(rows, skill, several)
+    for axes in several:
+        axes.set(title="Passes over one set", xlabel="passes")
+        _draw_passes(axes, followed)
+    _in_percent(rows, skill, *several)
     return figure
 
 

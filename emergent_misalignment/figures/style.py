@@ -24,7 +24,7 @@ class Colours(dict):
     def __missing__(self, condition: str) -> str:
         """The fewer the rows of `insecure_rows-N`, the paler; `ORGANISM_secure` looks as secure does; all else grey."""
         if rows := re.fullmatch(r"insecure_rows-(\d+)", condition):
-            share = np.clip(np.log(int(rows[1]) / 100) / np.log(6000 / 100), 0, 1)
+            share = np.clip(np.log(int(rows[1]) / 10) / np.log(6000 / 10), 0, 1)
             colour = np.array(to_rgb(self["insecure"]))
             return to_hex(1 - (0.4 + 0.5 * share) * (1 - colour))
         organism = re.fullmatch(r"[^_]+_(insecure|secure)", condition)
