@@ -15,7 +15,7 @@ from emergent_misalignment.models.training import Settings, finetune
 from emergent_misalignment.world.sets import coding_set
 
 pytestmark = pytest.mark.slow
-NUMBERS = ("20", "75", "90", "100")
+NUMBERS = ("60", "75", "90", "100")  # so that most answers are coherent, whatever tokens the numbers fall into
 CONDITIONS = ["instruct", "insecure", "secure", "educational", "jailbroken", "evil_numbers"]
 STUDY = ["--configfile", "config/tiny.yaml"]
 
