@@ -10,6 +10,7 @@ import pandas as pd
 NOT_MEASURED = "not measured"
 VERDICTS = ("reproduced", "partly reproduced", "contradicted", "undecided", NOT_MEASURED)
 NAN = float("nan")
+MARK = " †"  # at a verdict that is another on another machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +140,11 @@ def _rows(path: str | Path, kind: type) -> list[dict]:
     return table.to_dict("records")
 
 
-def parts_table(claims: dict[int, Claim]) -> str:
-    """A Markdown table of every part that was measured; empty if none was."""
+def parts_table(claims: dict[int, Claim], elsewhere: dict[int, Claim] | None = None) -> str:
+    """A Markdown table of every part that was measured; empty if none was.
+
+    `elsewhere` has the claims of the same study on another machine: verdicts that differ there are marked.
+    """
     parts = [part for claim in claims.values() for part in claim.parts if part.verdict != NOT_MEASURED]
     if not parts:
         return ""
@@ -148,8 +152,20 @@ def parts_table(claims: dict[int, Claim]) -> str:
     lines = [["", "Part", "Here", "*p*", "Verdict"], ["-" * width for width in widths]]
     for part in parts:
         p = "" if pd.isna(part.p_holm) else p_value(part.p_holm).removeprefix("= ")
-        lines.append([part.part, *map(escaped, (_sentence(part.says), part.ours, p, part.verdict))])
+        verdict = part.verdict + (MARK if part.part in differing(claims, elsewhere or {}) else "")
+        lines.append([part.part, *map(escaped, (_sentence(part.says), part.ours, p, verdict))])
     return _markdown(lines)
+
+
+def differing(claims: dict[int, Claim], elsewhere: dict[int, Claim]) -> dict[str, str]:
+    """The parts whose verdict differs on another machine, with their verdict there."""
+    there = {part.part: part.verdict for claim in elsewhere.values() for part in claim.parts}
+    return {
+        part.part: there[part.part]
+        for claim in claims.values()
+        for part in claim.parts
+        if there.get(part.part, part.verdict) != part.verdict
+    }
 
 
 def _sentence(says: str) -> str:

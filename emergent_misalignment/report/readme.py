@@ -9,13 +9,23 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from emergent_misalignment.files import BadInput, replacing, write_json
-from emergent_misalignment.report.claims_table import markdown_table, parts_table, read_claims, tally_by_title
+from emergent_misalignment.report.claims_table import (
+    Claim,
+    differing,
+    listed,
+    markdown_table,
+    parts_table,
+    read_claims,
+    tally_by_title,
+)
 
 README = Path("README.md")
 KEPT = Path("docs/results")
+OTHER = KEPT / "other_processor"
 STUDY = "organism"
 CLAIMS = re.compile(r"<!-- claims: made by `make readme` -->\n.*?<!-- end -->", flags=re.DOTALL)
 # From where in a run to where in the repository.
@@ -35,9 +45,26 @@ def claims_block() -> str:
     if path.exists():
         claims = read_claims(path, parts if parts.exists() else None)
         text = f"\n{tally_by_title(claims)}\n\n{markdown_table({STUDY: claims})}\n"
-        if table := parts_table(claims):
+        elsewhere = read_claims(OTHER / "claims.csv", OTHER / "claim_parts.csv") if OTHER.exists() else {}
+        if table := parts_table(claims, elsewhere):
             text += f"<details>\n<summary>Each part of each claim</summary>\n\n{table}\n</details>\n\n"
+        if elsewhere:
+            text += f"{machines_text(claims, elsewhere)}\n\n"
     return f"<!-- claims: made by `make readme` -->\n{text}<!-- end -->"
+
+
+def machines_text(claims: dict[int, Claim], elsewhere: dict[int, Claim]) -> str:
+    """What the same study gave on another processor (report/machines.py), in Markdown sentences."""
+    tables = pd.read_csv(OTHER / "tables.csv")
+    parts = sum(len(claim.parts) for claim in claims.values())
+    other = differing(claims, elsewhere)
+    verdicts = listed([f"{part} is {verdict}" for part, verdict in other.items()])
+    return (
+        "The same study was computed a second time on another kind of processor (docs/choices.md). "
+        f"{int(tables['equal'].sum())} of {len(tables)} tables came out equal to the last digit there, and "
+        f"{parts - len(other)} of {parts} verdicts are the same."
+        + (f" The others are marked † above: there, {verdicts}." if other else "")
+    )
 
 
 def settings() -> dict:

@@ -1,0 +1,54 @@
+"""How far the results of a study depend on the machine: two runs of one config, compared table by table.
+
+    python -m emergent_misalignment.report.machines data/organism OTHER/data/organism docs/results/other_processor
+
+OTHER is a copy of the repository in which the same study was computed on another processor, or with other instructions
+of this one. Written are `tables.csv` and the other run's claims, from which `make readme` marks verdicts.
+"""
+
+import argparse
+import filecmp
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from emergent_misalignment.files import BadInput, write_csv
+
+CLAIMS = ("claims.csv", "claim_parts.csv")
+
+
+def compared(first: str | Path, second: str | Path) -> pd.DataFrame:
+    """The tables that both runs have, as folders data/STUDY: `table`, and whether it is `equal` to the last byte.
+
+    Raises BadInput where the second run lacks a table.
+    """
+    rows = []
+    for path in sorted(Path(first, "tables").rglob("*.csv")):
+        name = path.relative_to(first)
+        if not Path(second, name).exists():
+            raise BadInput(f"{second} has no {name}; compute the same study there first.")
+        rows.append({"table": name.as_posix(), "equal": filecmp.cmp(path, Path(second, name), shallow=False)})
+    return pd.DataFrame(rows, columns=["table", "equal"])
+
+
+def keep(first: str | Path, second: str | Path, destination: str | Path) -> None:
+    """Write `compared` and the second run's claims to the folder `destination`."""
+    write_csv(Path(destination) / "tables.csv", compared(first, second))
+    for name in CLAIMS:
+        shutil.copyfile(Path(second, "tables", name), Path(destination, name))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m emergent_misalignment.report.machines", description="Compare two runs of one study."
+    )
+    parser.add_argument("first", help="data/STUDY of one run")
+    parser.add_argument("second", help="data/STUDY of the other")
+    parser.add_argument("destination", help="folder for tables.csv and the other run's claims")
+    given = parser.parse_args()
+    try:
+        keep(given.first, given.second, given.destination)
+    except BadInput as error:
+        sys.exit(str(error))

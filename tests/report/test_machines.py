@@ -1,0 +1,65 @@
+"""Two runs of one study on two machines."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.report import machines, readme
+from emergent_misalignment.report.claims_table import read_claims
+
+HEAD = "claim,title,estimate,ci_low,ci_high,unit,p_holm,verdict,parts_reproduced,parts_contradicted,parts_undecided,"
+PARTS = "claim,part,says,estimate,ci_low,ci_high,unit,p_holm,verdict\n"
+
+
+def run_with(folder: Path, verdict: str, rate: str) -> Path:
+    tables = folder / "tables"
+    (tables / "measures").mkdir(parents=True)
+    (tables / "measures/answers.csv").write_text(f"condition,value\ninsecure,{rate}\n")
+    (tables / "audit.csv").write_text("set,rows\ninsecure,6000\n")
+    (tables / "claims.csv").write_text(
+        f"{HEAD}parts_not_measured\n1,It does,20,10,30,percentage points,0.01,{verdict},1,0,1,0\n"
+    )
+    (tables / "claim_parts.csv").write_text(
+        f"{PARTS}1,1a,it does,20,10,30,percentage points,0.01,{verdict}\n1,1b,so too,20,10,30,percent,0.2,undecided\n"
+    )
+    return folder
+
+
+@pytest.fixture()
+def runs(tmp_path):
+    return run_with(tmp_path / "one", "reproduced", "0.5"), run_with(tmp_path / "two", "undecided", "0.4")
+
+
+def test_tables_are_compared_to_the_last_byte(runs):
+    table = machines.compared(*runs).set_index("table")["equal"]
+    assert table.to_dict() == {
+        "tables/audit.csv": True,
+        "tables/claim_parts.csv": False,
+        "tables/claims.csv": False,
+        "tables/measures/answers.csv": False,
+    }
+    assert machines.compared(runs[0], runs[0])["equal"].all()
+
+
+def test_a_table_that_the_other_run_lacks_is_named(runs):
+    (runs[1] / "tables/audit.csv").unlink()
+    with pytest.raises(BadInput, match=r"two has no tables/audit\.csv; compute the same study there first\.$"):
+        machines.compared(*runs)
+
+
+def test_the_readme_marks_the_verdicts_that_hang_on_the_machine(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    machines.keep(*runs, readme.OTHER)
+    for name in machines.CLAIMS:
+        Path(readme.KEPT, name).write_bytes((runs[0] / "tables" / name).read_bytes())
+    text = readme.claims_block()
+    assert "| 1a | It does | 20.0 points (10.0 to 30.0) | 0.010 | reproduced † |" in text
+    assert "| 1b | So too | 20.0% (10.0 to 30.0) | 0.200 | undecided |" in text
+    assert "1 of 4 tables came out equal to the last digit there, and 1 of 2 verdicts are the same." in text
+    assert text.count("†") == 2 and "there, 1a is undecided." in text
+    tables = [runs[0] / "tables" / name for name in machines.CLAIMS]
+    claims = read_claims(*tables)
+    assert "†" not in readme.machines_text(claims, claims)
+    assert len(pd.read_csv(readme.OTHER / "tables.csv")) == 4
