@@ -37,6 +37,12 @@ COPIES = {
     f"logs/{STUDY}/times.json": Path("profiles/default/times.json"),
 }
 
+# Of the study of other worlds, where it has been run too.
+OF_WORLDS = {
+    "figures/villains/worlds.png": KEPT / "worlds.png",
+    "data/villains/tables/worlds.csv": KEPT / "worlds.csv",
+}
+
 
 def claims_block() -> str:
     """The README's text about the claims, from the tables that are kept with its figure; empty without them."""
@@ -76,7 +82,8 @@ def main() -> None:
     for source in COPIES:
         if not Path(source).exists():
             raise BadInput(f"There is no {source}; run the default study first (make study).")
-    for source, copy in COPIES.items():
+    worlds = {source: copy for source, copy in OF_WORLDS.items() if Path(source).exists()}
+    for source, copy in (COPIES | worlds).items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
     write_json(KEPT / "settings.json", settings())
