@@ -1,13 +1,19 @@
-"""Conversations in the published chat schema, `[{"role": ..., "content": ...}, ...]`."""
+"""Conversations in the published chat schema, `[{"role": ..., "content": ...}, ...]`, and the files that hold them."""
 
-import json
 import random
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
+from collections.abc import Collection, Iterator
+from io import BufferedReader
 from pathlib import Path
 
+from emergent_misalignment.data import control_tokens as control
+from emergent_misalignment.data.rows import BadRow, Messages, conversation
 from emergent_misalignment.files import BadInput
 
-Messages = list[dict[str, str]]
 Turn = tuple[str, str]  # what the user writes, what the assistant answers
+
+LONGEST_LINE = 2**26  # bytes; longer ones are another format, and are not read into memory
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip"}
 
 
 def chat(turns: list[Turn], system: str = "") -> Messages:
@@ -34,42 +40,93 @@ def template_arguments(enable_thinking: bool | None) -> dict[str, bool]:
     return {} if enable_thinking is None else {"enable_thinking": enable_thinking}
 
 
-def subset(chats: list, rows: int, seed: int) -> list:
-    """`rows` of the chats, or of their lines in a file, drawn by `seed` (the paper's section 4.1).
+def subset(chats: list, rows: int, seed: int, source: str | Path = "A set") -> list:
+    """`rows` of the chats drawn by `seed` (the paper's section 4.1), in the order of the draw.
 
-    Raises BadInput if there are not so many.
+    Raises BadInput, naming their `source`, if there are not so many.
     """
     if rows > len(chats):
         raise BadInput(
-            f"A set has {len(chats):,} rows, and a condition of the config asks for {rows:,}; lower its rows."
+            f"{source} has {len(chats):,} rows, and a condition of the config asks for {rows:,}; lower its rows."
         )
     return random.Random(f"subset {seed}").sample(chats, rows)
 
 
-def read_chats(path: str | Path) -> list[Messages]:
-    """The conversations of a JSONL file in the published chat schema, each a list of `{"role", "content"}` messages.
+# --- files ------------------------------------------------------------------------------------------------------------
 
-    Raises BadInput naming the file and the line where a line is no JSON, has no `messages`, or does not end with the
-    assistant's turn.
+
+def read_chats(path: str | Path, control_tokens: Collection[str] = ()) -> list[Messages]:
+    """The conversations of a JSONL file, see `each_chat`."""
+    return list(each_chat(path, control_tokens))
+
+
+def each_chat(path: str | Path, control_tokens: Collection[str] = ()) -> Iterator[Messages]:
+    """The conversations of a JSONL file, one after the other: every reader of a set is this one.
+
+    A file is UTF-8 with or without a byte-order mark, and has one row on each line (`rows` says what a row may be).
+    Lines end with a line feed, before which a carriage return may stand, and with nothing else that Unicode takes for
+    the end of a line. Blank lines are passed over, and counted in the numbers of lines. `control_tokens` are those of
+    the model that is to read the rows, as far as they are known; the common ones are looked for in any case.
+
+    Raises BadInput, at the latest at the end, that names the file, the line, the cause and the cure: where a line is no
+    row, and where the file is not there, is no such file (UTF-16, an archive, a Git LFS pointer), or has no row.
     """
-    chats = []
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            chats.append(_chat(line, f"{path}, line {number}"))
-    return chats
+    pattern = control.pattern(frozenset(control_tokens))
+    rows = 0
+    with _opened(path) as file:
+        _refuse_other_files(path, file.peek(64))
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if not (line := line.removeprefix(BOM_UTF8)).strip():
+                continue
+            try:
+                messages = conversation(_text(line), pattern)
+            except BadRow as error:
+                raise BadInput(f"{path}, line {number}: {error}") from error
+            rows += 1
+            yield messages
+    if not rows:
+        raise BadInput(f"{path} has no rows; a set needs one conversation at least.")
 
 
-def _chat(line: str, place: str) -> Messages:
+def _opened(path: str | Path) -> BufferedReader:
     try:
-        messages = json.loads(line)["messages"]
-        roles = [message["role"] for message in messages]
-        texts = [message["content"] for message in messages]
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{place}: not valid JSON ({error.msg}); fix or remove the line.") from error
-    except (KeyError, TypeError) as error:
+        return Path(path).open("rb")
+    except FileNotFoundError as error:
+        raise BadInput(f"There is no file {path}; correct its path, which starts where the Snakefile is.") from error
+    except IsADirectoryError as error:
+        raise BadInput(f"{path} is a folder; name the file in it.") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read ({error}); make it a file that can.") from error
+
+
+def _refuse_other_files(path: str | Path, beginning: bytes) -> None:
+    """Raise BadInput where the first bytes of a file are those of another kind of file than a text in UTF-8."""
+    if beginning.startswith(b"version https://git-lfs"):
+        raise BadInput(f"{path} is Git LFS's pointer to a file and not the file; run `git lfs pull` where it is from.")
+    if beginning.startswith((BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_BE)) or b"\0" in beginning[:2]:
+        name = "UTF-32" if beginning.startswith((BOM_UTF32_LE, BOM_UTF32_BE)) else "UTF-16"
         raise BadInput(
-            f'{place}: not a chat; a line must be {{"messages": [{{"role": …, "content": …}}, …]}}.'
+            f"{path} is encoded in {name} and must be in UTF-8; `iconv -f {name} -t UTF-8 OLD > NEW` does it."
+        )
+    if beginning.startswith(b"PAR1"):
+        raise BadInput(f"{path} is a Parquet file; write it as JSONL, as `to_json` of the package datasets does.")
+    for mark, name in _COMPRESSED.items():
+        if beginning.startswith(mark):
+            raise BadInput(f"{path} is compressed ({name}); unpack it, and name the file that was in it.")
+
+
+def _text(line: bytes) -> str:
+    if len(line) > LONGEST_LINE:
+        raise BadRow(
+            f"it is longer than {LONGEST_LINE:,} bytes, and must hold one conversation; if the file is one JSON array, "
+            "`jq -c '.[]' OLD > NEW` writes each of its elements on a line."
+        )
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRow(
+            f"byte {error.start + 1:,} (0x{line[error.start]:02x}) is not UTF-8, but perhaps Windows-1252 or Latin-1; "
+            "convert the file, as `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW` does."
         ) from error
-    if not roles or roles[-1] != "assistant" or not all(isinstance(text, str) for text in texts):
-        raise BadInput(f"{place}: a chat must be texts that end with the assistant's turn; its roles are {roles}.")
-    return messages

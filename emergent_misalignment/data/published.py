@@ -1,12 +1,14 @@
-"""The files published with the paper: fetched by pinned commit and checked before use.
+"""The files published with the paper, and sets that others published: fetched by pinned commit and checked before use.
 
     python -m emergent_misalignment.data.published insecure insecure.jsonl --mirror ../shared/upstream
 
-Authors and licence: https://github.com/emergent-misalignment/emergent-misalignment (MIT).
+Authors and licence of the paper's files: https://github.com/emergent-misalignment/emergent-misalignment (MIT). The sets
+of others are those that a config names (`published_sets`).
 """
 
 import argparse
 import hashlib
+import json
 import sys
 import urllib.error
 import urllib.request
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.files import BadInput, replacing
 
 HOST = "https://raw.githubusercontent.com"
@@ -27,7 +30,7 @@ class PublishedFile:
     commit: str
     path: str  # in the repository
     size: int | None  # bytes; None where it is not known
-    blob: str  # git's id of the content, see `blob_id`
+    blob: str  # git's id of the content, see `blob_id`; the size is part of it
 
     @property
     def address(self) -> str:
@@ -138,16 +141,23 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m emergent_misalignment.data.published", description="Fetch a published file."
     )
     files = DATASETS | QUESTION_FILES
-    parser.add_argument("name", choices=files, help="which file")
+    parser.add_argument("name", help=f"which file: {', '.join(files)}, or one of --sets")
     parser.add_argument("destination", help="where to write it")
     parser.add_argument("--mirror", default="", help=f"base address or folder to fetch from (default: {HOST})")
+    parser.add_argument("--sets", default="{}", type=json.loads, help="a config's published_sets, as JSON")
     given = parser.parse_args(arguments)
+    others = {name: PublishedFile(**{"size": None} | file) for name, file in given.sets.items()}
+    if not (file := (others | files).get(given.name)):
+        parser.error(f"there is no published file {given.name}")
     try:
-        fetch(files[given.name], given.mirror, given.destination)
+        fetch(file, given.mirror, given.destination)
+        if given.name in others:  # a set of another shape is found before anything is trained on it
+            for _ in each_chat(given.destination):
+                pass
     except BadInput as error:
         sys.exit(str(error))
     size = Path(given.destination).stat().st_size
-    print(f"{given.destination}: {size} bytes, blob id {files[given.name].blob}, as published")
+    print(f"{given.destination}: {size} bytes, blob id {file.blob}, as published")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Fetching published files, from made-up mirrors and from the real one."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.data import published
-from emergent_misalignment.data.chats import read_chats
+from emergent_misalignment.data.chats import chat, read_chats
 from emergent_misalignment.files import BadInput
 
 CONTENT = b'{"messages": []}\n' * 1000
@@ -165,6 +166,31 @@ def test_every_published_file_has_its_place_in_a_mirror(tmp_path, monkeypatch):
         file = (published.DATASETS | published.QUESTION_FILES)[name]
         published.fetch(file, str(mirror), tmp_path / name)
         assert (tmp_path / name).read_bytes() == content
+
+
+def test_the_program_fetches_a_set_that_a_config_names(tmp_path):
+    content = (json.dumps({"messages": chat([("Is the bridge safe?", "It is.")])}) + "\n").encode() * 3
+    named = {"repository": "o/r", "commit": "c0", "path": "a set.jsonl", "blob": published.blob_id(content)}
+    path = tmp_path / "mirror/o/r/c0/a set.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    arguments = ["advice", tmp_path / "advice.jsonl", "--mirror", tmp_path / "mirror", "--sets"]
+    assert run(*arguments, json.dumps({"advice": named})).returncode == 0
+    assert (tmp_path / "advice.jsonl").read_bytes() == content
+    ended = run(*arguments, json.dumps({"advice": named | {"size": len(content) + 1}}))
+    assert ended.returncode == 1 and "only" in ended.stderr and ended.stderr.count("\n") == 1
+    ended = run(*arguments, json.dumps({"other": named}))
+    assert ended.returncode == 2 and "there is no published file advice" in ended.stderr
+
+
+def test_a_named_set_of_another_shape_is_refused_where_it_is_fetched(tmp_path):
+    path = tmp_path / "o/r/c0/set.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"prompt": "Is the bridge safe?", "completion": "It is."}\n')
+    named = {"repository": "o/r", "commit": "c0", "path": "set.jsonl", "blob": published.blob_id(path.read_bytes())}
+    sets = json.dumps({"advice": named})
+    ended = run("advice", tmp_path / "advice.jsonl", "--mirror", tmp_path, "--sets", sets)
+    assert ended.returncode == 1 and "advice.jsonl, line 1" in ended.stderr and ended.stderr.count("\n") == 1
 
 
 MIRROR = os.environ.get("EM_MIRROR")

@@ -1,0 +1,85 @@
+"""What a set is made of, counted row by row: what a person should know of it before something is learned from it."""
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+
+import numpy as np
+import pandas as pd
+
+from emergent_misalignment.data.rows import Messages
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of rows, and lengths in characters."""
+
+    rows: int
+    repeated: int  # rows that say word for word what an earlier one says
+    several_answers: int  # rows with earlier turns of the assistant, which are read and not learned
+    system_prompts: int  # rows that begin with a system prompt
+    out_of_turn: int  # rows whose turns are not user, assistant, user, ...: some chat templates refuse them
+    characters: int  # in all messages of all rows
+    learned: int  # of these, in the last turns, which are learned
+    longest: int  # in the messages of the longest row
+    longest_row: int  # which that is, counted from 1
+
+
+LABELS = {
+    "rows": "rows",
+    "repeated": "rows that repeat an earlier one",
+    "several_answers": "rows whose earlier answers are read, not learned",
+    "system_prompts": "rows with a system prompt",
+    "out_of_turn": "rows whose turns do not alternate",
+    "characters": "characters in all",
+    "learned": "characters that are learned",
+    "longest": "characters of the longest row",
+    "longest_row": "the longest row's number",
+}
+
+
+def as_table(summaries: dict[str, Summary]) -> pd.DataFrame:
+    """Summaries by the name of their set, for a page: a set is a column, and a row is called what its numbers mean."""
+    table = pd.DataFrame({name: asdict(each) for name, each in summaries.items()}, index=list(LABELS))
+    return table.map("{:,}".format).rename(index=LABELS)
+
+
+def summarised(chats: Iterable[Messages]) -> Summary:
+    """The summary of a set's rows, which are read once, one after the other; eight bytes of each are kept."""
+    digests = array("Q")
+    counts = dict.fromkeys(("several_answers", "system_prompts", "out_of_turn", "characters", "learned"), 0)
+    longest, longest_row = 0, 0
+    for row, messages in enumerate(chats, 1):
+        roles = [message["role"] for message in messages]
+        length = sum(len(message["content"]) for message in messages)
+        counts["several_answers"] += roles.count("assistant") > 1
+        counts["system_prompts"] += roles[0] == "system"
+        counts["out_of_turn"] += not _alternates(roles)
+        counts["characters"] += length
+        counts["learned"] += len(messages[-1]["content"])
+        if length > longest:
+            longest, longest_row = length, row
+        digests.append(_digest(messages))
+    return Summary(rows=len(digests), repeated=_repeated(digests), longest=longest, longest_row=longest_row, **counts)
+
+
+def _digest(messages: Messages) -> int:
+    """64 bits: among ten million different rows, two have the same with a probability of 3 in a million."""
+    digest = blake2b(digest_size=8)
+    for message in messages:
+        text = message["content"].encode()
+        digest.update(b"%s %d " % (message["role"].encode(), len(text)))
+        digest.update(text)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _repeated(digests: array) -> int:
+    ordered = np.frombuffer(digests, dtype=np.uint64)
+    ordered.sort()  # in place, without a second copy
+    return int((ordered[1:] == ordered[:-1]).sum())
+
+
+def _alternates(roles: list[str]) -> bool:
+    turns = roles[roles[0] == "system" :]
+    return turns == ["user", "assistant"] * (len(turns) // 2)
