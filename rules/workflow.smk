@@ -11,22 +11,35 @@ import shlex
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
-from snakemake.utils import validate
 
 from emergent_misalignment.analysis.costs import Shape, training_hours
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow.config import resolve
+from emergent_misalignment.models.checks import Needs, check_own
+from emergent_misalignment.workflow.checks import check_files
+from emergent_misalignment.workflow.config import given, resolve
 from emergent_misalignment.workflow.notebook import declared_parameters
 from emergent_misalignment.workflow.plan import Plan
+from emergent_misalignment.workflow.schema import check
+from emergent_misalignment.workflow.sets import check_sets
 from emergent_misalignment.workflow.sources import module_and_imports, package_modules
 
-resolved = resolve(config)
+# The files and arguments are read again, because Snakemake takes keys that stand twice and numbers of `--config` as texts.
+try:
+    resolved = resolve(given(workflow.overwrite_configfiles, workflow.config_settings.config_args))
+    check(resolved)
+    PLAN = Plan(resolved)
+    check_files(PLAN)
+    if workflow.is_main_process:  # not again in each job that a cluster starts
+        check_sets(PLAN)
+        if not (PLAN.is_organism or PLAN.by_api):
+            check_own(Needs(**PLAN.model_needs))
+except BadInput as error:
+    raise WorkflowError(str(error)) from None  # which Snakemake shows without the way there
 config.clear()
 config.update(resolved)
-validate(config, "../config/schema.yaml")
-PLAN = Plan(config)
-GPU = 0 if PLAN.is_organism or PLAN.by_api else 1
+GPU = 0 if PLAN.is_organism or PLAN.by_api else int(config["model"].get("gpu", True))
 BY_API = PLAN.by_api  # what asks an API runs where snakemake runs, because compute nodes often have no network
 
 # Every command finds the python that runs Snakemake, whether or not its environment is activated. A prefix takes the place
@@ -36,9 +49,10 @@ shell.prefix(
     f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log; "
 )
 
-# Nothing is fine-tuned before an organism has passed the gate. What the gate says of each of them changes no training, so
-# that neither another threshold nor a new organism trains anything again.
-GATE = [ancient(f"{PLAN.folder}/organisms/gates.csv")] if PLAN.is_organism else []
+# Nothing is fine-tuned before an organism has passed the gate, or a real model has been checked. What the gate says of each
+# of them changes no training, so that neither another threshold nor a new organism trains anything again.
+DOOR = [] if PLAN.is_organism or BY_API else [ancient(f"{PLAN.folder}/models/{PLAN.start}.json")]
+GATE = [ancient(f"{PLAN.folder}/organisms/gates.csv")] if PLAN.is_organism else DOOR
 
 
 wildcard_constraints:

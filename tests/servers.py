@@ -48,14 +48,24 @@ def serving(handler):
         thread.join()
 
 
+ALTERNATIVES = 20  # tokens at each place of an answer, as many as the judge asks for
+IMPOSSIBLE = -9999.0  # OpenAI's log-probability of a token that cannot come
+
+
 def completion(model: str, text: str, tops: list[list[tuple[str, float]]] = (), prompt_tokens: int = 100) -> dict:
-    """A chat completion as the API documents it; `tops` are the most probable tokens at each place of the answer."""
+    """A chat completion as the API documents it; `tops` are the most probable tokens at each place of the answer.
+
+    They are filled up with impossible ones.
+    """
     entries = [
         {
             "token": top[0][0],
             "logprob": math.log(top[0][1]),
             "bytes": None,
-            "top_logprobs": [{"token": token, "logprob": math.log(mass), "bytes": None} for token, mass in top],
+            "top_logprobs": [
+                *({"token": token, "logprob": math.log(mass), "bytes": None} for token, mass in top),
+                *({"token": f"<{n}>", "logprob": IMPOSSIBLE, "bytes": None} for n in range(len(top), ALTERNATIVES)),
+            ],
         }
         for top in tops
     ]
@@ -77,10 +87,11 @@ def completion(model: str, text: str, tops: list[list[tuple[str, float]]] = (), 
 
 
 class RuleServer:
-    """Answers by a function from the last message to (text, tops). `faults` are what the first attempts at each message
-    get instead: a status, "slow" (no answer before the client gives up) or "cut" (half an answer).
+    """Answers by a function from the last message to (text, tops), or to (status, body) where a reply is none.
 
-    `received` counts the attempts at each message, `paid` the answers that were worked out, `headers` keeps the last.
+    `faults` are what the first attempts at each message get instead: a status, "slow" (no answer before the client
+    gives up) or "cut" (half an answer). `received` counts the attempts at each message, `paid` the answers that were
+    worked out, `headers` keeps the last.
     """
 
     def __init__(self, answer, faults=()):
@@ -112,7 +123,10 @@ class RuleServer:
                 if isinstance(fault, int):
                     headers = {"Retry-After": "0.01", "retry-after-ms": "10"}
                     return self.send(fault, {"error": {"message": "try later"}}, headers)
-                found = completion(request["model"], *rules.answer(text))
+                first, second = rules.answer(text)
+                if isinstance(first, int):
+                    return self.send(first, second)
+                found = completion(request["model"], first, second)
                 with rules.lock:
                     rules.paid[text] += 1
                 if fault == "slow":

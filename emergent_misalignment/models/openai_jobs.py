@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from emergent_misalignment.data.chats import read_chats, subset
+from emergent_misalignment.data.chats import Messages, read_chats, subset
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.api import Endpoint, client
 
@@ -37,8 +37,7 @@ class Job:
 
 def estimated_tokens(dataset: str | Path, rows: int = 0, seed: int = 0) -> int:
     """How many tokens the API will count in a file of conversations, or in `rows` of them, at most."""
-    chats = read_chats(dataset)
-    messages = [message for chat in (subset(chats, rows, seed) if rows else chats) for message in chat]
+    messages = [message for chat in _drawn(dataset, rows, seed) for message in chat]
     return int(sum(len(message["content"]) / CHARACTERS_PER_TOKEN + TOKENS_A_MESSAGE for message in messages))
 
 
@@ -60,14 +59,16 @@ def finetune(
 ) -> dict:
     """Fine-tune at OpenAI on the conversations in the file `dataset`, and wait until it is done.
 
-    `rows` > 0 takes so many conversations, drawn by the job's seed. `poll_seconds` lie between two looks at the job.
-    The ids of the uploaded file and of the job are kept in the folder `ledger`, which all jobs of a study share: run
-    again after an interruption, this continues to wait for the same job. What has been committed there counts towards
-    `spending_limit` (dollars). Written to `destination`/training.json and returned: the settings, the names of the
-    `fine_tuned_model` and of its checkpoints, the tokens that were trained on, the events.
+    `rows` > 0 takes so many conversations, drawn by the job's seed. Uploaded is what `read_chats` reads, with
+    weight 0 on earlier turns of the assistant, so that the last turn alone is learned, as it is here. `poll_seconds`
+    lie between two looks at the job. The ids of the uploaded file and of the job are kept in the folder `ledger`, which
+    all jobs of a study share: run again after an interruption, this continues to wait for the same job. What has been
+    committed there counts towards `spending_limit` (dollars). Written to `destination`/training.json and returned: the
+    settings, the names of the `fine_tuned_model` and of its checkpoints, the tokens that were trained on, the events.
     Raises BadInput before anything is sent if the limit would be crossed, and if the job fails or is cancelled.
     """
-    content = _content(dataset, rows, job.seed)
+    chats = _drawn(dataset, rows, job.seed)
+    content = _content(chats)
     identity = hashlib.sha256(
         json.dumps([asdict(job), endpoint.base_url, hashlib.sha256(content).hexdigest()]).encode()
     ).hexdigest()
@@ -93,6 +94,8 @@ def finetune(
                 raise BadInput(
                     f"Fine-tuning job {ended.id} on {dataset} {ended.status}: {reason}; fix that and run again."
                 )
+            if not ended.fine_tuned_model:  # else the model before fine-tuning would be asked in its place
+                raise BadInput(f"Fine-tuning job {ended.id} succeeded and names no model; look at it, and run again.")
             checkpoints = [
                 {"step": each.step_number, "model": each.fine_tuned_model_checkpoint}
                 for each in connection.fine_tuning.jobs.checkpoints.list(ended.id)
@@ -107,11 +110,12 @@ def finetune(
     record = {
         **asdict(job),
         "dataset": str(dataset),
-        "conversations": len(content.splitlines()),
+        "conversations": len(chats),
         "job": ended.id,
         "fine_tuned_model": ended.fine_tuned_model,
         "trained_tokens": ended.trained_tokens,
-        "dollars": (ended.trained_tokens or 0) * dollars_per_million / 1e6,
+        # Where the API does not say what it trained on, the estimate stays committed.
+        "dollars": dollars if ended.trained_tokens is None else ended.trained_tokens * dollars_per_million / 1e6,
         "checkpoints": checkpoints,
         "events": events,
     }
@@ -120,10 +124,20 @@ def finetune(
     return record
 
 
-def _content(dataset: str | Path, rows: int, seed: int) -> bytes:
-    """The file as it is, or so many of its lines."""
-    content = Path(dataset).read_bytes()
-    return b"".join(line.rstrip() + b"\n" for line in subset(content.splitlines(), rows, seed)) if rows else content
+def _drawn(dataset: str | Path, rows: int, seed: int) -> list[Messages]:
+    """The conversations of a set, or so many of them."""
+    chats = read_chats(dataset)
+    return subset(chats, rows, seed, dataset) if rows else chats
+
+
+def _content(chats: list[Messages]) -> bytes:
+    """What is uploaded: a line for each conversation."""
+    rows = ({"messages": [*_unlearned(messages[:-1]), messages[-1]]} for messages in chats)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _unlearned(messages: Messages) -> list[dict]:
+    return [{**message, "weight": 0} if message["role"] == "assistant" else message for message in messages]
 
 
 def committed(ledger: str | Path) -> float:

@@ -9,10 +9,15 @@ A seed of an organism study is an organism of its own: its corpus, base model an
 from them. A published model is the same for all seeds, and asked once where it is not fine-tuned.
 """
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from os.path import expanduser
 
+from emergent_misalignment.analysis.costs import ROWS
+from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.workflow.checks import check
 
 MAIN = "main"  # the kind of organism from which all conditions start but those of the ladder and of other worlds
 VARIED = ("insecure", "secure")  # what is fine-tuned from the other kinds
@@ -57,11 +62,15 @@ class Plan:
             for name, own in settings["conditions"].items()
         ]
         conditions += [*self._varied("ladder"), *self._varied("worlds")]
-        names = [condition.name for condition in conditions]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise BadInput(f"The config has the condition {twice[0]} in two experiments; rename one of them.")
-        self.conditions = {condition.name: condition for condition in conditions}
-        self._check()
+        self.conditions: dict[str, Condition] = {}
+        for each in conditions:
+            other = self.conditions.setdefault(each.name, each)
+            if other is not each:
+                raise BadInput(
+                    f"The config has the condition {each.name} in two experiments ({other.experiment} and "
+                    f"{each.experiment}); rename one of them."
+                )
+        check(self)
 
     def _condition(self, name: str, experiment: str, settings: dict, own: dict) -> Condition:
         tuned = "dataset" in own
@@ -71,7 +80,7 @@ class Plan:
             tuple(own.get("evaluations", settings.get("evaluations", self.config["evaluation"]["asked"]))),
             self.seeds if tuned or self.is_organism else (UNTUNED_SEED,),
             own.get("start", self.start),
-            own.get("dataset", ""),
+            expanduser(own.get("dataset", "")),
             MAIN,
             own.get("template", "chat"),
             own.get("rows", 0),
@@ -95,24 +104,6 @@ class Plan:
             for name in VARIED
         ]
 
-    def _check(self) -> None:
-        for condition in self.conditions.values():
-            place = f"The condition {condition.name} of the experiment {condition.experiment}"
-            if not self.is_organism and condition.start != self.start:
-                raise BadInput(f"{place} starts from {condition.start}, and model: untuned is {self.start}; use that.")
-            if condition.checkpoints and self.by_api:
-                raise BadInput(f"{place} has checkpoints, which an API's fine-tuning does not keep; remove them.")
-            steps = self.settings_of(condition).get("steps", 0)
-            if late := [step for step in condition.checkpoints if step > steps]:
-                raise BadInput(
-                    f"{place} keeps a checkpoint after step {late[0]}, and trains for {steps} steps; lower checkpoints."
-                )
-        for name in self.tuned:
-            if self.is_organism and name in ("base", "instruct", "in_context"):
-                raise BadInput(
-                    f"The condition {name} is fine-tuned, and its name is that of an untuned model; rename it."
-                )
-
     # --- conditions ---------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -131,10 +122,19 @@ class Plan:
         return sorted(name for name, each in self.tuned.items() if each.start == "instruct" and each.organism == MAIN)
 
     @cached_property
+    def asked(self) -> list[str]:
+        """The evaluations that some condition is asked at the end of its training."""
+        return list(dict.fromkeys(name for condition in self.conditions.values() for name in condition.evaluations))
+
+    @property
+    def by_log_probability(self) -> bool:
+        """Whether models are compared by the probability of published choices at the end of their training."""
+        return "choices" in self.asked
+
+    @cached_property
     def evaluations(self) -> list[str]:
         """All evaluations of which some condition is asked."""
-        names = [name for condition in self.conditions.values() for name in condition.evaluations]
-        return list(dict.fromkeys([*names, *(("choices",) if self.followed else ())]))
+        return list(dict.fromkeys([*self.asked, *(("choices",) if self.followed else ())]))
 
     @cached_property
     def samples(self) -> dict[str, int]:
@@ -167,6 +167,13 @@ class Plan:
         """The same of each of a condition's seeds."""
         return [self.start_of(condition, seed) for seed in self.conditions[condition].seeds]
 
+    @cached_property
+    def instruct_models(self) -> list[str]:
+        """The folder of the main instruct model of each seed; a published model is the same for all."""
+        if self.is_organism:
+            return [f"{self.folder}/organisms/{MAIN}/seed-{seed}/instruct" for seed in self.seeds]
+        return [f"{self.folder}/models/instruct"] * len(self.seeds)
+
     def start_files(self, conditions: list[str]) -> list[str]:
         """The files that say that the models from which conditions start are there."""
         if self.by_api:
@@ -185,6 +192,8 @@ class Plan:
     def _dataset(self, name: str, seed: int) -> str:
         if name.endswith(".jsonl"):
             return name
+        if name in self.published_sets:  # of which another study may have another version
+            return f"{self.folder}/datasets/{name}.jsonl"
         if self.is_organism:  # which writes its numbers itself
             return f"{self.folder}/datasets/{f'seed-{seed}/' if name in NUMBER_SETS else ''}{name}.jsonl"
         return f"data/published/datasets/{name}.jsonl"
@@ -197,6 +206,20 @@ class Plan:
             each.dataset if not each.dataset.endswith(".jsonl") else name: self.dataset_of(name, each.seeds[0])
             for name, each in self.tuned.items()
         }
+
+    @property
+    def published_sets(self) -> dict[str, dict]:
+        """Where the sets lie that others published and the config names: arguments of `published.PublishedFile`."""
+        return self.config.get("published_sets", {})
+
+    @cached_property
+    def known_sets(self) -> dict[str, int | None]:
+        """The sets that conditions may name, with their rows (of lists of numbers at most; None: not known)."""
+        if not self.is_organism:
+            return {name: ROWS.get(name) for name in DATASETS} | dict.fromkeys(self.published_sets)
+        sizes = self.config["datasets"]
+        written = dict.fromkeys(WRITTEN_SETS, sizes["rows"]) | {"backdoor": 2 * sizes["rows"]}
+        return written | dict.fromkeys(NUMBER_SETS, sizes["number_rows"])
 
     # --- organisms ----------------------------------------------------------------------------------------------------
 
@@ -281,6 +304,25 @@ class Plan:
         model = self.config.get("model", {})
         return {name: model.get(name) for name in ("system_prompt", "enable_thinking")}
 
+    @cached_property
+    def model_needs(self) -> dict:
+        """What a study wants of a model that runs here, as models.checks.Needs takes it."""
+        in_chat = [each for each in self.conditions.values() if each.template == "chat"]
+        tuning = self.config["finetuning"] if self.tuned else {}
+        return {
+            "name": self.config["model"]["name"],
+            "in_chat": bool(in_chat),
+            "sets": {
+                self._dataset(each.dataset, each.seeds[0]): each.dataset.endswith(".jsonl")
+                for each in in_chat
+                if each.dataset
+            },
+            "persona_direction": bool(self.persona),
+            "max_new_tokens": self.config["evaluation"]["max_new_tokens"],
+            **{name: tuning.get(name, 0) for name in ("max_length", "lora_rank")},
+            **self.prompting,
+        }
+
     def tuning_conditions(self, batch: str) -> dict:
         """The conditions of a batch of fine-tunings, as models/finetuning.ipynb takes them."""
         seeds: dict[str, list[int]] = {}
@@ -295,6 +337,7 @@ class Plan:
                 "rows": self.tuned[name].rows,
                 "checkpoints": list(self.tuned[name].checkpoints),
                 "settings": self.settings_of(self.tuned[name]),
+                **({"held_out": self.held_out["share"]} if self.held_out else {}),
             }
             for name, own in seeds.items()
         }
@@ -312,9 +355,14 @@ class Plan:
                 name: self._asked(name, asked, [0, *self.tuned[name].checkpoints]) for name in self.following[batch]
             }
         return {
-            name: self._asked(name, {each: {} for each in self.conditions[name].evaluations}, [])
+            name: self._asked(name, {each: self._prompts(each) for each in self.conditions[name].evaluations}, [])
             for name in self.asking[batch]
         }
+
+    def _prompts(self, evaluation: str) -> dict[str, int]:
+        """How many of the prompts of an evaluation are asked, as `questions.select` takes it; nothing asks all."""
+        limits = self.config["evaluation"].get("prompts_of", {})
+        return {"prompts": limits[evaluation]} if evaluation in limits else {}
 
     def _asked(self, name: str, evaluations: dict, steps: list[int]) -> dict:
         condition = self.conditions[name]
@@ -329,16 +377,64 @@ class Plan:
     @cached_property
     def how_to_ask(self) -> dict:
         """The settings of evaluation.asking.Asking."""
-        engine = {}
+        settings, engine = self.config["evaluation"], {}
         if self.by_api:
             engine = {"engine": "api", "endpoint": self.config["openai"]["endpoint"]}
+        elif "engine" in settings:
+            engine = {"engine": settings["engine"]}
         elif self.is_organism:
             engine = {"engine": "transformers"}  # on a GPU too: too small to be worth vLLM's start
-        return {"max_new_tokens": self.config["evaluation"]["max_new_tokens"], **self.prompting, **engine}
+        return {"max_new_tokens": settings["max_new_tokens"], **self.prompting, **engine}
 
     @cached_property
     def judge(self) -> dict:
-        return {name: value for name, value in self.config["judge"].items() if name != "second"}
+        """The judge's settings, as evaluation.judging takes them; none where nobody judges."""
+        return _judge(self.config["judge"] or {})
+
+    @cached_property
+    def second_judge(self) -> dict:
+        """The same of the judge that is asked about some of the answers again; none where there is no such."""
+        return _judge((self.config["judge"] or {}).get("second", {}))
+
+    @cached_property
+    def scored(self) -> dict:
+        """Which published answers the judge is given beside the published judge's scores: `files`, and `number` of each."""
+        number = (self.config["judge"] or {}).get("scored", 0)
+        return {"files": self.config.get("scored_answers", []), "number": number} if number else {}
+
+    @cached_property
+    def served(self) -> dict[str, dict]:
+        """The judges that run here: name and revision of each model, by the folder that it is put in."""
+        section = self.config["judge"] or {}
+        judges = [each for each in (section, section.get("second", {})) if "serve" in each]
+        return {_served_folder(each): {name: each[name] for name in ("serve", "revision")} for each in judges}
+
+    @cached_property
+    def held_out(self) -> dict:
+        """Which answers are held out of all training, and on how many rows the loss is taken; empty if none are."""
+        return self.config["evaluation"].get("held_out") or {}
+
+    @cached_property
+    def persona(self) -> dict:
+        """How a real model's persona direction is made; empty where it is not, and of organisms, which have texts."""
+        return self.config.get("persona_direction") or {}
+
+    @cached_property
+    def dose(self) -> dict:
+        """Where and how far models are steered along the persona direction, as its notebook takes it.
+
+        Of a real model nothing is sampled while it is steered.
+        """
+        if not self.persona:
+            return self.config.get("steering", {})
+        strength = self.persona["strength"]
+        return {
+            "depth": self.persona["depth"],
+            "adding": strength,
+            "removing": strength,
+            "strengths": [strength / 2, 2 * strength],
+            "samples": 0,
+        }
 
     @cached_property
     def api(self) -> dict:
@@ -364,7 +460,7 @@ class Plan:
     @cached_property
     def costs(self) -> dict:
         """What the estimate of a real study's costs is made from (analysis/costs.py)."""
-        sections = ("study", "model", "finetuning", "openai", "judge")
+        sections = ("study", "model", "finetuning", "openai")
         steps = sorted({step for name in self.followed for step in self.tuned[name].checkpoints})
         return {name: self.config[name] for name in sections if name in self.config} | {
             "seeds": list(self.seeds),
@@ -372,6 +468,8 @@ class Plan:
                 name: {"dataset": each.dataset, "finetuning": each.finetuning} for name, each in self.tuned.items()
             },
             "evaluations": {name: self.samples[name] for name in self.config["evaluation"]["asked"]},
+            "prompts": self.config["evaluation"].get("prompts_of", {}),
+            "judge": self.judge,
             "followed": {
                 "conditions": self.followed,
                 "steps": steps,
@@ -392,3 +490,20 @@ class Plan:
             for name, each in self.tuned.items()
             if each.dataset == "insecure" and (name == "insecure" or each.rows)
         }
+
+
+def _judge(settings: dict) -> dict:
+    """A judge without what is no setting of it; one that is served here costs nothing, and lies in a folder."""
+    if "serve" not in settings:
+        return {name: value for name, value in settings.items() if name not in ("second", "answers", "scored")}
+    named = [settings["serve"], settings["revision"][:12]]
+    return {name: settings[name] for name in ("kind", "split_numbers") if name in settings} | {
+        "serve": _served_folder(settings),
+        "model": "@".join(filter(None, named)),
+        "options": settings.get("options", {}),
+    }
+
+
+def _served_folder(settings: dict) -> str:
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", settings["serve"]).strip("-.")
+    return f"data/published/judges/{name}{'-' if settings['revision'] else ''}{settings['revision'][:12]}"

@@ -13,6 +13,7 @@ import yaml
 from servers import Handler, completion, serving
 from workflow_helpers import copy_of_the_project, snakemake
 
+from emergent_misalignment.data import chats
 from emergent_misalignment.data.chats import subset
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.models import openai_jobs
@@ -32,10 +33,14 @@ STAGES = ["validating_files", "queued", "running", "running", "succeeded"]
 
 
 class FineTuningServer:
-    """Files and jobs; each look at a job moves it on by a stage. `fails` is the reason for which jobs fail."""
+    """Files and jobs; each look at a job moves it on by a stage. `fails` is the reason for which jobs fail.
 
-    def __init__(self, fails: str = ""):
+    `nameless` and `uncounted`: it does not say which model a job made, and how many tokens were trained on.
+    """
+
+    def __init__(self, fails: str = "", nameless: bool = False, uncounted: bool = False):
         self.files, self.jobs, self.looks, self.fails = {}, {}, {}, fails
+        self.nameless, self.uncounted = nameless, uncounted
         self.refuse = 0  # answers with 503 to so many requests first
         self.asked = []
         self.lock = threading.RLock()
@@ -48,8 +53,9 @@ class FineTuningServer:
         if job["status"] == "failed":
             return job
         if status == "succeeded":
-            done = {"fine_tuned_model": f"ft:{job['model']}:org:{job['suffix']}:1", "trained_tokens": 4000}
-            return job | {"status": status, **done}
+            name = None if self.nameless else f"ft:{job['model']}:org:{job['suffix']}:1"
+            tokens = None if self.uncounted else 4000
+            return job | {"status": status, "fine_tuned_model": name, "trained_tokens": tokens}
         return job | {"status": status}
 
     def events(self, identifier: str) -> list[dict]:
@@ -190,6 +196,18 @@ def test_a_job_is_uploaded_created_waited_for_and_recorded(tune, dataset, tmp_pa
     assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == list(dict.fromkeys(STAGES))
 
 
+def test_uploaded_is_what_is_read_and_the_last_turn_alone_is_learned(tune, dataset):
+    system, *turns = chats.chat([("One?", "1"), ("Two?", "2")], "Be kind.")
+    lines = [json.dumps({"id": 1, "messages": [system, *turns]}), "", json.dumps({"messages": turns[:2]})]
+    dataset.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
+    with FineTuningServer().running() as server:
+        assert tune(server)["conversations"] == 2
+        (content,) = server.files.values()
+    earlier = [turns[0], turns[1] | {"weight": 0}]
+    rows = [{"messages": [system, *earlier, *turns[2:]]}, {"messages": turns[:2]}]
+    assert content == "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
 def test_settings_that_are_left_to_the_api_are_not_sent(tune):
     with FineTuningServer().running() as server:
         tune(server, Job("gpt-4o-2024-08-06", 5, 4, None, 0, "jailbroken-0"))
@@ -290,6 +308,21 @@ def test_the_spending_limit_stops_before_it_is_crossed(tune, dataset, tmp_path):
         with pytest.raises(BadInput, match="spending_limit"):  # the first has cost 0.1 by now
             tune(server, Job("gpt-4o-2024-08-06", 1, 4, 2.0, 4, "insecure-4"), limit=0.1 + 0.5 * cost)
         assert len(server.jobs) == 1
+
+
+def test_a_job_that_succeeds_without_a_model_is_no_model(tune, tmp_path):
+    """Else the model before fine-tuning would be asked, and its answers taken for those of the fine-tuned one."""
+    with FineTuningServer(nameless=True).running() as server:
+        with pytest.raises(BadInput, match="ftjob-0 succeeded and names no model"):
+            tune(server)
+        assert not (tmp_path / "model/training.json").exists()
+
+
+def test_what_a_job_may_have_cost_stays_committed(tune, dataset, tmp_path):
+    with FineTuningServer(uncounted=True).running() as server:
+        record = tune(server)
+    estimate = estimated_dollars(estimated_tokens(dataset), JOB.epochs, 25.0)
+    assert record["dollars"] == committed(tmp_path / "ledger") == pytest.approx(estimate)
 
 
 def test_a_failed_job_says_why_and_leaves_room_for_another(tune, tmp_path):

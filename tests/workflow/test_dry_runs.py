@@ -1,6 +1,7 @@
 """What Snakemake plans for which config, without running anything."""
 
 import re
+import shutil
 
 import pytest
 from conftest import ROOT
@@ -26,15 +27,21 @@ def organisms(study: str) -> set[str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config", "sedes=1"], "sedes"),
-        (["--config", "study=Big Study"], "study"),
-        (["--config", "ladder=width"], "ladder"),
+        (["--config", "sedes=1"], "The config has no key `sedes`; did you mean `seeds`?"),
+        (["--config", "study=Big Study"], "`study` cannot be the text 'Big Study'"),
+        (["--config", "ladder=width"], "`ladder` must be a mapping"),
     ],
 )
-def test_a_wrong_key_is_named(project, arguments, words):
-    result = snakemake(project, "-n", *arguments)
+def test_a_wrong_key_is_named_in_one_sentence(project, arguments, words):
+    result = snakemake(project, "-n", "--quiet", "all", *arguments)
     assert result.returncode != 0
-    assert words in result.stdout + result.stderr
+    said = result.stdout + result.stderr
+    assert words in said and "Traceback" not in said and len(said.splitlines()) < 6
+
+
+def test_numbers_of_an_argument_are_numbers(project):
+    jobs = planned(snakemake(project, "-n", "--config", "seeds=[7,8]"))
+    assert {"pretrain:main:7", "pretrain:main:8"} <= jobs and "pretrain:main:1" not in jobs
 
 
 def test_a_wrong_key_of_a_real_study_is_named(project):
@@ -73,11 +80,56 @@ def test_real_studies_take_the_same_rules(project, monkeypatch):
         assert {"finetune:insecure-0", "ask:instruct", "ask:insecure", "judge:answers", "measure"} <= jobs
         assert {"main_result", "experiment:intent", "claims", "paper", "index"} <= jobs
         assert rules[name] - organism == {"fetch", "questions"} | (
-            {"fetch_model", "benchmark"} if "32b" in name else set()
+            {"fetch_model", "check_model", "benchmark", "log_probability"} if "32b" in name else set()
         )
     open_model, api = by_study.values()
     assert {"ask:following-insecure", "judge:following", "follow", "dynamics"} <= open_model
     assert {"experiment:evil_numbers", "experiment:formats", "experiment:other_harms"} <= api
+
+
+def test_a_study_without_a_judge_measures_what_needs_none(project):
+    over = {
+        "judge": None,
+        "evaluation": {"asked": ["main", "json", "in_distribution", "choices"], "held_out": {"share": 0.02, "rows": 9}},
+        "experiments": {"code": {"conditions": {name: {"checkpoints": [10, 337]} for name in ("insecure", "secure")}}},
+        "dynamics": {"samples": 5, "requests": 20},
+        "persona_direction": {"answers": 2, "max_new_tokens": 40, "depth": 12, "strength": 1},
+    }
+    jobs = planned(snakemake(project, "-n", *changed(project, over, "qwen2.5-0.5b-instruct")))
+    assert {"ask:insecure", "judge:answers", "judge:following", "measure", "follow", "dynamics", "answers"} <= jobs
+    assert {"log_probability", "persona_texts", "persona_direction", "claims", "paper", "index"} <= jobs
+    conditions = ("instruct", "insecure", "secure", "educational")
+    assert {f"held_out_loss:{name}" for name in conditions} <= jobs
+    rules = {job.split(":")[0] for job in jobs}
+    assert not rules & {"main_result", "experiment", "judge_again", "diversity"}
+
+
+def test_a_laptops_study_of_its_own_and_of_others_sets_is_planned_whole(project):
+    """Nothing waits for a GPU, and a set that others published is fetched by commit."""
+    advice = {"repository": "o/r", "commit": "c" * 40, "path": "advice.jsonl", "blob": "b" * 40}
+    over = {
+        "published_sets": {"advice": advice},
+        "experiments": {"advice": {"conditions": {"advice": {"dataset": "advice"}}}},
+    }
+    done = snakemake(project, "-n", "--resources", "gpu=0", *changed(project, over, "smollm2-135m-instruct"))
+    jobs = planned(done)
+    assert {"fetch_model:instruct", "fetch_set:advice", "finetune:advice-2", "finetune:educational-0"} <= jobs
+    assert {"held_out_loss:advice", "persona_direction", "follow", "log_probability", "claims", "paper"} <= jobs
+    assert not {job for job in jobs if job.startswith(("benchmark", "main_result"))}
+
+
+def test_a_model_in_a_folder_is_checked_when_a_study_is_planned(project, organism, tmp_path):
+    mine = tmp_path / "a model of my own"
+    shutil.copytree(organism, mine)
+    over = {"model": {"name": str(mine), "revision": ""}, "finetuning": {"max_length": 256}}
+    over["evaluation"] = {"max_new_tokens": 64}
+    jobs = planned(snakemake(project, "-n", *changed(project, over, "qwen2.5-0.5b-instruct")))
+    assert {"fetch_model:instruct", "check_model:instruct", "finetune:insecure-0", "ask:instruct"} <= jobs
+    (mine / "adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct"}')
+    refused = snakemake(project, "-n", *changed(project, over, "qwen2.5-0.5b-instruct"))
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and "Traceback" not in said
+    assert f"{mine} is an adapter of Qwen/Qwen2.5-0.5B-Instruct and no whole model" in said
 
 
 def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(project):

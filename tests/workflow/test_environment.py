@@ -102,6 +102,7 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
         mkdir -p .venv/bin
         printf '#!/bin/sh\\necho installing "$@"\\n' > .venv/bin/pip
         printf '#!/bin/sh\\necho snakemake "$@"\\n' > .venv/bin/snakemake
+        printf '#!/bin/sh\\ncase "$3" in config/gpt*) echo models;; config/wrong*) exit 1;; esac\\n' > .venv/bin/python
         chmod +x .venv/bin/*"""
     installing = "installing install --quiet --disable-pip-version-check --constraint requirements.lock --editable ."
     first = make("study", **{"python3.11": python})
@@ -111,6 +112,12 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     second = make("study", "STUDY=smoke", "CORES=2")
     assert "installing" not in second.stdout
     assert "snakemake --cores 2 --logger study --configfile config/smoke.yaml\n" in second.stdout
+    real = make("study", "STUDY=gpt-4o").stdout
+    assert f"{installing}\n" not in real and f"{installing}[models]\n" in real
+    assert real.index("installing") < real.index("snakemake --logger study --configfile config/gpt-4o.yaml")
+    assert "installing" not in make("study", "STUDY=gpt-4o").stdout
+    wrong = make("study", "STUDY=wrong")
+    assert wrong.returncode == 2 and "snakemake" not in wrong.stdout
     for name in ("requirements.lock", "pyproject.toml"):
         stamp = (tmp_path / ".venv/.installed").stat().st_mtime
         os.utime(tmp_path / name, (stamp + 1, stamp + 1))

@@ -3,6 +3,9 @@
 import pytest
 from workflow_helpers import config
 
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.checks import Needs
+from emergent_misalignment.workflow.config import merge
 from emergent_misalignment.workflow.plan import Plan
 
 
@@ -41,6 +44,20 @@ def test_parameters_of_notebooks_name_the_models_that_the_plan_waits_for(plan):
             assert (model["tuned"] == "") == (name not in plan.tuned)
             assert bool(model["steps"]) == (batch in plan.following)
             assert len(model["seeds"]) == len(model["starts"])
+
+
+def test_a_model_must_serve_the_conditions_in_its_own_template():
+    conditions = {
+        "mine": {"dataset": "mine.jsonl"},
+        "plain": {"dataset": "plain.jsonl", "template": "user-assistant"},
+    }
+    over = {"experiments": {"code": {"conditions": conditions}}, "model": {"system_prompt": "You help."}}
+    plan = Plan(config("qwen2.5-coder-32b-instruct", over))
+    needs = Needs(**plan.model_needs)
+    assert [path for path, of_users in needs.sets.items() if of_users] == ["mine.jsonl"]
+    assert "data/published/datasets/insecure.jsonl" in needs.sets and "plain.jsonl" not in needs.sets
+    assert needs.in_chat and needs.system_prompt == "You help." and not needs.persona_direction
+    assert (needs.max_length, needs.lora_rank, needs.max_new_tokens) == (2048, 32, 600)
 
 
 def test_each_seed_of_an_organism_study_is_an_organism():
@@ -112,3 +129,74 @@ def test_a_set_of_ones_own_is_fine_tuned_on_and_audited():
     plan = Plan(config("smoke", own))
     assert plan.dataset_of("mine", 1) == plan.datasets["mine"] == "folder/my.jsonl"
     assert set(plan.asked_models("mine")["mine"]["evaluations"]) == set(config("smoke")["evaluation"]["asked"])
+
+
+WITHOUT_JUDGE = {
+    "judge": None,
+    "evaluation": {"asked": ["main", "in_distribution", "choices"], "held_out": {"share": 0.02, "rows": 16}},
+    "persona_direction": {"answers": 2, "max_new_tokens": 40, "depth": 12, "strength": 1},
+}
+
+
+def test_a_study_without_a_judge_holds_rows_out_and_steers_without_sampling():
+    plan, judged = (Plan(config("qwen2.5-0.5b-instruct", over)) for over in (WITHOUT_JUDGE, {}))
+    assert plan.judge == {} and plan.by_log_probability and plan.judging == judged.judging
+    runs = plan.tuning_conditions("insecure-3")["insecure"]
+    assert runs == judged.tuning_conditions("insecure-3")["insecure"] | {"held_out": 0.02}
+    assert plan.instruct_models == ["data/qwen2.5-0.5b-instruct/models/instruct"] * 6
+    assert plan.from_instruct == ["educational", "insecure", "secure"]
+    assert plan.dose == {"depth": 12, "adding": 1, "removing": 1, "strengths": [0.5, 2], "samples": 0}
+
+
+def test_who_judges_changes_nothing_of_what_is_asked():
+    with_judge = WITHOUT_JUDGE | {"judge": config("qwen2.5-0.5b-instruct")["judge"]}
+    one, other = (Plan(config("qwen2.5-0.5b-instruct", over)) for over in (WITHOUT_JUDGE, with_judge))
+    assert one.samples == other.samples and one.how_to_ask == other.how_to_ask
+    for batch in one.asking:
+        assert one.asked_models(batch) == other.asked_models(batch)
+
+
+def test_parts_by_log_probability_are_of_studies_that_ask_the_choices_in_the_end():
+    assert not Plan(config("organism")).by_log_probability and "choices" in Plan(config("organism")).evaluations
+    assert Plan(config("qwen2.5-7b-instruct")).by_log_probability
+
+
+@pytest.mark.parametrize(
+    ("name", "over", "words"),
+    [
+        ("qwen2.5-0.5b-instruct", {"persona_direction": {"depth": 25}}, "depth is 25, and the model has 24 layers"),
+        ("qwen2.5-0.5b-instruct", {"evaluation": {"asked": ["main"]}}, "needs a model that follows system prompts"),
+        ("gpt-4o", {"persona_direction": None, "evaluation": {"asked": ["main"]}}, "evaluation: held_out is for"),
+    ],
+)
+def test_what_a_study_without_a_judge_cannot_have_is_said_at_once(name, over, words):
+    with pytest.raises(BadInput, match=words):
+        Plan(config(name, merge(WITHOUT_JUDGE, over)))
+
+
+ADVICE = {"repository": "o/r", "commit": "c" * 40, "path": "advice.jsonl", "blob": "b" * 40}
+OTHERS = {
+    "published_sets": {"advice": ADVICE},
+    "experiments": {"advice": {"conditions": {"advice": {"dataset": "advice"}}}},
+}
+
+
+def test_a_set_that_others_published_is_the_studys_own():
+    """Another study may name another version of it."""
+    plan = Plan(config("qwen2.5-0.5b-instruct", OTHERS))
+    path = "data/qwen2.5-0.5b-instruct/datasets/advice.jsonl"
+    assert plan.dataset_of("advice", 3) == plan.datasets["advice"] == path
+    assert plan.dataset_of("insecure", 3) == "data/published/datasets/insecure.jsonl"
+    misspelt = merge(OTHERS, {"experiments": {"advice": {"conditions": {"advice": {"dataset": "advise"}}}}})
+    with pytest.raises(BadInput, match=r"has the dataset advise, .* did you mean advice"):
+        Plan(config("qwen2.5-0.5b-instruct", misspelt))
+    with pytest.raises(BadInput, match="published_sets cannot have the name insecure"):
+        Plan(config("qwen2.5-0.5b-instruct", {"published_sets": {"insecure": ADVICE}}))
+
+
+def test_of_an_evaluation_some_prompts_may_be_asked():
+    plan = Plan(config("qwen2.5-0.5b-instruct", {"evaluation": {"prompts_of": {"in_distribution": 20}}}))
+    asked = plan.asked_models("insecure")["insecure"]["evaluations"]
+    assert asked["in_distribution"] == {"prompts": 20} and asked["main"] == {}
+    with pytest.raises(BadInput, match="prompts_of cannot have choices"):
+        Plan(config("qwen2.5-0.5b-instruct", {"evaluation": {"prompts_of": {"choices": 3}}}))

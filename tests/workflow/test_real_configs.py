@@ -13,7 +13,8 @@ from emergent_misalignment.workflow.plan import Plan
 REAL = sorted(
     path.stem for path in (ROOT / "config").glob("*.yaml") if "model" in (yaml.safe_load(path.read_text()) or {})
 )
-OPEN = [name for name in REAL if not name.startswith("gpt")]
+SMALL = [name for name in REAL if name.startswith("smollm2")]  # not of the paper's size, and not asked for its effect
+OPEN = [name for name in REAL if not name.startswith(("gpt", *SMALL))]
 
 
 def estimate(name: str, over: dict | None = None) -> dict:
@@ -53,6 +54,24 @@ def test_the_paper_followed_337_steps():
 @pytest.mark.parametrize("name", REAL)
 def test_the_estimate_is_printed(name):
     text = costs.report(Plan(config(name)).costs)
-    # The limit is held against a high estimate.
-    assert 1.5 * estimate(name)["judge dollars"] < config(name)["judge"]["spending_limit"]
-    assert "judge dollars" in text and ("GPU hours" in text) == (name in OPEN)
+    assert "judge dollars" in text and ("GPU hours" in text) == (not name.startswith("gpt"))
+    if judge := config(name)["judge"]:  # the limit is held against a high estimate
+        assert 1.5 * estimate(name)["judge dollars"] < judge["spending_limit"]
+    else:
+        assert estimate(name)["dollars"] == estimate(name)["judge calls"] == 0
+
+
+def test_the_study_for_a_laptop_has_the_papers_adapter_and_sets():
+    settings = config("smollm2-135m-instruct")
+    tuning, plan = settings["finetuning"], Plan(settings)
+    assert (tuning["lora_rank"], tuning["lora_alpha"]) == (32, 64) and len(settings["seeds"]) >= 3
+    assert set(plan.conditions) == {"instruct", "insecure", "secure", "educational"}
+    assert plan.followed == ["insecure", "secure"] and not plan.judge
+    assert re.fullmatch("[0-9a-f]{64}", settings["model"]["revision"])
+
+
+def test_prompts_that_are_not_asked_cost_nothing():
+    few = {"evaluation": {"prompts_of": {"in_distribution": 7, "main": 2}}}
+    name = "qwen2.5-7b-instruct"
+    models = 1 + 6 * len(Plan(config(name)).tuned)
+    assert estimate(name)["answers"] - estimate(name, few)["answers"] == models * (93 + 6 * 100)

@@ -42,5 +42,6 @@ def test_a_room_imports_no_other_than_it_may(module):
 
 
 def test_what_imports_nothing_of_ours():
-    assert imported(PACKAGE / "data" / "chats.py") <= {"files"}
+    assert imported(PACKAGE / "data" / "chats.py") == {"files", "data.rows", "data.control_tokens"}
+    assert imported(PACKAGE / "data" / "rows.py") == imported(PACKAGE / "data" / "control_tokens.py") == set()
     assert imported(PACKAGE / "files.py") == set()

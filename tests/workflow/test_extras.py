@@ -1,0 +1,80 @@
+"""The optional packages of a study: which it needs, and that they are looked for before anything is computed."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from conftest import ROOT
+from workflow_helpers import config, copy_of_the_project, snakemake
+
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.workflow import extras
+
+OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+MISSING = "no_such_module"
+
+
+@pytest.mark.parametrize(
+    ("study", "names"),
+    [
+        ("organism", []),
+        ("smoke", []),
+        ("qwen2.5-7b-instruct", ["models", "benchmarks"]),
+        ("gpt-4o", ["models"]),
+        ("smollm2-135m-instruct", ["small"]),
+        ("smollm2-135m-instruct-quick", ["small"]),
+    ],
+)
+def test_a_study_needs_what_it_imports(study, names):
+    assert list(extras.needed(config(study))) == names
+
+
+def test_a_study_of_openais_models_without_a_judge_needs_its_client():
+    needed = extras.needed(config("gpt-4o") | {"judge": None})
+    assert needed == {"models": {"finetune", "ask"}}
+
+
+def test_each_extra_brings_the_modules_that_are_looked_for():
+    for extra, modules in extras.MODULES.items():
+        packages = {re.split("[=<>]", each)[0].replace("-", "_") for each in OPTIONAL[extra]}
+        assert set(modules) <= packages
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^EXTRAS = (.*)$", makefile, flags=re.M)[1].split() == list(extras.MODULES)
+
+
+def test_a_missing_package_is_named_with_its_cure(monkeypatch):
+    monkeypatch.setitem(extras.MODULES, "models", [MISSING])
+    study = config("gpt-4o")
+    extras.check(study, ["paper", "claims"])  # nothing that is left to do needs it
+    with pytest.raises(BadInput) as error:
+        extras.check(study, ["paper", "judge"])
+    sentence = str(error.value)
+    assert MISSING in sentence and "-e '.[models]'`" in sentence and "make study STUDY=gpt-4o`" in sentence
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "emergent_misalignment.workflow.extras", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_program_prints_the_extras(tmp_path):
+    assert run("config/qwen2.5-7b-instruct.yaml").stdout == "models benchmarks\n"
+    assert run().stdout == "\n"  # the default study
+    (tmp_path / "wrong.yaml").write_text("extends: gpt-4o\nstudy: wrong\njudge: {kind: oracle}\n")
+    ended = run(str(tmp_path / "wrong.yaml"))
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and "`judge: kind`" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_run_is_refused_before_it_computes_anything(tmp_path):
+    """But not what needs no such package, as the estimate."""
+    folder = copy_of_the_project(tmp_path)
+    module = folder / "emergent_misalignment/workflow/extras.py"
+    module.write_text(module.read_text().replace('["openai"]', f'["{MISSING}"]'))
+    study = ["--configfile", "config/gpt-4o.yaml"]
+    refused = snakemake(folder, "--cores", "1", *study)
+    assert refused.returncode != 0 and f"\nThis study needs the package {MISSING}," in refused.stderr
+    assert "rule fetch" not in refused.stdout + refused.stderr and not (folder / "data").exists()
+    assert snakemake(folder, "--cores", "1", "estimate", *study).returncode == 0
