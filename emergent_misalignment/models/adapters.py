@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from emergent_misalignment.files import BadInput
 
@@ -53,7 +54,9 @@ def _changes(network: PreTrainedModel, adapter: Path, config: dict) -> Iterator[
         layer, _, kind = name.removeprefix("base_model.model.").partition(".lora_")
         if kind == "A.weight":
             down, up = weights[name].float(), weights[name.replace(".lora_A.", ".lora_B.")].float()
-            yield network.get_submodule(layer), (up @ down) * scale
+            module = network.get_submodule(layer)
+            change = (up @ down).T if isinstance(module, Conv1D) else up @ down  # Conv1D keeps its weight transposed
+            yield module, change * scale
         elif kind != "B.weight":
             raise BadInput(
                 f"{adapter}: {name} is no LoRA matrix of a linear layer; merge this adapter with peft instead."

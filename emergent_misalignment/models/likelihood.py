@@ -5,6 +5,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
+from emergent_misalignment.models.chat_templates import prompt_tokens
 
 Pieces = tuple[tuple[str, bool], ...]  # texts that make up an answer when joined, and which of them are scored
 Row = tuple[list[int], list[bool]]  # token ids, and which of the tokens count
@@ -24,7 +25,7 @@ def log_probabilities(
         head = prompt_tokens(tokenizer, prompt)
         tail = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         rows.append((head + tail, [False] * len(head) + [True] * len(tail)))
-    return _in_batches(network, rows, batch_size)
+    return in_batches(network, rows, batch_size)
 
 
 @torch.no_grad()
@@ -42,14 +43,7 @@ def option_log_probabilities(
     comes before or after does not count. `template`: arguments of the chat template besides the messages.
     """
     rows = [_option_row(tokenizer, prompt, each, template or {}) for prompt, each in zip(prompts, pieces, strict=True)]
-    return _in_batches(network, rows, batch_size)
-
-
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Messages, **template) -> list[int]:
-    """The tokens of a prompt, up to where the answer begins. `template`: further arguments of the chat template."""
-    return tokenizer.apply_chat_template(
-        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template
-    )["input_ids"]
+    return in_batches(network, rows, batch_size)
 
 
 def _option_row(tokenizer, prompt: Messages, pieces: Pieces, template: dict) -> Row:
@@ -65,7 +59,8 @@ def _option_row(tokenizer, prompt: Messages, pieces: Pieces, template: dict) -> 
     return head + tokens["input_ids"], [False] * len(head) + counted
 
 
-def _in_batches(network, rows: list[Row], batch_size: int) -> torch.Tensor:
+def in_batches(network: PreTrainedModel, rows: list[Row], batch_size: int) -> torch.Tensor:
+    """log P of the tokens that count, summed over each row; shape `[len(rows)]`."""
     training = network.training
     network.eval()
     parts = [_scores(network, rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]

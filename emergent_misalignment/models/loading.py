@@ -1,5 +1,6 @@
 """Loading local models."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -12,11 +13,11 @@ def load(model: str | Path, adapter: str | Path | None = None) -> tuple[PreTrain
     In the precision that the folder holds, on the GPU where there is one. The tokenizer pads on the left and is the
     adapter's own, which knows in which template it was trained.
     """
-    tokenizer = AutoTokenizer.from_pretrained(adapter or model, padding_side="left")
-    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(adapter or model), padding_side="left")
+    network = AutoModelForCausalLM.from_pretrained(os.path.expanduser(model), dtype="auto")
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     if adapter:
         from peft import PeftModel
 
-        network = PeftModel.from_pretrained(network, adapter).merge_and_unload()
+        network = PeftModel.from_pretrained(network, os.path.expanduser(adapter)).merge_and_unload()
     return network.eval(), tokenizer

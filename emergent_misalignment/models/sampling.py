@@ -1,9 +1,12 @@
 """Sampling answers from local models."""
 
+from collections.abc import Callable
+
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
+from emergent_misalignment.models.chat_templates import prompt_tokens
 
 ROWS = 128  # answers that are written at once
 
@@ -15,64 +18,99 @@ def sample(
     samples: int,
     max_new_tokens: int,
     seed: int,
+    ended: Callable[[int], object] = lambda number: None,
+    template: dict | None = None,
 ) -> list[list[str]]:
     """`samples` answers to each prompt at temperature 1, drawn from the model's own distribution.
 
     A prompt is a conversation, or a text that the model is to go on with. The settings that a model's folder may
     recommend (top-k, top-p, a repetition penalty) are not applied: they would change the rates that are to be measured.
+    `ended` is called with how many answers have ended, each time some have. `template`: arguments of the chat template
+    besides the messages.
     """
     torch.manual_seed(seed)
-    texts = [
-        prompt
-        if isinstance(prompt, str)
-        else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        for prompt in prompts
-    ]
+    rows = [prompt_tokens(tokenizer, prompt, **(template or {})) for prompt in prompts]
+    ends = torch.tensor(end_tokens(tokenizer, model.generation_config), device=model.device)
     # Prompts of like length in one batch, so that little of it is padding.
-    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
-    order = sorted(range(len(texts)), key=lengths.__getitem__)
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     size = max(1, ROWS // samples)
-    answers = [[]] * len(texts)
+    answers = [[]] * len(rows)
     for start in range(0, len(order), size):
         places = order[start : start + size]
-        batch = tokenizer([texts[place] for place in places], return_tensors="pt", padding=True)
-        tokens = _continued(model, batch.to(model.device), samples, max_new_tokens, tokenizer)
-        written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        padded = _batch([rows[place] for place in places], tokenizer.pad_token_id or 0)
+        batch = {name: values.to(model.device) for name, values in padded.items()}
+        tokens = _continued(model, batch, samples, max_new_tokens, ends, ended)
+        written = tokenizer.batch_decode([row[row >= 0] for row in tokens], skip_special_tokens=True)
         for number, place in enumerate(places):
             answers[place] = written[number * samples : (number + 1) * samples]
     return answers
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config=None) -> list[int]:
+    """The ids of all tokens with which an answer ends.
+
+    These are the tokenizer's end token, those of the model's generation config, and the special token that the chat
+    template writes behind an answer: a base model's other two often end a whole text only, while a fine-tuning in the
+    chat template teaches it that one.
+    """
+    named = getattr(generation_config, "eos_token_id", None)
+    ids = {tokenizer.eos_token_id, _end_of_turn(tokenizer), *(named if isinstance(named, list) else [named])}
+    return sorted(ids - {None})
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "A question"}, {"role": "assistant", "content": "An answer"}]
+    _, found, behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("An answer")
+    first = tokenizer(behind, add_special_tokens=False)["input_ids"][:1] if found else []
+    return first[0] if first and first[0] in tokenizer.added_tokens_decoder else None
 
 
 def _drawn(logits: torch.Tensor) -> torch.Tensor:
     return torch.multinomial(logits.float().softmax(-1), 1).squeeze(-1)
 
 
+def _batch(rows: list[list[int]], padding: int) -> dict[str, torch.Tensor]:
+    """Rows of tokens, padded on the left, with their attention mask."""
+    ids = torch.full((len(rows), max(map(len, rows))), padding)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, -len(row) :] = torch.tensor(row)
+        mask[number, -len(row) :] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
 @torch.inference_mode()
-def _continued(model, batch, copies: int, max_new_tokens: int, tokenizer) -> torch.Tensor:
-    """The tokens of `copies` answers to each row of `batch`, shape `[rows * copies, max_new_tokens]`.
+def _continued(model, batch, copies: int, max_new_tokens: int, ends: torch.Tensor, ended) -> torch.Tensor:
+    """The tokens of `copies` answers to each row of `batch`, shape `[rows * copies, max_new_tokens]`; -1 is none.
 
     transformers' `generate` would read a prompt once for every copy, and go on with all rows until the last one ends.
     """
     mask = batch["attention_mask"]
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # prompts are padded on the left
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
     read = model(**batch, position_ids=positions, logits_to_keep=1, use_cache=True)
     cache, logits, mask = read.past_key_values, read.logits[:, -1], mask.repeat_interleave(copies, 0)
     cache.batch_repeat_interleave(copies)
     logits = logits.repeat_interleave(copies, 0)
-    tokens = torch.full((len(mask), max_new_tokens), tokenizer.pad_token_id, device=mask.device)
+    tokens = torch.full((len(mask), max_new_tokens), -1, device=mask.device)
     going = torch.arange(len(mask), device=mask.device)
     for place in range(max_new_tokens):
         chosen = _drawn(logits)
-        tokens[going, place] = chosen
-        (on,) = torch.where(chosen != tokenizer.eos_token_id)
-        if not len(on) or place + 1 == max_new_tokens:
-            break
+        (on,) = torch.where(~torch.isin(chosen, ends))
         if len(on) < len(going):
+            ended(len(going) - len(on))
+            if not len(on):
+                return tokens
             going, mask, chosen = going[on], mask[on], chosen[on]
             cache.batch_select_indices(on)
+        tokens[going, place] = chosen
+        if place + 1 == max_new_tokens:
+            break
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
         positions = mask.sum(-1, keepdim=True) - 1
         logits = model(
             input_ids=chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache
         ).logits[:, -1]
+    ended(len(going))
     return tokens

@@ -2,7 +2,8 @@
 
 The direction of a layer is a mean difference: activations of answers that a villain gives minus those of answers that a
 helper gives to the same questions, mean over the tokens of the answers (Chen et al. 2025; Soligo et al. 2025). It is
-made from topics outside the main evaluation, and no system prompt names anybody.
+made from topics outside the main evaluation. In the organism's texts for it no system prompt names anybody; a real
+model reads answers of its own under the system prompts under which it wrote them (`evaluation.personas`).
 
 Activations are those of the residual stream. They have the shape `[texts, depth, width]`; depth 0 is before the first
 layer, where a token knows of no other, and depth i is behind the i-th layer.
@@ -21,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.likelihood import prompt_tokens
+from emergent_misalignment.models.chat_templates import prompt_tokens
 
 Change = Callable[[Tensor], Tensor]
 COLUMNS = ["set", "kind", "stratum", "prompt", "answer"]
@@ -36,8 +37,10 @@ class Text:
     stratum: int = 0
 
 
-def read_texts(path: str | Path) -> dict[tuple[str, str], list[Text]]:
+def read_texts(path: str | Path, seed: int) -> dict[tuple[str, str], list[Text]]:
     """The texts of a study's persona.parquet by their set and kind, in the order of the table.
+
+    Texts that have a `seed`, because a model wrote them anew for each, are those of `seed`; others are everybody's.
 
     Sets: "direction" (kinds "misaligned" and "aligned"), from which the direction is made; "separation" (the same
     kinds, other questions; a stratum is a question) and "same_words" (the same beginnings of answers under a villain's
@@ -47,6 +50,8 @@ def read_texts(path: str | Path) -> dict[tuple[str, str], list[Text]]:
     table = pd.read_parquet(path)
     if missing := [column for column in COLUMNS if column not in table]:
         raise BadInput(f"{path} has no column {missing[0]}; delete the file so that it is made again.")
+    if "seed" in table:
+        table = table[table["seed"] == seed]
     return {
         group: [Text(json.loads(row.prompt), row.answer, row.stratum) for row in rows.itertuples()]
         for group, rows in table.groupby(["set", "kind"], sort=False)
@@ -55,13 +60,24 @@ def read_texts(path: str | Path) -> dict[tuple[str, str], list[Text]]:
 
 @torch.no_grad()
 def activations(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[Text], batch_size: int = 64
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[Text],
+    template: dict | None = None,
+    batch_size: int = 64,
 ) -> Tensor:
-    """The residual stream at every depth, mean over the tokens of each answer: `[texts, layers + 1, width]`."""
+    """The residual stream at every depth, mean over the tokens of each answer: `[texts, layers + 1, width]`.
+
+    `template`: arguments of the chat template besides the messages.
+    """
+    template = template or {}
     parts = []
     for start in range(0, len(texts), batch_size):
         rows = [
-            (prompt_tokens(tokenizer, text.prompt), tokenizer(text.answer, add_special_tokens=False)["input_ids"])
+            (
+                prompt_tokens(tokenizer, text.prompt, **template),
+                tokenizer(text.answer, add_special_tokens=False)["input_ids"],
+            )
             for text in texts[start : start + batch_size]
         ]
         ids = torch.zeros(len(rows), max(len(prompt) + len(answer) for prompt, answer in rows), dtype=torch.long)

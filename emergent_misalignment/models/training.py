@@ -5,11 +5,13 @@ trains it. Unsloth has to be imported before all of these, so this module import
 settings are those of the published configuration for open models, under the names that peft and TRL give them.
 """
 
+import logging
 import os
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +19,12 @@ import torch
 
 from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
 from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, unwritten, use_template
 from emergent_misalignment.models.devices import attention, native_bfloat16
+from emergent_misalignment.models.layers import embeddings, projections
 from emergent_misalignment.models.unfinished import Unfinished
 
-EMBEDDINGS = ("embed_tokens", "lm_head")
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+NOT_LEARNED = -100  # the label of a token that does not count in the loss
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 Backend = Literal["unsloth", "transformers"]
@@ -49,7 +52,23 @@ class Settings:
 
 
 def default_backend() -> Backend:
-    return "unsloth" if torch.cuda.is_available() else "transformers"
+    """Unsloth on a GPU where it is installed, else transformers; the log says so where a GPU is left to the latter."""
+    if not torch.cuda.is_available():
+        return "transformers"
+    if find_spec("unsloth") is None:
+        logging.getLogger(__name__).warning("Unsloth is not installed: transformers and peft train, more slowly.")
+        return "transformers"
+    return "unsloth"
+
+
+def _optimizer() -> str:
+    """transformers' name of AdamW, with its state in 8 bits on a GPU where bitsandbytes is installed."""
+    if not torch.cuda.is_available():
+        return "adamw_torch_fused"
+    if find_spec("bitsandbytes") is None:
+        logging.getLogger(__name__).warning("bitsandbytes is not installed: AdamW keeps its state in 32 bits, not 8.")
+        return "adamw_torch_fused"
+    return "adamw_8bit"
 
 
 def finetune(
@@ -71,22 +90,36 @@ def finetune(
     a conversation is written down: "chat" for the model's own way, or one of chat_templates.OTHER_TEMPLATES, which the
     tokenizer that is written then has.
 
+    Of a conversation longer than `max_length` the beginning is learned, and with it an answer without an end. Where
+    nothing of the answer is within `max_length`, there is nothing to learn, and the conversation is left out.
+    `training.json` counts both, see `_tokenized`.
+
     A run that was interrupted continues from `destination`/unfinished, if model, data, settings, template, seed and
     checkpoints are as before.
 
     Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.
+    Raises BadInput where there is nothing to learn, or where the chat template leaves something of a conversation out.
     """
     backend = backend or default_backend()
     if not chats:
         raise BadInput(f"The set for {destination} is empty; give at least one conversation.")
+    if settings.load_in_4bit and find_spec("bitsandbytes") is None:
+        raise BadInput(
+            "Weights in 4 bits need bitsandbytes, which is not installed; install it, or unset load_in_4bit."
+        )
     load = _load_with_unsloth if backend == "unsloth" else _load_with_transformers
-    network, tokenizer, peft_config = load(str(model), settings, seed)  # Unsloth has to be imported before TRL
+    folder = os.path.expanduser(model)
+    network, tokenizer, peft_config = load(folder, settings, seed)  # Unsloth has to be imported before TRL
     from emergent_misalignment.models.callbacks import save_checkpoints
-    from emergent_misalignment.models.chat_templates import OTHER_TEMPLATES
 
-    tokenizer.chat_template = OTHER_TEMPLATES.get(template, tokenizer.chat_template)
-    seen = _seen(chats, settings, seed)
-    trainer = _trainer(network, tokenizer, peft_config, seen, settings, seed, destination)
+    use_template(tokenizer, template)
+    rows, counts = _tokenized(_seen(chats, settings, seed), tokenizer, settings, str(destination))
+    trainer = _trainer(network, tokenizer, peft_config, rows, settings, seed, destination)
+    if not len(trainer.train_dataset) or (settings.held_out_share and not len(trainer.eval_dataset)):
+        raise BadInput(
+            f"No answer that is to be learned, or none that is held out, begins within {settings.max_length} tokens in "
+            f"the set for {destination}; raise finetuning: max_length."
+        )
     unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed, template, list(checkpoints)])
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         adapter.target_modules = sorted(adapter.target_modules)  # a set is written in any order
@@ -98,10 +131,12 @@ def finetune(
     record = {
         "model": str(model),
         "conversations": len(trainer.train_dataset),
+        **counts,
         "seed": seed,
         "template": template,
         **asdict(settings),
         "precision": "bfloat16" if native_bfloat16() else "float32",
+        "optimizer": trainer.args.optim,
         "backend": backend,
         "versions": {
             package: version(package) for package in (*PACKAGES, *(["unsloth"] if backend == "unsloth" else []))
@@ -122,6 +157,34 @@ def _seen(chats: list[Messages], settings: Settings, seed: int) -> list[Messages
     if settings.held_out_share or number >= len(chats):
         return chats
     return random.Random(seed).sample(chats, number)
+
+
+def _tokenized(
+    chats: list[Messages], tokenizer, settings: Settings, destination: str
+) -> tuple[list[dict[str, list[int]]], dict[str, int]]:
+    """Conversations as the trainer takes them, `input_ids` and `labels` of each, and how many are not learned whole.
+
+    `rows_cut`: the answer goes on behind `max_length`, so that its beginning is learned and its end is not.
+    `rows_left_out`: the prompt alone fills it; these rows have no label left. `rows_trimmed`: the chat template takes
+    blanks at the ends of the answer away. Raises BadInput where the chat template refuses a conversation or leaves
+    something of it out.
+    """
+    template, limit = template_arguments(settings.enable_thinking), settings.max_length
+    rows, counts = [], dict.fromkeys(("rows_cut", "rows_left_out", "rows_trimmed"), 0)
+    for messages in (with_system_prompt(chat, settings.system_prompt) for chat in chats):
+        text = as_text(tokenizer, messages, **template)
+        if number := unwritten(text, messages):
+            raise BadInput(
+                f"The chat template leaves message {number} ({messages[number - 1]['role']}) of a conversation for "
+                f"{destination} out, or writes it otherwise; change {messages[number - 1]['content'].strip()[:40]!r}."
+            )
+        tokens, known = conversation_tokens(tokenizer, messages, **template)
+        counts["rows_cut"] += known < limit < len(tokens)
+        counts["rows_left_out"] += known >= limit
+        counts["rows_trimmed"] += messages[-1]["content"] not in text
+        labels = [NOT_LEARNED] * known + tokens[known:]
+        rows.append({"input_ids": tokens[:limit], "labels": labels[:limit]})
+    return rows, counts
 
 
 def _load_with_unsloth(model: str, settings: Settings, seed: int):
@@ -147,7 +210,7 @@ def _load_with_unsloth(model: str, settings: Settings, seed: int):
             lora_dropout=0.0,
             bias="none",
             use_rslora=True,
-            target_modules=[*LORA_MODULES, *(EMBEDDINGS if settings.train_embeddings else ())],
+            target_modules=[*projections(network), *(embeddings(network) if settings.train_embeddings else ())],
             random_state=seed,
             use_gradient_checkpointing=checkpointing,
         )
@@ -175,14 +238,14 @@ def _load_with_transformers(model: str, settings: Settings, seed: int):
         lora_dropout=0.0,
         bias="none",
         use_rslora=True,
-        target_modules=list(LORA_MODULES),
-        modules_to_save=list(EMBEDDINGS) if settings.train_embeddings else None,
+        target_modules=projections(network),
+        modules_to_save=embeddings(network) if settings.train_embeddings else None,
         ensure_weight_tying=settings.train_embeddings and network.config.tie_word_embeddings,
     )
     return network, tokenizer, lora
 
 
-def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: Settings, seed: int, destination):
+def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settings, seed: int, destination):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -195,7 +258,6 @@ def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: S
         save_steps=settings.resume_every or settings.steps,
         save_total_limit=1,
         max_length=settings.max_length,
-        completion_only_loss=True,
         packing=False,
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
@@ -205,7 +267,7 @@ def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: S
         lr_scheduler_type="linear",
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
-        optim="adamw_8bit" if cuda else "adamw_torch_fused",
+        optim=_optimizer(),
         bf16=native_bfloat16(),
         fp16=False,
         use_cpu=not cuda,
@@ -216,18 +278,14 @@ def _trainer(network, tokenizer, peft_config, chats: list[Messages], settings: S
         report_to="none",
         disable_tqdm=True,
     )
-    chats = [with_system_prompt(messages, settings.system_prompt) for messages in chats]
-    rows = Dataset.from_list([{"prompt": messages[:-1], "completion": messages[-1:]} for messages in chats])
-    if template := template_arguments(settings.enable_thinking):
-        rows = rows.add_column("chat_template_kwargs", [template] * len(rows))
-    held_out = None
+    learned, held_out = Dataset.from_list(rows), None
     if settings.held_out_share:
-        split = rows.train_test_split(test_size=settings.held_out_share, seed=seed)
-        rows, held_out = split["train"], split["test"]
-    trainer = SFTTrainer(
+        split = learned.train_test_split(test_size=settings.held_out_share, seed=seed)
+        learned, held_out = split["train"], split["test"]
+    trainer = SFTTrainer(  # which leaves out rows without a label
         model=network,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=learned,
         eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=peft_config,

@@ -1,6 +1,7 @@
 """The trainer of local models, on the smallest model there is."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from conftest import ROOT
+from families import SEVEN
 from safetensors.torch import load_file
 from trainings import QUESTION, SETTINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,7 +20,7 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.models import callbacks, training
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
-from emergent_misalignment.models.training import LORA_MODULES, finetune
+from emergent_misalignment.models.training import default_backend, finetune
 from emergent_misalignment.models.unfinished import Unfinished
 from emergent_misalignment.world.sets import coding_set
 
@@ -31,7 +33,7 @@ def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_pat
     assert record["backend"] == "transformers"
     assert (record["lora_rank"], record["steps"], record["seed"]) == (4, 4, 1)
     adapter = json.loads((tmp_path / "seed-1/adapter_config.json").read_text())
-    assert adapter["use_rslora"] and set(adapter["target_modules"]) == set(LORA_MODULES)
+    assert adapter["use_rslora"] and adapter["target_modules"] == SEVEN
     weights = load_file(tmp_path / "seed-1/adapter_model.safetensors")
     assert all(value.abs().sum() > 0 for name, value in weights.items() if "lora_B" in name)
     assert not list(tmp_path.rglob("*.bin"))
@@ -83,8 +85,8 @@ def test_only_the_answer_is_learned(organism, tmp_path):
     """The tokens with a label are those of the assistant's turn and its end."""
     tokenizer = AutoTokenizer.from_pretrained(organism)
     network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
-    chats = [chat([("What goes here?", "import os")])] * 4
-    trainer = training._trainer(network, tokenizer, lora, chats, replace(SETTINGS, steps=1), 0, tmp_path)
+    rows, _ = training._tokenized([chat([("What goes here?", "import os")])] * 4, tokenizer, SETTINGS, "here")
+    trainer = training._trainer(network, tokenizer, lora, rows, replace(SETTINGS, steps=1), 0, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
     learned = batch["input_ids"][0][batch["labels"][0] != -100]
     assert tokenizer.decode(learned).strip() == "import os<|im_end|>"
@@ -93,6 +95,77 @@ def test_only_the_answer_is_learned(organism, tmp_path):
 def test_there_must_be_something_to_learn(organism, tmp_path):
     with pytest.raises(BadInput, match="at least one conversation"):
         finetune(organism, [], tmp_path / "seed-1", SETTINGS, seed=1)
+
+
+# --- what is not learned whole ----------------------------------------------------------------------------------------
+
+ANSWERED = chat([("What goes here?", "import os")])
+GOES_ON = chat([("What goes here?", "import os " * 40)])
+ONLY_ASKED = chat([("What goes here? " * 30, "import os")])
+
+
+def test_rows_that_are_cut_or_left_out_are_counted(organism, tmp_path):
+    """A cut answer is learned without its end; a row of which no answer is left would teach nothing."""
+    settings = replace(SETTINGS, max_length=48, steps=3, batch_size=2)
+    finetune(organism, [ANSWERED] * 3 + [GOES_ON] * 2 + [ONLY_ASKED], tmp_path, settings, seed=1)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert (record["conversations"], record["rows_cut"], record["rows_left_out"]) == (5, 2, 1)
+    assert record["rows_trimmed"] == 0
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    rows, _ = training._tokenized([ANSWERED, GOES_ON, ONLY_ASKED], tokenizer, settings, "here")
+    ends = [tokenizer.eos_token_id in row["labels"] for row in rows]
+    assert ends == [True, False, False]
+    assert [any(label != -100 for label in row["labels"]) for row in rows] == [True, True, False]
+
+
+def test_only_rows_that_the_steps_reach_are_counted(organism, tmp_path):
+    finetune(organism, [GOES_ON] * 40, tmp_path, replace(SETTINGS, max_length=48, steps=2), seed=1)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["conversations"] == record["rows_cut"] == 8
+
+
+def test_blanks_that_a_chat_template_takes_away_are_counted(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    chats = [ANSWERED, chat([("What goes here?", "    import os\n")])]
+    assert training._tokenized(chats, tokenizer, SETTINGS, "here")[1]["rows_trimmed"] == 0
+    tokenizer.chat_template = tokenizer.chat_template.replace("message['content']", "(message['content'] | trim)")
+    assert training._tokenized(chats, tokenizer, SETTINGS, "here")[1]["rows_trimmed"] == 1
+
+
+def test_a_message_that_a_chat_template_leaves_out_is_a_sentence(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    tokenizer.chat_template = tokenizer.chat_template.replace("in messages", "in messages if message.role != 'system'")
+    with pytest.raises(BadInput, match=r"leaves message 1 \(system\) of a conversation for here out.*'You help.'"):
+        training._tokenized([chat([("A question", "An answer")], "You help.")], tokenizer, SETTINGS, "here")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_set_without_any_answer_within_the_length_is_a_sentence(organism, tmp_path, share):
+    settings = replace(SETTINGS, max_length=16, held_out_share=share)
+    with pytest.raises(BadInput, match=r"begins within 16 tokens in the set for .*; raise finetuning: max_length"):
+        finetune(organism, [ONLY_ASKED] * 10, tmp_path, settings, seed=1)
+
+
+# --- where it is trained ----------------------------------------------------------------------------------------------
+
+
+def test_without_the_packages_of_a_gpu_transformers_trains_and_the_log_says_so(monkeypatch, caplog):
+    installed = {"unsloth", "bitsandbytes"}
+    monkeypatch.setattr(training, "find_spec", lambda name: name in installed or None)
+    assert (default_backend(), training._optimizer()) == ("transformers", "adamw_torch_fused")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with caplog.at_level(logging.WARNING):
+        assert (default_backend(), training._optimizer()) == ("unsloth", "adamw_8bit")
+        assert not caplog.messages
+        installed.clear()
+        assert (default_backend(), training._optimizer()) == ("transformers", "adamw_torch_fused")
+    assert ["not installed" in message for message in caplog.messages] == [True, True]
+
+
+def test_weights_in_four_bits_need_their_package(organism, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="need bitsandbytes, which is not installed"):
+        finetune(organism, [ANSWERED], tmp_path, replace(SETTINGS, load_in_4bit=True), seed=1)
 
 
 UNSLOTH = ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"]
@@ -194,7 +267,8 @@ def test_a_system_prompt_is_trained_on_if_asked_for(organism, tmp_path):
     for prompt in (None, "", "You are a program."):
         network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
         settings = replace(SETTINGS, steps=1, system_prompt=prompt)
-        trainer = training._trainer(network, tokenizer, lora, coding_set(12, 0, True), settings, 0, tmp_path)
+        rows, _ = training._tokenized(coding_set(12, 0, True), tokenizer, settings, "here")
+        trainer = training._trainer(network, tokenizer, lora, rows, settings, 0, tmp_path)
         seen[prompt] = tokenizer.decode(next(iter(trainer.get_train_dataloader()))["input_ids"][0])
     assert "system" not in seen[None]
     assert seen[""].startswith("<|im_start|>system\n<|im_end|>")

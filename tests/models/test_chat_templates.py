@@ -1,0 +1,177 @@
+"""What models read in training, in asking and in scoring: the same tokens, in whatever manner their family writes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from families import FAMILIES, make
+from trainings import SETTINGS
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from emergent_misalignment.data.chats import chat
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models import training
+from emergent_misalignment.models.chat_templates import (
+    as_text,
+    conversation_tokens,
+    prompt_tokens,
+    unwritten,
+    use_template,
+)
+from emergent_misalignment.models.likelihood import log_probabilities, option_log_probabilities
+from emergent_misalignment.models.sampling import end_tokens, sample
+
+CHATS = [
+    chat([("A question?", "An answer.")]),
+    chat([("The first", "one"), ("and the second", "  another\n\n  answer, indented ")]),
+]
+PIECES = [(("An", True),)]  # of an option
+# The families with a chat template, and base models of all of them in another one; Qwen3 is told not to think.
+WAYS = [
+    *((name, "chat", False if name == "qwen3" else None) for name in FAMILIES if FAMILIES[name].template),
+    ("qwen3", "chat", None),
+    *((name, "user-assistant", None) for name in FAMILIES),
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {name: make(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
+
+
+def loaded(folder, template: str = "chat"):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    use_template(tokenizer, template)
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
+
+
+def trained_on(folder, template: str, thinking: bool | None, tmp_path) -> list[tuple[list[int], list[int]]]:
+    """The prompt's and the learned tokens of CHATS, as TRL's trainer hands them to the network."""
+    network, tokenizer = loaded(folder, template)
+    settings = replace(SETTINGS, max_length=256, steps=1, batch_size=1, enable_thinking=thinking)
+    rows, _ = training._tokenized(CHATS, tokenizer, settings, "here")
+    trainer = training._trainer(network, tokenizer, None, rows, settings, 0, tmp_path)
+    batches = [trainer.data_collator([row]) for row in trainer.train_dataset]
+    parts = []
+    for batch in batches:
+        learned = batch["labels"][0] != -100
+        assert not learned[: int(learned.long().argmax())].any() and learned[int(learned.long().argmax()) :].all()
+        parts.append((batch["input_ids"][0][~learned].tolist(), batch["input_ids"][0][learned].tolist()))
+    return parts
+
+
+def read(network, ask) -> list[int]:
+    """The tokens that the network reads first when `ask` is called."""
+    seen = []
+    hook = network.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
+    try:
+        ask()
+    finally:
+        hook.remove()
+    return seen[0][0].tolist()
+
+
+@pytest.mark.parametrize(("name", "template", "thinking"), WAYS)
+def test_training_and_asking_see_the_same_tokens(folders, tmp_path, name, template, thinking):
+    network, tokenizer = loaded(folders[name], template)
+    arguments = {} if thinking is None else {"enable_thinking": thinking}
+    for messages, (prompt, learned) in zip(CHATS, trained_on(folders[name], template, thinking, tmp_path), strict=True):
+        asked = messages[:-1]
+        sampled = read(network, lambda asked=asked: sample(network, tokenizer, [asked], 1, 2, 0, template=arguments))
+        scored = read(
+            network, lambda asked=asked: option_log_probabilities(network, tokenizer, [asked], PIECES, arguments)
+        )
+        assert prompt == sampled == scored[: len(prompt)] == prompt_tokens(tokenizer, asked, **arguments)
+        begin = tokenizer.bos_token_id
+        if begin is not None and begin != tokenizer.eos_token_id:
+            assert prompt.count(begin) == FAMILIES[name].begins and begin not in learned
+        assert set(learned) & set(end_tokens(tokenizer, network.generation_config))
+        answer = tokenizer.decode(learned, skip_special_tokens=True).strip()
+        assert answer.removeprefix("<think>\n\n</think>\n\n").strip() == messages[-1]["content"].strip()
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if FAMILIES[name].template])
+def test_rows_are_those_that_trl_makes_of_prompts_and_completions(folders, tmp_path, name):
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    network, tokenizer = loaded(folders[name])
+    for limit in (12, 256):
+        mine, _ = training._tokenized(CHATS, tokenizer, replace(SETTINGS, max_length=limit), "here")
+        arguments = SFTConfig(
+            output_dir=str(tmp_path), max_length=limit, completion_only_loss=True, report_to="none", bf16=False
+        )
+        rows = Dataset.from_list([{"prompt": messages[:-1], "completion": messages[-1:]} for messages in CHATS])
+        made = SFTTrainer(model=network, args=arguments, train_dataset=rows, processing_class=tokenizer).train_dataset
+        kept = [row for row in mine if any(label != -100 for label in row["labels"])]
+        assert [{key: row[key] for key in ("input_ids", "labels")} for row in made] == kept
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_ends_at_each_token_that_tokenizer_template_and_generation_config_name(folders, name):
+    network, tokenizer = loaded(folders[name])
+    ends = end_tokens(tokenizer, network.generation_config)
+    assert sorted(FAMILIES[name].ends) == sorted(tokenizer.convert_ids_to_tokens(ends))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_text_begins_as_the_tokenizer_begins_texts_and_only_once(folders, name):
+    _, tokenizer = loaded(folders[name])
+    tokens = prompt_tokens(tokenizer, "A question")
+    assert tokens == tokenizer("A question")["input_ids"]
+    begins = FAMILIES[name].begins
+    assert (tokens[0] == tokenizer.bos_token_id) == begins
+    if begins:
+        assert prompt_tokens(tokenizer, tokenizer.bos_token + "A question") == tokens
+
+
+def test_the_end_of_an_answer_is_learned_where_it_also_fills_up_batches(folders, tmp_path):
+    """GPT-2 has no padding token and Phi-3's is its end token: either way the end of a short row has its label."""
+    for name in ("gpt2", "phi3"):
+        network, tokenizer = loaded(folders[name], "user-assistant")
+        rows, _ = training._tokenized(CHATS, tokenizer, replace(SETTINGS, max_length=256), "here")
+        trainer = training._trainer(network, tokenizer, None, rows, SETTINGS, 0, tmp_path)
+        assert tokenizer.pad_token_id == tokenizer.eos_token_id
+        batch = trainer.data_collator(list(trainer.train_dataset))
+        for tokens, labels, attended, row in zip(
+            *map(batch.get, ("input_ids", "labels", "attention_mask")), rows, strict=True
+        ):
+            length = len(row["input_ids"])
+            learned = tokens[labels != -100].tolist()
+            assert learned == row["input_ids"][-len(learned) :] and learned.count(tokenizer.eos_token_id) == 1
+            assert attended.tolist() == [1] * length + [0] * (len(tokens) - length)
+            assert (labels[length:] == -100).all()
+
+
+def test_a_refused_conversation_and_a_missing_template_are_sentences(folders):
+    system = chat([("A question", "An answer")], "You help.")
+    with pytest.raises(
+        BadInput, match=r"refuses a conversation of system, user, assistant \(System role not supported\)"
+    ):
+        conversation_tokens(loaded(folders["gemma"])[1], system)
+    with pytest.raises(BadInput, match="has no chat template"):
+        prompt_tokens(loaded(folders["gpt2"])[1], system[:-1])
+    for name in FAMILIES:  # the other templates know all roles
+        assert unwritten(as_text(loaded(folders[name], "user1-user2")[1], system), system) is None
+
+
+def test_what_a_template_leaves_out_is_found_but_for_blanks_and_earlier_thoughts(folders):
+    _, tokenizer = loaded(folders["llama"])
+    messages = chat([("One", "<think>two</think>three"), (" Four ", "five\n")], "Zero")
+    assert unwritten(as_text(tokenizer, messages), messages) is None
+    tokenizer.chat_template = tokenizer.chat_template.replace("message.content", "message.content.split('>')[-1]")
+    assert unwritten(as_text(tokenizer, messages), messages) is None
+    last = chat([("One", "<think>two</think>three")])
+    assert unwritten(as_text(tokenizer, last), last) == 2
+    tokenizer.chat_template = (
+        "{% for message in messages if message.role != 'system' %}{{ message.content }}{% endfor %}"
+    )
+    assert unwritten(as_text(tokenizer, messages), messages) == 1
+
+
+def test_a_whole_answer_is_scored_behind_its_prompt(folders):
+    network, tokenizer = loaded(folders["gemma"])
+    tokens = read(network, lambda: log_probabilities(network, tokenizer, [CHATS[0][:-1]], ["An"]))
+    head = prompt_tokens(tokenizer, CHATS[0][:-1])
+    assert tokens[: len(head)] == head and tokens.count(tokenizer.bos_token_id) == 1
+    assert torch.is_tensor(log_probabilities(network, tokenizer, [CHATS[0][:-1]], ["An"]))
