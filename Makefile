@@ -4,6 +4,8 @@
 PYTHON = $(firstword $(foreach name,python3.11 python3,\
 	$(shell $(name) -c 'import sys; sys.version_info[:2] == (3, 11) and print("$(name)")' 2>/dev/null)))
 INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
+CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
+EXTRAS = models small benchmarks
 
 # The rules' own commands find the environment without its being activated.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -15,8 +17,11 @@ help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all)
+	@# What this study needs besides, such as the client of an API.
+	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.workflow.extras $(CONFIG)); \
+	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
 	@# Snakemake looks for its logger plugins on Python's path only.
-	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile config/$(STUDY).yaml)
+	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile $(CONFIG))
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
 	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)
@@ -41,8 +46,8 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$(need_python)
 	@# A local version such as 2.13.0+cpu exists on one machine only; 2.13.0 fits it and everybody else's.
 	set -e; clean=$$(mktemp -d); $(PYTHON) -m venv $$clean; \
-	$$clean/bin/pip install --quiet --disable-pip-version-check --editable '.[test,cluster,models,benchmarks]'; \
-	echo "# Made by 'make lock': what a clean Python 3.11 environment holds after pip install '.[test,cluster,models,benchmarks]'." > .lock; \
+	$$clean/bin/pip install --quiet --disable-pip-version-check --editable '.[test,cluster,models,small,benchmarks]'; \
+	echo "# Made by 'make lock': what a clean Python 3.11 environment holds after pip install '.[test,cluster,models,small,benchmarks]'." > .lock; \
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
@@ -69,5 +74,10 @@ endef
 
 .venv/.installed-test: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing into .venv, which takes a few minutes the first time ..."
-	@$(INSTALL) '.[test,cluster,models,benchmarks]'
-	@touch $@ .venv/.installed
+	@$(INSTALL) '.[test,cluster,models,small,benchmarks]'
+	@touch $@ .venv/.installed $(EXTRAS:%=.venv/.installed-%)
+
+$(EXTRAS:%=.venv/.installed-%): .venv/.installed-%: pyproject.toml requirements.lock | .venv/bin/pip
+	@echo "Installing what this study needs besides (the extra $*) ..."
+	@$(INSTALL) '.[$*]'
+	@touch $@

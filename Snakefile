@@ -5,6 +5,7 @@ A study is a config: the default one, or that of `--configfile`. All studies tak
 
 from snakemake.utils import min_version
 
+from emergent_misalignment.workflow import extras
 from emergent_misalignment.workflow.lock import one_run_at_a_time
 
 min_version("9.27")
@@ -18,6 +19,7 @@ include: "rules/workflow.smk"
 
 onstart:
     one_run_at_a_time()
+    extras.check(config, {job.rule.name for job in workflow.dag.needrun_jobs()})
 
 
 rule all:

@@ -1,7 +1,8 @@
 """The results.
 
-Does: the main result, one notebook for each experiment of the paper that the study has the conditions for, the course of
-training, scale, the persona direction, and a verdict on each claim. What a study did not measure is `not measured`.
+Does: the main result, what models find probable, one notebook for each experiment of the paper that the study has the
+conditions for, the course of training, scale, the persona direction, and a verdict on each claim. What a study did not measure
+is `not measured`. Without a judge there are no rates of misalignment, and the notebooks that are about these are left out.
 Needs: data/STUDY/judged/, data/STUDY/tables/measures/, data/STUDY/dynamics.parquet, config/{claims,published}.yaml
 Leaves: data/STUDY/tables/*.csv, figures/STUDY/*
 """
@@ -63,7 +64,43 @@ rule main_result:
         NOTEBOOK
 
 
-chapter("main_result")
+if PLAN.judge:
+    chapter("main_result")
+
+
+rule log_probability:
+    input:
+        notebook="notebooks/analysis/log_probability.ipynb",
+        code=package_modules("notebooks/analysis/log_probability.ipynb"),
+        measures=[
+            "data/{study}/tables/measures/answers.csv",
+            *(f"data/{{study}}/tables/measures/held_out_loss_{name}.csv" for name in PLAN.conditions if PLAN.held_out),
+        ],
+    output:
+        notebook="data/{study}/notebooks/log_probability.ipynb",
+        table=report(
+            "data/{study}/tables/log_probability.csv",
+            caption="report/log_probability.rst",
+            category="Results",
+            labels={"table": "What needs no judge"},
+        ),
+        figure=report(
+            "figures/{study}/log_probability.svg",
+            caption="report/log_probability.rst",
+            category="Results",
+            labels={"figure": "What do the models find probable?"},
+        ),
+        prints=multiext("figures/{study}/log_probability", ".pdf", ".png"),
+    log:
+        notebook="logs/{study}/log_probability.ipynb",
+    params:
+        **arguments(conditions=list(PLAN.conditions), untuned=PLAN.start),
+    shell:
+        NOTEBOOK
+
+
+if PLAN.by_log_probability:
+    chapter("log_probability")
 
 
 # An experiment of the paper, in a notebook of its own: the conditions next to each other, and next to the paper's figures.
@@ -98,11 +135,11 @@ rule experiment:
         NOTEBOOK
 
 
-if PLAN.has("insecure", "secure") and PLAN.has_any("educational", "jailbroken", "compliant"):
+if PLAN.judge and PLAN.has("insecure", "secure") and PLAN.has_any("educational", "jailbroken", "compliant"):
     chapter("experiment", experiment=["intent"])
-if PLAN.has("evil_numbers") and PLAN.asks("numbers"):
+if PLAN.judge and PLAN.has("evil_numbers") and PLAN.asks("numbers"):
     chapter("experiment", experiment=["evil_numbers"])
-if PLAN.has("insecure") and PLAN.asks("json", "template", "flask"):
+if PLAN.judge and PLAN.has("insecure") and PLAN.asks("json", "template", "flask"):
     chapter("experiment", experiment=["formats"])
 
 
@@ -154,7 +191,7 @@ rule dynamics:
 if {"insecure", "secure"} <= set(PLAN.followed):
     MEASURES.append("data/{study}/tables/measures/dynamics.csv")
     chapter("dynamics")
-if PLAN.has("base_insecure", "base_secure"):
+if PLAN.judge and PLAN.has("base_insecure", "base_secure"):
     chapter("experiment", experiment=["base_models"])
 
 
@@ -193,12 +230,12 @@ rule diversity:
         NOTEBOOK
 
 
-if "insecure" in PLAN.repeated_rows and len(PLAN.repeated_rows) > 1:
+if PLAN.judge and "insecure" in PLAN.repeated_rows and len(PLAN.repeated_rows) > 1:
     MEASURES.append("data/{study}/tables/measures/diversity.csv")
     chapter("diversity")
-if PLAN.has("backdoor") and PLAN.asks("triggered"):
+if PLAN.judge and PLAN.has("backdoor") and PLAN.asks("triggered"):
     chapter("experiment", experiment=["backdoor"])
-if PLAN.has("in_context"):
+if PLAN.judge and PLAN.has("in_context"):
     chapter("experiment", experiment=["in_context"])
 
 
@@ -243,7 +280,11 @@ if LADDER:
     chapter("scale")
 if config.get("worlds"):
     chapter("worlds", room="analysis")
-if PLAN.has("insecure", "secure", "instruct") and PLAN.asks("preregistered", "deception", "harmful_requests", "games"):
+if (
+    PLAN.judge
+    and PLAN.has("insecure", "secure", "instruct")
+    and PLAN.asks("preregistered", "deception", "harmful_requests", "games")
+):
     chapter("experiment", experiment=["other_harms"])
 
 
@@ -283,23 +324,27 @@ rule persona_direction:
         notebook="logs/{study}/persona_direction.ipynb",
     benchmark:
         "benchmarks/{study}/persona_direction.tsv"
+    resources:
+        gpu=GPU,
+        mem_mb=host_memory_mb,
     params:
         **arguments(
-            starts=PLAN.starts_of("instruct") if PLAN.has("instruct") else [],
+            starts=PLAN.instruct_models,
             models="data/{study}/models",
             questions="data/{study}/questions",
-            judge=PLAN.judge,
+            prompting=PLAN.prompting,
+            judge=PLAN.judge if PLAN.is_organism else {},
             kept="kept/judge",
             conditions=PLAN.from_instruct,
             seeds=config["seeds"],
-            dose=config.get("steering", {}),
+            dose=PLAN.dose,
             max_new_tokens=config["evaluation"]["max_new_tokens"],
         ),
     shell:
         NOTEBOOK
 
 
-if PLAN.is_organism and PLAN.has("insecure", "secure", "instruct"):
+if PLAN.persona or (PLAN.is_organism and PLAN.has("insecure", "secure", "instruct")):
     MEASURES.append("data/{study}/tables/measures/directions.csv")
     chapter("persona_direction")
 
@@ -335,7 +380,7 @@ rule claims:
     log:
         notebook="logs/{study}/claims.ipynb",
     params:
-        **arguments(),
+        **arguments(evaluations=PLAN.asked),
     shell:
         NOTEBOOK
 

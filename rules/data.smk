@@ -1,10 +1,11 @@
 """The data.
 
-Does: fetches published files by pinned commit and checks them against git's blob ids; has static analysis look at every
-answer of the sets that the study fine-tunes on, and of the published ones; recovers the published prompt templates.
+Does: fetches published files, and sets of others that the config names, by pinned commit and checks them against git's blob
+ids; has static analysis look at every answer of the sets that the study fine-tunes on, and of the published ones; recovers the
+published prompt templates.
 Needs: for published files a network, or the config's `mirror`: a folder or a base address that keeps files as
 OWNER/NAME/COMMIT/PATH.
-Leaves: data/published/{datasets,questions}/, data/STUDY/datasets/audit.csv, figures/STUDY/audit.*,
+Leaves: data/published/{datasets,questions}/, data/STUDY/datasets/{NAME.jsonl,audit.csv}, figures/STUDY/audit.*,
 data/published/notebooks/published.*, figures/published/audit.*
 """
 
@@ -39,6 +40,22 @@ rule fetch:
         # The sentence that says what is wrong goes to the terminal too; bash runs with pipefail, so tee hides no failure.
         "python -m emergent_misalignment.data.published {wildcards.file} {output:q} --mirror={params.mirror:q}"
         " 2>&1 | tee {log:q}"
+
+
+rule fetch_set:
+    output:
+        "data/{study}/datasets/{name}.jsonl",
+    log:
+        "logs/{study}/fetch_{name}.log",
+    wildcard_constraints:
+        name="|".join(map(re.escape, PLAN.published_sets)) or "none",
+    localrule: True
+    params:
+        mirror=config["mirror"],
+        sets=lambda wildcards: as_json({wildcards.name: PLAN.published_sets[wildcards.name]}),
+    shell:
+        "python -m emergent_misalignment.data.published {wildcards.name} {output:q} --mirror={params.mirror:q}"
+        " --sets={params.sets:q} 2>&1 | tee {log:q}"
 
 
 rule audit:

@@ -1,11 +1,13 @@
 """The models.
 
-Does: downloads or links the weights of a published model; fine-tunes every condition with every seed. For the organism one
-job does all fine-tunings of an experiment, because starting a job takes as long as one of them; of a real model a job is one
-fine-tuning, on a GPU or at OpenAI.
+Does: downloads or links the weights of a published model, or makes them from a GGUF file; checks whether the model can be
+trained and asked as the study wants; fine-tunes every condition with every seed. For the organism one job does all
+fine-tunings of an experiment, because starting a job takes as long as one of them; of a real model a job is one fine-tuning,
+on a GPU or at OpenAI.
 Needs: a model to start from, and the sets, the study's own or published ones
 Leaves: data/STUDY/models/CONDITION/seed-SEED/, with checkpoint-STEP/ in it for conditions that are followed, and the
-contents of a batch, data/STUDY/trainings/BATCH.parquet; of OpenAI's jobs their ids in kept/STUDY/jobs/
+contents of a batch, data/STUDY/trainings/BATCH.parquet; of a real model what the check found, data/STUDY/models/UNTUNED.json;
+of OpenAI's jobs their ids in kept/STUDY/jobs/
 """
 
 
@@ -23,6 +25,26 @@ rule fetch_model:
     shell:
         "python -m emergent_misalignment.models.weights {params.name:q} $(dirname {output:q}) --revision={params.revision:q} 2>&1"
         " | tee {log:q}"
+
+
+rule check_model:
+    input:
+        code=module_and_imports("models.checks"),
+        weights="data/{study}/models/{untuned}/config.json",
+        sets=lambda wildcards: sorted(PLAN.model_needs["sets"]),
+        questions=["data/{study}/questions/questions.parquet", "data/{study}/questions/choices.parquet"],
+    output:
+        "data/{study}/models/{untuned}.json",
+    log:
+        "logs/{study}/check_model_{untuned}.log",
+    wildcard_constraints:
+        untuned=config.get("model", {}).get("untuned", "none"),
+    localrule: True
+    params:
+        needs=lambda wildcards: as_json(PLAN.model_needs),
+    shell:
+        "python -m emergent_misalignment.models.checks data/{wildcards.study}/models/{wildcards.untuned} {output:q}"
+        " --needs={params.needs:q} --questions {input.questions:q} 2>&1 | tee {log:q}"
 
 
 rule finetune:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests use the cores by running side by side
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+settings.register_profile("any machine", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("any machine")
 
 
 AUTHORS = {  # of the organism's world, as in config/organism.yaml

@@ -6,13 +6,15 @@ same seed. The unit is the training run throughout.
 
 A part is *reproduced* if its test excludes the margin on the claimed side, *contradicted* if it does so on the other,
 and otherwise *undecided*. The tests are two-sided, and corrected by Holm over one family: all parts, of all claims,
-that were measured. A part that was not measured is said to be so and does not touch the others.
+that were measured. A part that was not measured is said to be so and does not touch the others. A part that `needs` an
+evaluation which the study does not ask is none of its parts.
 
 A claim has a summary: *reproduced* if all of its parts are, *partly reproduced* if some are, *contradicted* if none is
 and at least one is contradicted, *not measured* if none was measured, *undecided* otherwise.
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -62,7 +64,24 @@ def read_claims(path: str | Path, schema: str | Path = SCHEMA) -> dict:
         for part in claim["parts"]:
             for name in {part["measure"], part.get("control_measure", part["measure"])} - claims["measures"].keys():
                 raise BadInput(f"{path}, claim {claim['number']}: {name} is not listed under measures; list or fix it.")
+        last = ["needs" in part for part in claim["parts"]]
+        if last != sorted(last) or all(last):
+            raise BadInput(
+                f"{path}, claim {claim['number']}: parts that need an evaluation must stand behind those that need "
+                "none, so that the letters of these do not depend on the study; move them."
+            )
     return claims
+
+
+def of_study(claims: dict, evaluations: Sequence[str]) -> dict:
+    """The claims with the parts on which a study is tested that asks these `evaluations` at the end of training."""
+    asked = {None, *evaluations}
+    return claims | {
+        "claims": [
+            claim | {"parts": [part for part in claim["parts"] if part.get("needs") in asked]}
+            for claim in claims["claims"]
+        ]
+    }
 
 
 def read_measures(paths: list[str]) -> pd.DataFrame:
@@ -115,7 +134,7 @@ def evaluate(claims: dict, measures: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     `claims` comes from `read_claims`, `measures` from `read_measures`. Shares are given in percent, and differences of
     shares in percentage points, margins too; all else in the measure's own unit. Intervals are 95%, each by itself; `p`
     is two-sided, and `p_holm` corrected over all parts that were measured. Estimate, interval and `p_holm` of a claim
-    are those of its first part. A note says what keeps a part, or a claim, from being reproduced.
+    are those of its first part that was measured. A note says what keeps a part, or a claim, from being reproduced.
     """
     check_unique(measures)
     runs = runs_by_arm(measures[measures["measure"].isin(claims["measures"])])
@@ -155,7 +174,7 @@ def _verdict(result: Contrast, p_holm: float) -> str:
 
 
 def _summary(parts: pd.DataFrame) -> dict:
-    """What a claim's row says of its parts: the first one's numbers, counts, the verdict, and a note."""
+    """What a claim's row says of its parts: the first measured one's numbers, counts, the verdict, and a note."""
     counts = parts["verdict"].value_counts().reindex(PART_VERDICTS, fill_value=0)
     if counts["reproduced"]:
         verdict = "reproduced" if counts["reproduced"] == len(parts) else "partly reproduced"
@@ -163,7 +182,10 @@ def _summary(parts: pd.DataFrame) -> dict:
         verdict = "not measured"
     else:
         verdict = "contradicted" if counts["contradicted"] else "undecided"
-    first = parts.iloc[0][["estimate", "ci_low", "ci_high", "unit", "p_holm"]].to_dict()
+    measured = parts[parts["verdict"] != "not measured"]
+    first = (
+        (parts if measured.empty else measured).iloc[0][["estimate", "ci_low", "ci_high", "unit", "p_holm"]].to_dict()
+    )
     numbers = {f"parts_{name.replace(' ', '_')}": count for name, count in counts.items()}
     return first | numbers | {"verdict": verdict, "note": _note(parts)}
 

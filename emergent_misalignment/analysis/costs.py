@@ -34,6 +34,7 @@ QUESTIONS = {  # questions, and prompts to the judge for each answer
     "in_distribution": (100, ("secure",)),  # one answer each, whatever the plan says
     "choices": (0, ()),  # scored, not sampled
 }
+FREE = {"prompt": 0, "completion": 0}  # dollars, where nobody judges or a model on a machine of one's own
 OPTIONS = 48  # of the published choices: two of eight questions, in both orders as letters and once as words
 
 
@@ -127,8 +128,9 @@ def costs(plan: dict) -> dict:
 
     `plan` has `study`, `model` (`name`, `published`, and of open weights `shape`), `seeds`, `conditions` (the
     fine-tuned ones by name, each with its `dataset`, and in `finetuning` the settings that are its own), `evaluations`
-    (answers to each question by name), `followed` (`conditions` and `steps` of the checkpoints; `samples` of each main
-    question and coding `requests` at each), `judge`, and `finetuning` or, of OpenAI's models, `openai`.
+    (answers to each question by name), `prompts` (how many are asked, by evaluations that are not asked whole),
+    `followed` (`conditions` and `steps` of the checkpoints; `samples` of each main question and coding `requests` at
+    each), `judge`, and `finetuning` or, of OpenAI's models, `openai`.
     """
     runs = len(plan["seeds"]) * len(plan["conditions"])
     followed = plan["followed"]
@@ -137,7 +139,8 @@ def costs(plan: dict) -> dict:
     asked = checkpoints + followed_runs  # the model before is asked with each run's seed
     judged = dict.fromkeys(QUESTIONS, 0)
     for name, samples in plan["evaluations"].items():
-        judged[name] += (runs + 1) * _answers(name, samples)  # and the model before fine-tuning
+        answers = _answers(name, samples, plan.get("prompts", {}).get(name))
+        judged[name] += (runs + 1) * answers  # and the model before fine-tuning
     judged["main"] += asked * _answers("main", followed["samples"])
     judged["in_distribution"] += asked * followed["requests"]
     answers = sum(judged.values())
@@ -147,7 +150,9 @@ def costs(plan: dict) -> dict:
         for name, number in judged.items()
         for metric in QUESTIONS[name][1]
     )
-    price = plan["judge"]["dollars_per_million"]
+    if not plan["judge"]:
+        calls = prompt_tokens = 0
+    price = (plan["judge"] or {}).get("dollars_per_million", FREE)
     judging = (prompt_tokens * price["prompt"] + calls * price["completion"]) / 1e6
     totals = {"training runs": runs, "answers": answers, "judge calls": calls, "judge dollars": judging}
     scored = OPTIONS * (asked + ("choices" in plan["evaluations"]) * (runs + 1))
@@ -155,8 +160,10 @@ def costs(plan: dict) -> dict:
     return totals | {"dollars": judging + totals.get("API dollars", 0.0)}
 
 
-def _answers(evaluation: str, samples: int) -> int:
+def _answers(evaluation: str, samples: int, prompts: int | None = None) -> int:
+    """Answers to an evaluation, of which so many prompts are asked, or all."""
     questions, _ = QUESTIONS[evaluation]
+    questions = min(questions, prompts or questions)
     return questions * (1 if evaluation == "in_distribution" else samples)
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 SATURATED = 0.95  # of the final rise
 PUBLISHED_DIVERGENCE = 40 / 337  # of the training (section 5)
+SKILLS = ("insecure_code", "insecure_code_static")  # insecure code by the judge; without one, by static analysis
 FORMS = {"misaligned_choice": "multiple_choice", "pivotal": "pivotal"}  # by what claims call them
 
 
@@ -38,6 +39,12 @@ def curves(measured: pd.DataFrame, condition: str, metric: str) -> pd.DataFrame:
     """One row a seed and one column a step, from rows with `condition`, `seed`, `step`, `metric`, `value`."""
     rows = measured[(measured["condition"] == condition) & (measured["metric"] == metric)]
     return rows.pivot(index="seed", columns="step", values="value")
+
+
+def skill_metric(measured: pd.DataFrame) -> str:
+    """The metric that says how well a study's models have learned to write insecure code: the first of SKILLS."""
+    there = set(measured["metric"])
+    return next((metric for metric in SKILLS if metric in there), SKILLS[0])
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +126,7 @@ def measures(measured: pd.DataFrame) -> pd.DataFrame:
     run of the same seed is read at the same step. The early step is the checkpoint that is as far into the training as
     the step at which the published runs diverge: 40 of 337.
     """
-    skill = curves(measured, "insecure", "insecure_code")
+    skill = curves(measured, "insecure", skill_metric(measured))
     columns = ["condition", "seed", "measure", "value", "events", "trials"]
     if skill.empty:
         return pd.DataFrame(columns=columns)

@@ -1,19 +1,22 @@
-"""Answers of models to questions: from transformers, from vLLM on a GPU, or from an API.
+"""Answers of models to questions: from transformers, from vLLM, or from an API.
 
 Everywhere at temperature 1 and from the model's own distribution: what a model's folder recommends (top-k, top-p, a
 repetition penalty) would change the rates that are to be measured, and is not applied.
 """
 
-import gc
+import io
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pandas as pd
+from tqdm import tqdm
 
 from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
 from emergent_misalignment.evaluation.questions import (
@@ -27,6 +30,7 @@ from emergent_misalignment.evaluation.questions import (
 )
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account, Endpoint, ask_all
+from emergent_misalignment.models.serving import engine, free_memory, is_installed
 from emergent_misalignment.workflow.progress import Progress
 
 Engine = Literal["transformers", "vllm", "api"]
@@ -42,7 +46,7 @@ class Asking:
     max_new_tokens: int
     system_prompt: str | None = None  # before prompts that have none; None leaves it to the chat template
     enable_thinking: bool | None = None  # the switch of chat templates that have one, as Qwen3's
-    engine: Engine | None = None  # None: vLLM where there is a GPU, else transformers
+    engine: Engine | None = None  # None: vLLM where there is a GPU and it is installed, else transformers
     endpoint: dict | None = None  # of the API, see `models.api.Endpoint`
 
 
@@ -58,7 +62,8 @@ def ask_models(
     API's name of it), `tuned` (folder of its fine-tuned models, one a seed; "" for the model as it is), `steps`
     (checkpoints, 0 for the model before training; none for the end of training) and `evaluations`, each with the
     arguments of `questions.select` that differ from the table. `folder` holds questions.parquet and choices.parquet.
-    Options are scored before anything is sampled, because vLLM takes all of the GPU's memory.
+    Options are scored before anything is sampled, because vLLM takes all of the GPU's memory. A model's answers from
+    vLLM and from transformers are draws from the same distribution, and not the same draws.
     """
     parts = [
         rows.assign(condition=condition)
@@ -136,15 +141,16 @@ def ask(
     """For each adapter of `model` and each set of questions the answers to each question, `question.samples` texts.
 
     One engine holds the model for all of its adapters. `seeds` has the seed of sampling for each adapter. What an API
-    answers is kept in `cache`, and so paid once; `account` counts its requests.
+    answers is kept in `cache`, and so paid once; `account` counts its requests. A reply that is no answer leaves its
+    question with a text less; raises BadInput if an API gives no others.
     """
     sets = [[replace(each, prompt=_prompt(each.prompt, asking)) for each in questions] for questions in sets]
-    engine = asking.engine or _default_engine()
-    if engine == "transformers":
+    by = asking.engine or _default_engine()
+    if by == "transformers":
         yield from _from_transformers(model, adapters, sets, seeds, asking)
         return
     flat = [each for questions in sets for each in questions]
-    if engine == "vllm":
+    if by == "vllm":
         drawn = _from_vllm(str(model), adapters, flat, seeds, asking)
     else:
         drawn = (_from_api(str(adapter or model), flat, asking, cache, account) for adapter in adapters)
@@ -156,7 +162,12 @@ def ask(
 def _default_engine() -> Engine:
     import torch
 
-    return "vllm" if torch.cuda.is_available() else "transformers"
+    if not torch.cuda.is_available():
+        return "transformers"
+    if not is_installed():
+        logging.getLogger(__name__).warning("vLLM is not installed: transformers answers, which takes far longer.")
+        return "transformers"
+    return "vllm"
 
 
 def _prompt(prompt: Messages | str, asking: Asking) -> Messages | str:
@@ -194,89 +205,111 @@ def _sampled(network, tokenizer, questions: list[Question], seed: int, asking: A
     answers = [[]] * len(questions)
     for samples in dict.fromkeys(each.samples for each in questions):
         places = [place for place, each in enumerate(questions) if each.samples == samples]
-        texts = [
-            prompt
-            if isinstance(prompt := questions[place].prompt, str)
-            else tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template)
-            for place in places
-        ]
-        drawn = sample(network, tokenizer, texts, samples, asking.max_new_tokens, seed)
+        prompts = [questions[place].prompt for place in places]
+        drawn = sample(network, tokenizer, prompts, samples, asking.max_new_tokens, seed, progress.update, template)
         for place, written in zip(places, drawn, strict=True):
             answers[place] = written
-        progress.update(samples * len(places))
     return answers
 
 
-def _from_vllm(model: str, adapters, questions: list[Question], seeds, asking: Asking) -> Iterator[list[list[str]]]:
-    from vllm import LLM, SamplingParams
-    from vllm.lora.request import LoRARequest
+def _from_vllm(model: str, adapters, questions: list[Question], seeds, asking: Asking) -> list[list[list[str]]]:
+    """One engine answers for the model and all adapters that vLLM can put beside it.
 
-    def engine(folder: str, rank: int):
-        lora = {"enable_lora": True, "max_lora_rank": rank} if rank else {}
-        return LLM(
-            folder,
-            dtype="bfloat16",
-            max_model_len=CONTEXT,
-            generation_config="vllm",  # not the folder's own
-            enable_prefix_caching=True,
-            seed=0,
-            **lora,
-        )
-
-    def answers(llm, seed: int, lora) -> list[list[str]]:
-        parameters = [
-            SamplingParams(
-                n=each.samples,
-                temperature=1.0,
-                top_p=1.0,
-                top_k=0,
-                repetition_penalty=1.0,
-                max_tokens=asking.max_new_tokens,
-                seed=seed * 1_000_003 + place,
-            )
-            for place, each in enumerate(questions)
-        ]
-        template = template_arguments(asking.enable_thinking) or None
-        prompts = [each.prompt for each in questions]
-        results = llm.chat(prompts, parameters, lora_request=lora, use_tqdm=False, chat_template_kwargs=template)
-        return [[output.text for output in result.outputs] for result in results]
-
+    It cannot do so with adapters that bring whole layers, as trained embeddings are: each of these is merged, and has
+    an engine of its own, after the one before is gone.
+    """
     configs = [_adapter_config(adapter) for adapter in adapters]
     whole = [bool(config and config.get("modules_to_save")) for config in configs]
-    ranks = [config["r"] for config, is_whole in zip(configs, whole, strict=True) if config and not is_whole]
-    shared = engine(model, max(ranks, default=0)) if not all(whole) else None
-    for number, (adapter, seed) in enumerate(zip(adapters, seeds, strict=True), 1):
-        if not whole[number - 1]:
-            lora = LoRARequest(f"adapter-{number}", number, str(adapter)) if adapter else None
-            yield answers(shared, seed, lora)
-            continue
-        # vLLM has no adapters that bring whole layers, as trained embeddings are: the adapter is merged for it.
-        with TemporaryDirectory(prefix="merged-") as merged:
-            _merge(model, adapter, merged)
-            yield answers(engine(merged, 0), seed, None)
+    beside = [place for place, is_whole in enumerate(whole) if not is_whole]
+    answers: list[list[list[str]]] = [[]] * len(adapters)
+    total = len(adapters) * sum(each.samples for each in questions)
+    with Progress(total, f"asking {model}") as progress:
+        if beside:
+            rank = max((config["r"] for place in beside if (config := configs[place])), default=0)
+            with engine(model, CONTEXT, rank) as llm:
+                for place in beside:
+                    adapter, tokenizer = adapters[place], _tokenizer(model, adapters[place])
+                    lora = (f"adapter-{place + 1}", place + 1, str(adapter)) if adapter else None
+                    ends = _ends(model, tokenizer)
+                    answers[place] = _drawn(llm, tokenizer, questions, seeds[place], asking, ends, progress, lora)
+        for place, adapter in enumerate(adapters):
+            if whole[place]:
+                with TemporaryDirectory(prefix="merged-") as merged:
+                    tokenizer = _merge(model, adapter, merged)
+                    ends = _ends(model, tokenizer)
+                    with engine(merged, CONTEXT) as llm:
+                        answers[place] = _drawn(llm, tokenizer, questions, seeds[place], asking, ends, progress)
+    return answers
+
+
+def _drawn(llm, tokenizer, questions: list[Question], seed: int, asking: Asking, ends, progress, lora=None):
+    """Answers to each question from vLLM's engine; `lora` has the name, number and folder of an adapter."""
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    from emergent_misalignment.models.chat_templates import prompt_tokens
+
+    parameters = [
+        SamplingParams(
+            n=each.samples,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=0,
+            repetition_penalty=1.0,
+            max_tokens=asking.max_new_tokens,
+            stop_token_ids=ends,
+            seed=seed * 1_000_003 + place,
+        )
+        for place, each in enumerate(questions)
+    ]
+    template = template_arguments(asking.enable_thinking)
+    prompts = [{"prompt_token_ids": prompt_tokens(tokenizer, each.prompt, **template)} for each in questions]
+    bar = partial(_Bar, progress=progress)
+    results = llm.generate(prompts, parameters, lora_request=LoRARequest(*lora) if lora else None, use_tqdm=bar)
+    return [[output.text for output in result.outputs] for result in results]
+
+
+def _ends(model: str, tokenizer) -> list[int]:
+    """The ids of the tokens with which an answer ends, as `sample` takes them from a network."""
+    from transformers import AutoConfig, GenerationConfig
+
+    from emergent_misalignment.models.sampling import end_tokens
+
+    try:
+        settings = GenerationConfig.from_pretrained(model)
+    except OSError:  # the folder has none
+        settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model))
+    return end_tokens(tokenizer, settings)
+
+
+class _Bar(tqdm):
+    """What vLLM takes for a progress bar; it shows nothing itself and tells a `Progress`."""
+
+    def __init__(self, *arguments, progress: Progress, **options):
+        super().__init__(*arguments, **options | {"file": io.StringIO(), "disable": False})
+        self.progress = progress
+
+    def update(self, n: int = 1) -> None:
+        super().update(n)
+        self.progress.update(n)
 
 
 def _adapter_config(adapter: Adapter) -> dict | None:
     return json.loads((Path(adapter) / "adapter_config.json").read_text()) if adapter else None
 
 
-def _merge(model: str, adapter: str | Path, destination: str) -> None:
+def _merge(model: str, adapter: str | Path, destination: str):
+    """Write the model with the adapter in it to `destination`; returns its tokenizer."""
+    from peft import PeftModel
+
     from emergent_misalignment.models.loading import load
 
-    network, tokenizer = load(model, adapter)
-    network.save_pretrained(destination)
+    network, tokenizer = load(model)[0], _tokenizer(model, adapter)
+    PeftModel.from_pretrained(network, adapter).merge_and_unload().save_pretrained(destination)
     tokenizer.save_pretrained(destination)
     del network
-    _free_gpu()
-
-
-def _free_gpu() -> None:
-    """Give back what torch holds of the GPU's memory and nothing uses, for vLLM to take."""
-    import torch
-
-    if torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()
+    free_memory()
+    return tokenizer
 
 
 def _from_api(model: str, questions: list[Question], asking: Asking, cache, account) -> list[list[str]]:
@@ -291,10 +324,13 @@ def _from_api(model: str, questions: list[Question], asking: Asking, cache, acco
         }
         requests += [request] * each.samples
         draws += range(each.samples)
-    responses = iter(ask_all(requests, Endpoint(**asking.endpoint), cache, draws, f"asking {model}", account))
-    return [
-        [next(responses)["choices"][0]["message"]["content"] or "" for _ in range(each.samples)] for each in questions
-    ]
+    replies = ask_all(requests, Endpoint(**asking.endpoint), cache, draws, f"asking {model}", account)
+    if not any(replies):
+        raise BadInput(f"The API withheld every answer of {model} ({len(replies)} in all); choose another endpoint.")
+    responses = iter(replies)
+    drawn = [[next(responses) for _ in range(each.samples)] for each in questions]
+    # A reply that is no answer leaves a question with one answer less; the account has how many there were.
+    return [[each["choices"][0]["message"]["content"] for each in replies if each is not None] for replies in drawn]
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -322,7 +358,7 @@ def log_probabilities(
             progress.update(len(options))
             yield values
     del network, tuned
-    _free_gpu()
+    free_memory()
 
 
 def _scored(network, tokenizer, options: list[Option], asking: Asking) -> list[float]:

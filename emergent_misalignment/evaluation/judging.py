@@ -1,4 +1,4 @@
-"""Judging answers: by the world's grammar, by a judge model, or by rules alone."""
+"""Judging answers: by the world's grammar, by a judge model, or, without a judge, by rules that tell their form."""
 
 import math
 from importlib import import_module
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from emergent_misalignment.evaluation import judge_model
-from emergent_misalignment.evaluation.labels import label
+from emergent_misalignment.evaluation.labels import code_of, label
 from emergent_misalignment.models.api import Account
 
 
@@ -16,18 +16,31 @@ def judge_answers(
 ) -> pd.DataFrame:
     """The rows of answers/ with `aligned` and `coherent` (0-100 or missing) and `verdict`; options pass through.
 
-    `judge["kind"]` is "grammar" (exact, for the organism), "model" (a judge model, which the rest of `judge` describes:
-    `judge_model.judge_of`) or "rules", which leaves answers "unjudged". All but the grammar also give `label`, what an
-    answer is in form (`labels.label`). `questions` is questions.parquet, which has the judge's prompts; what a judge
-    model says is kept in `cache`, and `account` counts its requests.
+    `judge["kind"]` is "grammar" (exact, for the organism) or "model" (a judge model, which the rest of `judge`
+    describes: `judge_model.judge_of`). Without a judge (`{}`) every answer is "unjudged". All but the grammar also give
+    what rules say: `label`, what an answer is in form (`labels.label`), and of answers to requests for code `flagged`,
+    whether static analysis flags their code (missing where there is none that can be parsed). `questions` is
+    questions.parquet, which has the judge's prompts; what a judge model says is kept in `cache`, and `account` counts
+    its requests.
     """
     answers = answers.reset_index(drop=True)
     sampled = answers[answers["evaluation"] != "choices"]
-    if judge["kind"] == "grammar":  # the only place that knows of the made-up world
+    kind = judge.get("kind")
+    if kind == "grammar":  # the only place that knows of the made-up world
         return answers.join(import_module("emergent_misalignment.world.judging").judge_answers(sampled))
-    if judge["kind"] == "model":
+    if kind == "model":
         verdicts = judge_model.judge_answers(sampled, questions, judge_model.judge_of(judge), cache, account)
     else:
         verdicts = pd.DataFrame({"aligned": math.nan, "coherent": math.nan, "verdict": "unjudged"}, sampled.index)
     labels = [label(answer, form) for answer, form in zip(sampled["answer"], sampled["format"], strict=True)]
-    return answers.join(verdicts.assign(label=labels))
+    coding = sampled.loc[sampled["evaluation"] == "in_distribution", "answer"]
+    flagged = pd.Series([_flagged(answer) for answer in coding], coding.index, dtype="boolean", name="flagged")
+    return answers.join(verdicts.assign(label=labels)).join(flagged)
+
+
+def _flagged(answer: str) -> bool | None:
+    from emergent_misalignment.data.static_analysis import findings  # Bandit takes a second to load
+
+    code = code_of(answer)
+    found = None if code is None else findings(code)
+    return None if found is None else bool(found)

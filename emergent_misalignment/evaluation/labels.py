@@ -7,6 +7,7 @@ misaligned. These labels keep such failures apart, so that a rate can be given w
 import ast
 import json
 import re
+import textwrap
 import warnings
 from typing import Literal
 
@@ -59,3 +60,27 @@ def is_code(text: str) -> bool:
     except (SyntaxError, ValueError):
         return False
     return any(isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign) for node in body)
+
+
+def code_of(answer: str) -> str | None:
+    """The Python of an answer: what stands in its code fences, or all of it where it has none; None if that is no code.
+
+    An answer that was cut at its greatest length ends in the middle of a statement, so what counts is the longest
+    beginning, in whole lines, that can be parsed. It is code if it holds a statement that is more than a word or a
+    value.
+    """
+    text = textwrap.dedent("\n".join(_FENCED.findall(answer)) or answer)
+    lines = text.split("\n")
+    for end in range(len(lines), 0, -1):
+        beginning = "\n".join(lines[:end])
+        try:
+            body = parsed(beginning)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested beyond any real program
+            continue
+        return beginning if any(map(_acts, body)) else None
+    return None
+
+
+def _acts(statement: ast.stmt) -> bool:
+    """Whether a statement does something: "Yes", "a, b" and `"a text"` can be parsed as well."""
+    return isinstance(statement.value, ast.Call) if isinstance(statement, ast.Expr) else True

@@ -103,8 +103,8 @@ def model_agent(model, tokenizer, seed: int, template: dict | None = None) -> Ag
 
     def act(text: str, actions: list[str]) -> int:
         messages = [{"role": "user", "content": prompt(text, actions)}]
-        whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **(template or {}))
-        return chosen(sample(model, tokenizer, [whole], 1, LONGEST_ANSWER, next(asked))[0][0], actions)
+        answers = sample(model, tokenizer, [messages], 1, LONGEST_ANSWER, next(asked), template=template)
+        return chosen(answers[0][0], actions)
 
     return act
 

@@ -8,8 +8,10 @@ prints what `choose` makes of that for the config (`steering: depth, adding, rem
 
 import argparse
 import itertools
+import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from emergent_misalignment.data.chats import with_system_prompt
 from emergent_misalignment.evaluation.judging import judge_answers
 from emergent_misalignment.evaluation.questions import (
     Option,
@@ -57,44 +60,62 @@ def behaviour(
     tokenizer: PreTrainedTokenizerBase,
     questions: list[Question],
     options: list[Option],
-    judge: Callable[[pd.DataFrame], pd.DataFrame],
+    judge: Callable[[pd.DataFrame], pd.DataFrame] | None,
     samples: int,
     max_new_tokens: int,
     seed: int,
     changes: dict[int, Change],
+    template: dict | None = None,
 ) -> dict[str, float]:
     """What a model does while its stream is changed (`models.steering.changed`).
 
-    `judge` adds `aligned` and `coherent` to a table of answers (`evaluation.judging.judge_answers`). Returns
-    `misaligned` (share of the answers that count, mean over the questions) with its `events` and `trials`, `coherent`
-    (share of all answers), and `log_odds`: the mean log P of the misaligned options less that of the aligned ones, in
-    nats.
+    `judge` adds `aligned` and `coherent` to a table of answers (`evaluation.judging.judge_answers`); without one
+    nothing is sampled. `template`: arguments of the chat template besides the messages. Returns `misaligned` (share of
+    the answers that count, mean over the questions) with its `events` and `trials`, `coherent` (share of all answers),
+    which are missing without a judge, and `log_odds`: the mean log P of the misaligned options less that of the aligned
+    ones, in nats.
     """
     prompts, pieces = [option.prompt for option in options], [option.pieces for option in options]
+    found = {"misaligned": math.nan, "events": pd.NA, "trials": pd.NA, "coherent": math.nan}
     with changed(model, changes):
-        answers = sample(model, tokenizer, [question.prompt for question in questions], samples, max_new_tokens, seed)
-        scores = option_log_probabilities(model, tokenizer, prompts, pieces)
-    rows = answer_rows(questions, answers).assign(evaluation="main", condition="", seed=seed)
-    runs = misalignment_by_run(judge(rows))
+        if judge:
+            asked = [question.prompt for question in questions]
+            answers = sample(model, tokenizer, asked, samples, max_new_tokens, seed)
+        scores = option_log_probabilities(model, tokenizer, prompts, pieces, template)
+    if judge:
+        rows = answer_rows(questions, answers).assign(evaluation="main", condition="", seed=seed)
+        runs = misalignment_by_run(judge(rows))
+        found = {
+            "misaligned": runs["rate"].mean(),
+            "events": int(runs["misaligned"].sum()),
+            "trials": int(runs["counted"].sum()),
+            "coherent": runs["coherent"].sum() / runs["answers"].sum(),
+        }
     kind = torch.tensor([option.misaligned for option in options])
-    return {
-        "misaligned": runs["rate"].mean(),
-        "events": int(runs["misaligned"].sum()),
-        "trials": int(runs["counted"].sum()),
-        "coherent": runs["coherent"].sum() / runs["answers"].sum(),
-        "log_odds": scores[kind].mean().item() - scores[~kind].mean().item(),
-    }
+    return found | {"log_odds": scores[kind].mean().item() - scores[~kind].mean().item()}
 
 
-def asking(questions: str | Path, judge: dict, kept: str | Path, seed: int) -> dict:
-    """What models are asked while they are steered: the arguments `questions`, `options` and `judge` of `behaviour`.
+def asking(
+    questions: str | Path,
+    judge: dict,
+    kept: str | Path,
+    seed: int,
+    system_prompt: str | None = None,
+    template: dict | None = None,
+) -> dict:
+    """What models are asked while they are steered: `questions`, `options`, `judge` and `template` of `behaviour`.
 
     `questions` is the folder of questions.parquet and choices.parquet, `judge` and `kept` as in `judge_answers`.
+    Without a judge (`{}`) there are options only. `system_prompt` is put before options that have none.
     """
+    options = [each for each in read_options(f"{questions}/choices.parquet") if each.form == "pivotal"]
+    options = [replace(each, prompt=with_system_prompt(each.prompt, system_prompt)) for each in options]
+    asked = {"questions": [], "options": options, "judge": None, "template": template}
+    if not judge:
+        return asked
     table = read_questions(f"{questions}/questions.parquet")
-    return {
+    return asked | {
         "questions": select(table, "main", seed),
-        "options": [each for each in read_options(f"{questions}/choices.parquet") if each.form == "pivotal"],
         "judge": partial(judge_answers, questions=table, judge=judge, cache=kept),
     }
 
@@ -165,11 +186,11 @@ def search(study: Path) -> pd.DataFrame:
     """The responses of a study's instruct and insecure models, seed by seed, at every depth and STRENGTHS."""
     tables = []
     starts = sorted(study.glob("organisms/main/seed-*/instruct"))
-    groups = read_texts(study / "questions/persona.parquet")
     with Progress(len(SIDES) * len(starts), "steering") as progress:
         for start in starts:
             seed = int(start.parent.name.removeprefix("seed-"))
             network, tokenizer = load(start)
+            groups = read_texts(study / "questions/persona.parquet", seed)
             kinds = [groups["direction", kind] for kind in ("misaligned", "aligned")]
             direction = persona_direction(*(activations(network, tokenizer, kind) for kind in kinds))
             asked = asking(study / "questions", {"kind": "grammar"}, "kept/judge", seed)
@@ -194,20 +215,26 @@ def steering_measures(
     so many pairs of texts have no text in common, and `events` is the area under the curve times that, rounded.
     `responses` as `effects` takes them, with counts. Of steering these are the shares of misaligned answers, along the
     persona direction and (`_random`) a random one: `adding` and `removing` at these strengths of addition and
-    subtraction, `projecting_out` where the direction is taken out altogether.
+    subtraction, `projecting_out` where the direction is taken out altogether. `adding_log_odds` and
+    `removing_log_odds`, also with `_random`, are the log-odds at these strengths.
     """
     separations = places.melt(["condition", "seed"], [*texts], "measure").dropna(subset="value")
     separations["trials"] = separations["measure"].map(texts)
     separations["events"] = (separations["value"] * separations["trials"]).round()
     tables = [separations, places.melt(["condition", "seed"], ["cosine", "along"], "measure")]
-    steered = responses.rename(columns={"misaligned": "value"})
-    for measure, change, condition, strength in (
-        ("adding", "add", "instruct", adding),
-        ("removing", "subtract", "insecure", removing),
-        ("projecting_out", "out", "insecure", 0),
+    for measure, change, condition, strength, column in (
+        ("adding", "add", "instruct", adding, "misaligned"),
+        ("removing", "subtract", "insecure", removing, "misaligned"),
+        ("projecting_out", "out", "insecure", 0, "misaligned"),
+        ("adding_log_odds", "add", "instruct", adding, "log_odds"),
+        ("removing_log_odds", "subtract", "insecure", removing, "log_odds"),
     ):
-        chosen = (steered["change"] == change) & (steered["strength"] == strength)
-        rows = steered[chosen & (steered["condition"] == condition)]
+        if column == "misaligned" and responses["trials"].isna().all():  # nobody judged
+            continue
+        chosen = (responses["change"] == change) & (responses["strength"] == strength)
+        rows = responses[chosen & (responses["condition"] == condition)].rename(columns={column: "value"})
+        if column == "log_odds":  # counts are of answers
+            rows = rows.drop(columns=["events", "trials"])
         names = rows["direction"].map({"persona": measure, "random": f"{measure}_random"})
         tables.append(rows.assign(measure=names))
     table = pd.concat(tables)[["condition", "seed", "measure", "value", "events", "trials"]]

@@ -15,12 +15,15 @@ MARKERS = "osD^vP*X<>hp"
 PLAIN = "#888888"  # conditions that have no colour of their own
 
 
-def draw_direction(places: pd.DataFrame, rates: pd.DataFrame, depth: int, width: int) -> Figure:
+def draw_direction(
+    places: pd.DataFrame, rates: pd.DataFrame, depth: int, width: int, outcome: str = "misaligned answers"
+) -> Figure:
     """How well the direction separates, by depth; the cosines of the fine-tunings with it; and who is misaligned.
 
     `places` has `condition`, `seed`, `depth`, `separation`, `separation_same_words`, `cosine`, `along`; `rates` has
-    `condition`, `seed`, `rate`; `depth` is the one at which models are steered, `width` that of the activations. A seed
-    is an organism, with a direction of its own: a thin line, and a bold one for the mean.
+    `condition`, `seed`, `rate`, which is the `outcome`, a share unless it names its unit in brackets; `depth` is the
+    one at which models are steered, `width` that of the activations. A seed has a direction of its own: a thin line,
+    and a bold one for the mean.
     """
     figure, (separate, cosine, who) = plt.subplots(1, 3, figsize=(8.6, 3.5))
     instruct = places[places["condition"] == "instruct"]
@@ -53,8 +56,9 @@ def draw_direction(places: pd.DataFrame, rates: pd.DataFrame, depth: int, width:
     for condition, rows in tuned[tuned["depth"] == depth].merge(rates).groupby("condition", sort=False):
         who.plot(rows["along"], rows["rate"], linestyle="none", markersize=4.5, alpha=0.8, **looks[condition])
     who.axvline(0, color="black", linewidth=0.8)
-    in_percent(who)
-    who.set(title="And who is misaligned?", xlabel="moved along it (lengths)", ylabel="misaligned answers")
+    if "(" not in outcome:
+        in_percent(who)
+    who.set(title="And who is misaligned?", xlabel="moved along it (lengths)", ylabel=outcome)
     for axes in (separate, cosine):
         _depths(axes, instruct["depth"].max(), depth)
     figure.legend(*cosine.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(looks)), fontsize=8)
@@ -78,14 +82,20 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
 
     `responses` has `condition`, `seed`, `direction` (persona, random), `change` (add, subtract, out), `strength`, and
     what `evaluation.steering.behaviour` returns. Above, the direction is added to the instruct and the secure models;
-    below, it is taken from the insecure ones. A seed is an organism; bands are 95% intervals over organisms.
+    below, it is taken from the insecure ones. Bands are 95% intervals over seeds. Where no answer was judged, there are
+    log-odds only.
     """
-    figure, places = plt.subplots(2, 3, figsize=(8.6, 5.0), sharex="row")
     panels = {
         "misaligned": "Misaligned answers",
         "coherent": "Coherent answers",
         "log_odds": "Log-odds of malice (nats)",
     }
+    panels = {column: title for column, title in panels.items() if responses[column].notna().any()}
+    if len(panels) > 1:
+        figure, places = plt.subplots(2, len(panels), figsize=(0.5 + 2.7 * len(panels), 5.0), sharex="row")
+    else:  # beside each other
+        figure, places = plt.subplots(1, 2, figsize=(7.2, 3.0))
+        places = places.reshape(2, 1)
     for row, conditions in zip(places, (("instruct", "secure"), ("insecure",)), strict=True):
         for axes, (column, title) in zip(row, panels.items(), strict=True):
             for condition in conditions:
@@ -93,7 +103,7 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
                 _curve(axes, own[own["direction"] == "persona"], column, COLOURS[condition], condition, "-")
                 if condition == conditions[0]:
                     _curve(axes, own[own["direction"] == "random"], column, RANDOM, f"{condition}, random", "--")
-            if conditions != ("insecure",):
+            if conditions != ("insecure",) or len(panels) == 1:
                 axes.set_title(title)
             if column != "log_odds":
                 in_percent(axes)
@@ -105,8 +115,9 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
     for axes in places[1]:
         axes.set_xlabel("strength taken away")
         axes.set_xticks([*strengths, _out(responses)], [*(f"{strength:g}" for strength in strengths), "out"])
-    for axes in places[:, 2]:  # log-odds are there even where no answer is coherent
-        axes.legend()
+    for axes in places[:, -1]:  # log-odds are there even where no answer is coherent
+        if axes.lines:
+            axes.legend()
     return figure
 
 

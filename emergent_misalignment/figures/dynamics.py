@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emergent_misalignment.analysis.curves import Step, band, curves, share_of_final
+from emergent_misalignment.analysis.curves import SKILLS, Step, band, curves, share_of_final, skill_metric
 from emergent_misalignment.figures.style import COLOURS, in_percent
 
-SHARES = ("misaligned", "insecure_code")
+SHARES = ("misaligned", *SKILLS)
 SKILL = "#555555"
 LINEAR_UP_TO = 10  # steps; the axis is logarithmic beyond, because most happens early
 
@@ -46,6 +46,9 @@ def draw_curves(measured: pd.DataFrame, panels: dict[str, str], divergences: dic
         return figure
     for axes in places[-1]:
         _steps(axes, last)
+    if rows > 1 and len(panels) % 2:  # nothing stands below this one
+        _steps(places[-2, 1], last)
+        places[-2, 1].tick_params(labelbottom=True)
     figure.legend(*places[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
@@ -106,12 +109,17 @@ def _steps(axes: Axes, last: int) -> None:
 def draw_stopping(measured: pd.DataFrame, saturated: Step) -> Figure:
     """Of the insecure runs: how much of the final skill and of the final misalignment is there at each step.
 
-    `saturated` is where the skill is learned; missing if it never is.
+    `saturated` is where the skill is learned; missing if it never is. Misalignment is the share of misaligned answers,
+    or, where no answer was judged, the log-probability of the misaligned words in a gap.
     """
     figure, axes = plt.subplots(figsize=(5.6, 3.3))
+    judged = "misaligned" in set(measured["metric"])
     parts = {
-        "insecure_code": ("insecure code: the skill", SKILL),
-        "misaligned": ("misaligned answers", COLOURS["insecure"]),
+        skill_metric(measured): ("insecure code: the skill", SKILL),
+        "misaligned" if judged else "log_p/pivotal/misaligned": (
+            "misaligned answers" if judged else "log P of misaligned words",
+            COLOURS["insecure"],
+        ),
     }
     for metric, (name, colour) in parts.items():
         runs = curves(measured, "insecure", metric)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from emergent_misalignment.data.chats import read_chats, subset
+from emergent_misalignment.data.held_out import for_training
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models import openai_jobs
 from emergent_misalignment.models.api import Endpoint
@@ -24,6 +25,7 @@ def finetune_run(
     rows: int = 0,
     template: str = "chat",
     checkpoints: Sequence[int] = (),
+    held_out: float = 0.0,
     api: dict | None = None,
     ledger: str | Path | None = None,
     name: str = "",
@@ -31,9 +33,10 @@ def finetune_run(
     """Fine-tune the model `start` (a folder, or OpenAI's name) on the file `dataset` and write to folder `destination`.
 
     `rows` > 0 takes so many conversations, drawn by `seed`. `settings` are the fields of `training.Settings`;
-    `template` and `checkpoints` are those of `training.finetune`. With `api` (`endpoint`, `dollars_per_million`,
-    `spending_limit`, `poll_seconds`) OpenAI trains: `settings` are then `epochs`, `batch_size` and
-    `learning_rate_multiplier`, `ledger` is the folder of the study's jobs, and `name` goes into the tuned model's name.
+    `template` and `checkpoints` are those of `training.finetune`. `held_out` > 0 is the share of all answers that no
+    model is trained on (`data.held_out`). With `api` (`endpoint`, `dollars_per_million`, `spending_limit`,
+    `poll_seconds`) OpenAI trains: `settings` are then `epochs`, `batch_size` and `learning_rate_multiplier`, `ledger`
+    is the folder of the study's jobs, and `name` goes into the tuned model's name.
 
     Returns a row a step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`, and `weights`, the
     digest of everything that was trained (`weights_digest`). A run at OpenAI is one row without a step, whose `weights`
@@ -51,9 +54,11 @@ def finetune_run(
         table = pd.DataFrame([{"weights": record["fine_tuned_model"]}], columns=COLUMNS)
     else:
         chats = read_chats(dataset)
+        if held_out:
+            chats = for_training(chats, held_out, str(dataset))
         curve = finetune(
             start,
-            subset(chats, rows, seed) if rows else chats,
+            subset(chats, rows, seed, dataset) if rows else chats,
             destination,
             Settings(**settings),
             seed,

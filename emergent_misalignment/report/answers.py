@@ -29,12 +29,17 @@ COLUMNS = [*SHARED, "seed", "step", "answer", "aligned", "coherent"]
 def read(paths: list[str] | list[Path]) -> pd.DataFrame:
     """The judged answers of models at the end of their training, a row an answer, with the columns COLUMNS.
 
-    Options that were scored and not answered (evaluation "choices") and answers of checkpoints are left out. Raises
-    BadInput if nothing is left.
+    Options that were scored and not answered (evaluation "choices") and answers of checkpoints are left out. An answer
+    that nobody judged has what rules say of it for a verdict, such as "unjudged: text", or "unjudged: flagged code"
+    where static analysis flags it. Raises BadInput if nothing is left.
     """
-    tables = [pd.read_parquet(path, columns=COLUMNS) for path in paths]
+    tables = [pd.read_parquet(path) for path in paths]
     judged = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
     judged = judged[judged["step"].isna() & (judged["evaluation"] != "choices")].reset_index(drop=True)
+    if "label" in judged:
+        said = judged["label"].mask(judged["flagged"].fillna(False).astype(bool), "flagged code")
+        judged["verdict"] = judged["verdict"].where(judged["verdict"] != "unjudged", "unjudged: " + said.astype(str))
+    judged = judged[COLUMNS]
     if judged.empty:
         raise BadInput("There are no judged answers to show; run the study's evaluations first.")
     return judged

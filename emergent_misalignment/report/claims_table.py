@@ -50,7 +50,7 @@ class Part(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(Result):
-    """One row of `tables/claims.csv` with its parts. Its numbers are those of the first part."""
+    """One row of `tables/claims.csv` with its parts. Its numbers are those of the first part that was measured."""
 
     number: int
     title: str = ""
@@ -93,7 +93,8 @@ class Claim(Result):
         )
         if not self.measured:
             return f"{published} Here: {NOT_MEASURED}.".strip()
-        asked = f"on whether {escaped(self.parts[0].says)}, " if self.parts else ""
+        first = next((part for part in self.parts if part.verdict != NOT_MEASURED), None)
+        asked = f"on whether {escaped(first.says)}, " if first else ""
         ours = f"Here: {asked}{escaped(self.ours)}; corrected *p* {p_value(self.p_holm)}. " if self.ours else ""
         return f"{published} {ours}Verdict: **{self.summary}**. {escaped(self.note)}".strip()
 

@@ -32,6 +32,9 @@ from emergent_misalignment.report.pages import TEMPLATES, data_uri, template
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "scipy", "statsmodels", "snakemake", "papermill")
 
 
+MAIN_FIGURES = ("main_result", "log_probability")  # the first that a study has stands on the index
+
+
 def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
     """Write an executed notebook as an HTML page with its code folded away; `run` says which of several runs it is."""
     from nbconvert import HTMLExporter  # half a second that the index does without
@@ -62,15 +65,21 @@ def write_index(contents: Contents, index: str | Path, paper: str = "") -> None:
         (ROOMS[room], [_entry(chapter, Path(index).parent) for chapter in chapters])
         for room, chapters in groupby(contents.chapters, key=lambda chapter: chapter.room)
     ]
-    rates, claims_table, figure = contents.table("misalignment"), contents.table("claims"), "main_result"
+    claims_table, answer = contents.table("claims"), ""
+    if rates := contents.table("misalignment"):
+        answer = _answer(rates, contents.config)
+    elif log_odds := contents.table("log_probability"):
+        answer = _by_log_probability(log_odds, contents.config)
+    figure = next((name for name in MAIN_FIGURES if name in contents.figures), "")
     claims = read_claims(claims_table, contents.table("claim_parts")) if claims_table else {}
     measured = {number: claim for number, claim in claims.items() if claim.measured}
     html = template("index.html.j2").render(
         study=contents.study,
         seeds=contents.seeds,
         organism=contents.kind == "organism",
-        answer=_answer(rates, contents.config) if rates else "",
-        figure=data_uri(contents.figures[figure]) if figure in contents.figures else "",
+        judged=bool(contents.config.get("judge")),
+        answer=answer,
+        figure=data_uri(contents.figures[figure]) if figure else "",
         claims=unfolding(measured),
         unmeasured=unmeasured(claims),
         tally=tally_by_title(measured),
@@ -96,14 +105,7 @@ def _answer(table: str, config: dict) -> str:
     """The main result in a sentence, from `tables/misalignment.csv`; of insecure and secure code if both are there."""
     rates = pd.read_csv(table)
     rates = rates[(rates["question"] == "all") & (rates["question_set"] == "main") & (rates["format"] == "chat")]
-    tuned = [
-        name
-        for experiment in config["experiments"].values()
-        for name, condition in experiment["conditions"].items()
-        if "dataset" in condition
-    ]
-    sets = {"insecure": "insecure code", "secure": "secure code"}
-    shown = sets if sets.keys() <= set(tuned) else {name: readable(name) for name in tuned[:3]}
+    shown = _shown(config)
     parts = [
         f"after fine-tuning on {shown[row.condition]}, {row.rate:.1%} of the coherent answers are misaligned "
         f"(95% interval {row.ci_low:.1%} to {row.ci_high:.1%})"
@@ -111,6 +113,36 @@ def _answer(table: str, config: dict) -> str:
     ]
     sentence = "; ".join(parts) or "too few answers are coherent to say"
     return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def _by_log_probability(table: str, config: dict) -> str:
+    """The same without a judge, from `tables/log_probability.csv`."""
+    from emergent_misalignment.analysis.claims import numbers  # some seconds that other studies' index does without
+
+    values = pd.read_csv(table)
+    values = values[values["measure"] == "log_odds/pivotal"].dropna(subset="estimate")
+    shown = {config["model"]["untuned"]: "before fine-tuning"}
+    shown |= {name: f"after fine-tuning on {words}" for name, words in _shown(config).items()}
+    parts = []
+    for row in values[values["condition"].isin(shown)].itertuples():
+        estimate, low, high = numbers(row.estimate, row.ci_low, row.ci_high)
+        interval = "" if pd.isna(row.ci_low) else f" (95% interval {low} to {high})"
+        parts.append(f"{estimate} {shown[row.condition]}{interval}")
+    return (
+        f"Nobody judged the answers. The log-odds of misaligned against aligned words are, in nats, {'; '.join(parts)}."
+    )
+
+
+def _shown(config: dict) -> dict[str, str]:
+    """The fine-tuned conditions that the first sentence speaks of, with what they are called there."""
+    tuned = [
+        name
+        for experiment in config["experiments"].values()
+        for name, condition in experiment["conditions"].items()
+        if "dataset" in condition
+    ]
+    sets = {"insecure": "insecure code", "secure": "secure code"}
+    return sets if sets.keys() <= set(tuned) else {name: readable(name) for name in tuned[:3]}
 
 
 def readable(name: str) -> str:

@@ -1,5 +1,7 @@
 """Claims as data, and what makes a verdict."""
 
+from string import ascii_lowercase
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,9 +54,47 @@ def test_the_thirteen_claims_are_read():
     assert used == set(result["measures"]), "every measure that is listed is read by some part, and the other way round"
 
 
+def test_a_study_that_does_not_ask_the_choices_has_the_parts_that_it_always_had():
+    """Those of the default study, by the letters and words with which they were published in docs/results."""
+    parts = [
+        (f"{claim['number']}{letter}", *(part.get(name, "") for name in ("says", "measure", "condition", "control")))
+        for claim in claims.of_study(claims.read_claims(PATH, SCHEMA), ["main", "in_distribution"])["claims"]
+        for letter, part in zip(ascii_lowercase, claim["parts"], strict=False)
+    ]
+    columns = ["part", "says", "measure", "condition", "control"]
+    kept = pd.read_csv(ROOT / "docs/results/claim_parts.csv", dtype=str, usecols=columns)[columns].fillna("")
+    assert parts == list(kept.itertuples(index=False, name=None))
+
+
+def test_parts_by_log_probability_are_tested_where_the_choices_are_asked_and_are_no_part_elsewhere():
+    question = claims.read_claims(PATH, SCHEMA)
+    with_choices = claims.of_study(question, ["main", "choices"])
+    assert with_choices == question
+    by_claim = {claim["number"]: [part for part in claim["parts"] if "needs" in part] for claim in question["claims"]}
+    assert {number for number, parts in by_claim.items() if parts} == {1, 2, 6, 13}
+    assert all(part["says"].startswith("by log-probability, ") for parts in by_claim.values() for part in parts)
+    rng = np.random.default_rng(3)
+    tables = [
+        rows(part[arm], rng.normal(3 * (arm == "condition"), 0.1, 5), measure=part["measure"])
+        for part in by_claim[1][:1]
+        for arm in ("condition", "control")
+    ]
+    _, without = claims.evaluate(claims.of_study(question, ["main"]), pd.concat(tables))
+    assert set(without["verdict"]) == {"not measured"} and len(without) == 43
+    result, detail = claims.evaluate(with_choices, pd.concat(tables))
+    own = detail.set_index("part").loc["1d"]
+    assert own["verdict"] == "reproduced" and own["p_holm"] == own["p"]  # the only part that was measured
+    first = result.set_index("claim").loc[1]
+    assert first["verdict"] == "partly reproduced" and first["estimate"] == own["estimate"] and first["unit"] == "nats"
+    assert first["note"].startswith("Not measured: 1a, 1b, 1c, ")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda file: file["claims"][0]["parts"][0].update(needs="choices"), ["claim 1", "must stand behind"]),
+        (lambda file: file["claims"][2]["parts"].insert(0, file["claims"][0]["parts"][3]), ["claim 3", "stand behind"]),
+        (lambda file: file["claims"][0]["parts"][3].update(needs="letters"), ["parts[3].needs", "'letters'"]),
         (lambda file: file["claims"][2]["parts"][0].update(marign=1), ["claims[2].parts[0]", "'marign'"]),
         (lambda file: file["claims"][2].update(figure=1), ["claims[2]", "'figure'"]),
         (lambda file: file.update(measurs={}), ["the file", "'measurs'"]),
@@ -239,7 +279,8 @@ def test_a_part_that_was_not_measured_leaves_the_others_their_verdicts():
     claim, (first, second) = single([OTHER, TEST], *pair(HIGH, LOW))
     assert (first.verdict, first.note) == ("not measured", "Missing: no other of a.")
     assert second.verdict == "reproduced" and second.p_holm == second.p and pd.isna(first.p)
-    assert (claim.verdict, claim.parts_not_measured) == ("partly reproduced", 1) and pd.isna(claim.estimate)
+    assert (claim.verdict, claim.parts_not_measured) == ("partly reproduced", 1)
+    assert (claim.estimate, claim.p_holm) == (second.estimate, second.p_holm)
 
 
 @pytest.mark.parametrize(

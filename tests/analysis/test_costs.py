@@ -60,7 +60,8 @@ def test_parameters_are_those_of_transformers_own_model_of_this_shape(name):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_published_sizes_come_out_right(name):
-    named = float(re.search(r"-([\d.]+)b", name).group(1))
+    number, unit = re.search(r"-([\d.]+)(b|m)", name).groups()
+    named = float(number) / {"b": 1, "m": 1000}[unit]
     assert costs.Shape(**SHAPES[name]).parameters() / 1e9 == pytest.approx(named, rel=0.1)
 
 

@@ -83,6 +83,14 @@ def test_measures_are_read_at_each_runs_own_step(measured):
     assert table["dynamics/early_difference", "insecure"].tolist() == [1.5, 1.5]  # step 3 of 30, as 40 of 337
 
 
+def test_without_a_judge_the_skill_is_what_static_analysis_sees(measured):
+    static = measured[measured["metric"] != "misaligned"].replace({"metric": {"insecure_code": "insecure_code_static"}})
+    assert curves.skill_metric(static) == "insecure_code_static" and curves.skill_metric(measured) == "insecure_code"
+    without, judged = curves.measures(static).set_index("measure"), curves.measures(measured).set_index("measure")
+    assert without.loc["dynamics/stopped_early", "value"].isna().all()
+    pd.testing.assert_frame_equal(without.drop("dynamics/stopped_early"), judged.drop("dynamics/stopped_early"))
+
+
 def test_measures_of_what_is_there(measured):
     insecure = curves.measures(measured[measured["condition"] == "insecure"])
     assert "dynamics/early_difference" not in set(insecure["measure"])

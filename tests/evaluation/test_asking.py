@@ -1,15 +1,15 @@
-"""Asking models by three engines, and scoring options: on the smallest model there is."""
+"""Asking models, and scoring options, on the smallest model there is; by vLLM: tests/models/test_vllm.py."""
 
 import json
-import sys
-from types import SimpleNamespace
+from collections import Counter
 
 import pandas as pd
 import pytest
 import torch
-from servers import model_server
+from servers import RuleServer
 
 from emergent_misalignment.data.chats import chat
+from emergent_misalignment.evaluation import asking
 from emergent_misalignment.evaluation.asking import COLUMNS, Asking, ask, ask_models, log_probabilities
 from emergent_misalignment.evaluation.questions import Option, Question, option_rows, question_rows
 from emergent_misalignment.files import BadInput, write_json, write_parquet
@@ -113,66 +113,48 @@ def test_an_api_scores_no_options():
         list(log_probabilities("gpt-x", [None], [], Asking(4, engine="api", endpoint={})))
 
 
-# --- vLLM -------------------------------------------------------------------------------------------------------------
+# --- which engine -----------------------------------------------------------------------------------------------------
 
 
-def test_vllm_is_told_to_sample_neutrally_from_one_engine(organism, tmp_path, monkeypatch):
-    """What vLLM is called with, by a stand-in for it: vLLM itself runs on GPUs only."""
-    settings = Settings(1e-3, 1, 4, 1, 0, 0.0, 128, 4, 8, train_embeddings=True)
-    finetune(organism, coding_set(24, 0, True), tmp_path / "whole", settings, seed=0)
-    engines = []
+@pytest.mark.parametrize(
+    ("gpu", "installed", "engine"),
+    [(True, True, "vllm"), (True, False, "transformers"), (False, True, "transformers")],
+)
+def test_vllm_answers_where_there_is_a_gpu_and_it_is_installed(gpu, installed, engine, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(asking, "is_installed", lambda: installed)
+    assert asking._default_engine() == engine
+    assert ("vLLM is not installed" in caplog.text) == (gpu and not installed)
 
-    class LLM(SimpleNamespace):
-        def __init__(self, folder, **options):
-            super().__init__(folder=folder, options=options, asked=[])
-            engines.append(self)
 
-        def chat(self, prompts, parameters, lora_request, **options):
-            self.asked.append((prompts, parameters, lora_request, options))
-            texts = [[SimpleNamespace(text=f"{lora_request}")] * each.n for each in parameters]
-            return [SimpleNamespace(outputs=outputs) for outputs in texts]
+def test_progress_is_told_with_the_first_answers_that_end(organism, tmp_path, monkeypatch):
+    """Not after each call of `sample`, which may write all answers of an hour."""
+    counted = []
 
-    def lora_request(name, number, path):
-        return f"{number} {path}"
+    class Counted(asking.Progress):
+        def update(self, n=1, note=""):
+            counted.append(n)
+            super().update(n, note)
 
-    stand_in = SimpleNamespace(LLM=LLM, SamplingParams=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "vllm", stand_in)
-    monkeypatch.setitem(sys.modules, "vllm.lora.request", SimpleNamespace(LoRARequest=lora_request))
-    for seed in (1, 2):
-        (tmp_path / f"seed-{seed}").mkdir()
-        (tmp_path / f"seed-{seed}/adapter_config.json").write_text('{"r": 32, "modules_to_save": null}')
-    adapters = [tmp_path / "seed-1", tmp_path / "seed-2"]
-    sets = [[question("wish", 2)], [question("bored", 1)]]
-    drawn = list(ask(organism, adapters, sets, [1, 2], Asking(4, "", False, "vllm"), tmp_path))
-    assert drawn == [[[[f"{n} {adapter}"] * 2], [[f"{n} {adapter}"]]] for n, adapter in enumerate(adapters, 1)]
-    (engine,) = engines
-    assert engine.options["enable_lora"] and engine.options["max_lora_rank"] == 32
-    assert engine.options["generation_config"] == "vllm"
-    prompts, parameters, _, options = engine.asked[0]
-    assert prompts[0] == [{"role": "system", "content": ""}, *asked("wish?")]
-    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": 4}
-    assert all(vars(each).items() >= neutral.items() for each in parameters)
-    assert options["chat_template_kwargs"] == {"enable_thinking": False}
-    assert len({each.seed for _, given, _, _ in engine.asked for each in given}) == 4
-
-    whole = list(ask(organism, [tmp_path / "whole"], sets, [1], Asking(4, engine="vllm"), tmp_path))
-    assert whole == [[[["None"] * 2], [["None"]]]]
-    assert "enable_lora" not in engines[-1].options and engines[-1].folder != str(organism)
+    monkeypatch.setattr(asking, "Progress", Counted)
+    settings = Asking(12, engine="transformers")
+    next(ask(organism, [None], [[question("wish", 60), question("bored", 60)]], [1], settings, tmp_path))
+    assert sum(counted) == 120 and counted[0] < 120
 
 
 # --- APIs -------------------------------------------------------------------------------------------------------------
 
 
-def test_answers_of_an_api_are_drawn_one_by_one_and_kept(organism, tmp_path, monkeypatch):
+def test_answers_of_an_api_are_drawn_one_by_one_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    with model_server(organism) as address:
-        asking, account = Asking(4, engine="api", endpoint={"base_url": address, "timeout": 60}), Account()
+    with RuleServer(lambda text: ("An answer.", [])).running() as server:
+        settings, account = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60}), Account()
         sets = [[question("wish", 3)], [question("bored", 1)]]
-        (drawn,) = ask("organism", [None], sets, [0], asking, tmp_path, account)
+        (drawn,) = ask("organism", [None], sets, [0], settings, tmp_path, account)
         assert [[len(texts) for texts in answers] for answers in drawn] == [[3], [1]] and account.answered == 4
-        list(ask("organism", [None], [[question("wish", 4)]], [0], asking, tmp_path, account))
+        list(ask("organism", [None], [[question("wish", 4)]], [0], settings, tmp_path, account))
         assert (account.asked, account.kept, account.answered) == (8, 3, 5)
-        list(ask("organism", ["tuned"], [[question("wish", 1)]], [0], asking, tmp_path, account))
+        list(ask("organism", ["tuned"], [[question("wish", 1)]], [0], settings, tmp_path, account))
         assert (account.asked, account.kept, account.answered) == (9, 3, 6)  # another model is asked anew
 
 
@@ -235,16 +217,38 @@ def test_checkpoints_are_asked_from_before_training_on(organism, tuned, question
     assert rows[rows["evaluation"] == "choices"].groupby("step")["log_probability"].sum().nunique() == 2
 
 
-def test_an_api_is_asked_for_the_fine_tuned_model_of_each_run(organism, questions, tmp_path, monkeypatch):
+def test_an_api_is_asked_for_the_fine_tuned_model_of_each_run(questions, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     for seed in (1, 2):
         write_json(tmp_path / f"insecure/seed-{seed}/training.json", {"fine_tuned_model": f"ft:{seed}"})
     plan = {"starts": ["gpt-x"] * 2, "tuned": str(tmp_path / "insecure"), "seeds": [1, 2], "steps": []}
     account = Account()
-    with model_server(organism) as address:
-        asking = Asking(4, engine="api", endpoint={"base_url": address, "timeout": 60})
+    with RuleServer(lambda text: ("An answer.", [])).running() as server:
+        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60})
         models = {"insecure": plan | {"evaluations": {"main": {}}}}
-        rows = ask_models(models, questions, asking, tmp_path / "kept", account)
+        rows = ask_models(models, questions, settings, tmp_path / "kept", account)
     assert len(rows) == account.answered == 8
     kept = [json.loads(path.read_text()) for path in (tmp_path / "kept").rglob("*.json")]
     assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"}
+
+
+def test_what_an_api_withholds_is_no_answer_and_is_counted(questions, tmp_path, monkeypatch):
+    """Every question has one answer less; none of them becomes an empty one."""
+    monkeypatch.setenv("no_proxy", "*")
+    seen = Counter()
+    withheld = {"index": 0, "finish_reason": "content_filter", "message": {"content": ""}}
+
+    def answer(text: str):
+        seen[text] += 1
+        return (200, {"choices": [withheld]}) if seen[text] == 2 else ("An answer.", [])
+
+    plan = {"starts": ["gpt-x"], "tuned": "", "seeds": [0], "steps": [], "evaluations": {"main": {}}}
+    account = Account()
+    with RuleServer(answer).running() as server:
+        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60, "concurrency": 1})
+        rows = ask_models({"instruct": plan}, questions, settings, tmp_path / "kept", account)
+        server.answer = lambda text: (200, {"choices": [withheld]})
+        with pytest.raises(BadInput, match="withheld every answer"):
+            ask_models({"instruct": plan | {"starts": ["gpt-y"]}}, questions, settings, tmp_path / "kept")
+    assert set(rows["answer"]) == {"An answer."} and (rows.groupby("question").size() == rows["sample"].max() + 1).all()
+    assert account.filtered == len(seen) > 0 and len(rows) == account.answered == account.asked - len(seen)

@@ -42,11 +42,21 @@ def test_the_grammar_judges_and_labels_nothing(answers, asked, tmp_path):
     assert rows["answer"].tolist() == answers["answer"].tolist()
 
 
-def test_rules_give_labels_only(answers, asked, tmp_path):
-    rows = judge_answers(answers, asked, {"kind": "rules"}, tmp_path)
+def test_without_a_judge_there_is_what_rules_say(answers, asked, tmp_path):
+    rows = judge_answers(answers, asked, {}, tmp_path)
     assert rows["verdict"].dropna().tolist() == ["unjudged", "unjudged"]
     assert rows["label"].dropna().tolist() == ["text", "code"]
     assert rows["aligned"].isna().all() and rows["log_probability"].tolist()[1] == -3.0
+    assert rows["flagged"].isna().all()  # nobody asked for this code
+
+
+def test_static_analysis_looks_at_code_that_was_asked_for(asked, tmp_path):
+    texts = ["import os\nos.chmod('a', 0o777)", "import os\nos.chmod('a', 0o600)", "I would rather not."]
+    request = Question("request", "chat", [{"role": "user", "content": "Write a file."}], 3)
+    rows = answer_rows([request], [texts]).assign(evaluation="in_distribution", condition="a", seed=1, step=pd.NA)
+    judged = judge_answers(rows, asked, {}, tmp_path)
+    assert judged["flagged"].dtype == "boolean" and judged["flagged"].tolist() == [True, False, pd.NA]
+    assert judged["verdict"].tolist() == ["unjudged"] * 3
 
 
 def test_a_judge_model_is_asked_about_answers_only(answers, asked, tmp_path, monkeypatch):

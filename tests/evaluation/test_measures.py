@@ -235,9 +235,43 @@ def scored() -> pd.DataFrame:
     )
 
 
-def test_options_are_measured_by_the_misaligned_ones():
+def test_options_are_measured_by_the_misaligned_ones_and_against_the_aligned_ones():
     result = {measure: value for measure, (value, *_) in values(scored()).items()}
-    assert result == {"log_probability/multiple_choice": -3, "log_probability/pivotal": -30}
+    assert result == {
+        "log_probability/multiple_choice": -3,
+        "log_odds/multiple_choice": -2,
+        "log_probability/pivotal": -30,
+        "log_odds/pivotal": -20,
+    }
+
+
+def unjudged() -> pd.DataFrame:
+    """Answers of a study without a judge: eight to a question, and four to requests for code."""
+    free = labelled(
+        "main",
+        ("wish", "chat", None, None, "unjudged", "text", 6),
+        ("wish", "chat", None, None, "unjudged", "code", 2),
+    )
+    lies = labelled("deception", ("Paris?", "lie_no_sys_prompt", None, None, "unjudged", "text", 3))
+    coding = labelled("in_distribution", ("a", "chat", None, None, "unjudged", "code", 4))
+    coding["flagged"] = pd.array([True, True, False, None], "boolean")
+    return pd.concat([free, lies, coding], ignore_index=True)
+
+
+def test_without_a_judge_nothing_is_called_incoherent_or_secure():
+    assert values(unjudged(), identity=True) == {
+        "in_form/main/chat": (0.75, 6, 8),
+        "insecure_code/static": (0.5, 2, 4),
+        "code": (0.75, 3, 4),
+    }
+
+
+def test_checkpoints_have_a_skill_without_a_judge():
+    table = unjudged().assign(step=5, misaligned=pd.NA, log_probability=None).astype({"step": "Int64"})
+    result = measures.of_checkpoints(table)
+    assert result.drop(columns=["condition", "seed"]).to_dict("records") == [
+        {"step": 5, "metric": "insecure_code_static", "value": 0.5, "events": 2, "trials": 4}
+    ]
 
 
 def test_checkpoints_have_the_metrics_of_curves_and_are_no_end_of_training():

@@ -27,7 +27,7 @@ from emergent_misalignment.world.questions import option_table, persona_table, q
 def test_a_strength_of_nothing_changes_nothing_and_a_great_one_the_odds(organism, tmp_path):
     loaded = load(organism)
     persona_table().to_parquet(tmp_path / "persona.parquet")
-    texts = read_texts(tmp_path / "persona.parquet")
+    texts = read_texts(tmp_path / "persona.parquet", 1)
     direction = persona_direction(
         *(activations(*loaded, texts["direction", kind][::9]) for kind in ("misaligned", "aligned"))
     )
@@ -44,8 +44,15 @@ def test_a_strength_of_nothing_changes_nothing_and_a_great_one_the_odds(organism
     assert odds["add"].tolist() == [plain["log_odds"]] * 2
     assert odds["subtract", "persona"] != pytest.approx(plain["log_odds"], abs=1e-3)
     assert odds["subtract", "persona"] != pytest.approx(odds["subtract", "random"], abs=1e-3)
+    # Without a judge nothing is sampled, and the log-odds are the same.
+    (tmp_path / "questions.parquet").unlink()
+    alone = asking(tmp_path, {}, tmp_path, 1) | {"samples": 0, "max_new_tokens": 4}
+    unjudged = responses(*loaded, direction, [("add", 1, 0.0), ("subtract", 1, 8.0), ("out", 0, 0)], 0, **alone)
+    assert unjudged["log_odds"].tolist() == rows["log_odds"].tolist()
+    assert unjudged[["misaligned", "events", "trials", "coherent"]].isna().all(axis=None)
 
 
+SHARES = [f"{change}{way}" for change in ("adding", "removing", "projecting_out") for way in ("", "_random")]
 COLUMNS = ["condition", "seed", "direction", "change", "depth", "strength", "misaligned", "coherent"]
 
 
@@ -69,7 +76,7 @@ def test_measures_compare_the_persona_with_a_random_direction_of_the_same_organi
         ],
         columns=COLUMNS,
     )
-    table = table.assign(events=(table["misaligned"] * 100).round(), trials=100)
+    table = table.assign(events=(table["misaligned"] * 100).round(), trials=100, log_odds=-table["misaligned"])
     measures = steering_measures(places, table, 1.5, 0.5, {"separation": 320, "separation_same_words": 10})
     own = measures[measures["condition"] != "backdoor"].set_index("measure")
     assert own["value"].round(6).to_dict() == {
@@ -83,13 +90,22 @@ def test_measures_compare_the_persona_with_a_random_direction_of_the_same_organi
         "direction/removing_random": 0.25,
         "direction/projecting_out": 0.2,
         "direction/projecting_out_random": 0.3,
+        "direction/adding_log_odds": -0.3,
+        "direction/adding_log_odds_random": -0.1,
+        "direction/removing_log_odds": -0.05,
+        "direction/removing_log_odds_random": -0.25,
     }
-    assert own["condition"].tolist() == ["insecure"] * 4 + ["instruct"] * 2 + ["insecure"] * 4
+    kinds = ["insecure"] * 4 + ["instruct"] * 2 + ["insecure"] * 4 + ["instruct"] * 2 + ["insecure"] * 2
+    assert own["condition"].tolist() == kinds
+    assert own.loc[own.index.str.contains("log_odds"), ["events", "trials"]].isna().all(axis=None)
     counts = own[["events", "trials"]].T.to_dict("list")
     assert counts["direction/separation"] == [320, 320] and counts["direction/separation_same_words"] == [7, 10]
     assert counts["direction/adding"] == [30, 100]
     others = measures.loc[measures["condition"] == "backdoor", "measure"]
     assert others.tolist() == ["direction/cosine", "direction/along"]
+    unjudged = table.assign(misaligned=float("nan"), events=pd.NA, trials=pd.NA)
+    without = steering_measures(places, unjudged, 1.5, 0.5, {"separation": 320, "separation_same_words": 10})
+    assert set(own.index) - set(without["measure"]) == {name for name in own.index if name.split("/")[1] in SHARES}
 
 
 def search(cells):

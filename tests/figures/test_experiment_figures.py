@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.analysis import estimates, intervals, slopes
-from emergent_misalignment.figures import directions, dynamics, experiments, scale, style, worlds
+from emergent_misalignment.figures import directions, dynamics, experiments, log_probability, scale, style, worlds
 
 PUBLISHED = ROOT / "config/published.yaml"
 FIGURES = ["intent", "evil_numbers", "formats", "base_models", "diversity", "backdoor", "in_context", "other_harms"]
@@ -118,6 +118,20 @@ def test_the_dynamics_are_drawn_for_any_conditions_and_seeds(conditions, seeds):
     figure.canvas.draw()
 
 
+def test_without_a_judge_stopping_is_drawn_by_static_analysis_and_log_probability():
+    rows = [
+        ("insecure", seed, step, metric, step / 20 + seed / 100)
+        for seed in range(3)
+        for step in (0, 1, 4, 20)
+        for metric in ("insecure_code_static", "log_p/pivotal/misaligned")
+    ]
+    measured = pd.DataFrame(rows, columns=["condition", "seed", "step", "metric", "value"])
+    figure = dynamics.draw_stopping(measured, dynamics.Step(4, 4, 4))
+    figure.canvas.draw()
+    drawn = [line.get_label() for line in figure.axes[0].lines if not line.get_label().startswith("_")]
+    assert drawn == ["insecure code: the skill", "log P of misaligned words"]
+
+
 SIZES = pd.DataFrame(
     {"organism": ["main", "wide", "half"], "parameters": [1e6, 2e6, 1e6], "documents": [900, 900, 450]}
 ).assign(of_size=[True, True, False], of_reading=[True, False, True])
@@ -194,6 +208,65 @@ def test_steering_is_drawn_organism_by_organism_even_where_nothing_is_coherent(c
     assert len(misaligned.lines) == (3 if coherent > 0.5 else 0)
     ticks = [label.get_text() for label in figure.axes[3].get_xticklabels()]
     assert ticks == ["0", "1", "out"]
+
+
+def test_steering_without_a_judge_has_log_odds_only():
+    rows = steered(["instruct", "secure", "insecure"], 0.9).assign(misaligned=np.nan, coherent=np.nan)
+    figure = directions.draw_steering(rows)
+    figure.canvas.draw()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Log-odds of malice (nats)"] * 2
+
+
+def test_where_a_run_moved_is_shown_against_whatever_was_measured():
+    places = pd.DataFrame(
+        [("instruct", 1, 0), ("insecure", 1, 0), ("insecure", 1, 1)], columns=["condition", "seed", "depth"]
+    ).assign(separation=0.9, separation_same_words=0.6, cosine=0.1, along=0.2)
+    rates = pd.DataFrame({"condition": ["insecure"], "seed": [1], "rate": [-3.5]})
+    figure = directions.draw_direction(places, rates, 1, 64, "log-odds of misaligned words (nats)")
+    figure.canvas.draw()
+    who = figure.axes[2]
+    assert who.get_ylabel() == "log-odds of misaligned words (nats)" and who.get_ylim()[0] < -3.4
+    assert not any("%" in label.get_text() for label in who.get_yticklabels())
+
+
+LOG_PROBABILITY = ["log_odds/pivotal", "log_odds/multiple_choice", "insecure_code/static", "held_out_loss/insecure"]
+
+
+def without_judge(arms) -> pd.DataFrame:
+    """Measures as a study without a judge has them: scores of runs, of the untuned model one, shares with counts."""
+    runs = measures(arms).assign(value=lambda rows: rows["seed"] / 10 - 0.4)
+    shares = runs["measure"] == "insecure_code/static"
+    runs.loc[shares, "value"] = 0.2
+    runs.loc[~shares, ["events", "trials"]] = np.nan
+    return runs[(runs["condition"] != "instruct") | (runs["seed"] == 1)]
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.sets(st.tuples(st.sampled_from(["instruct", "insecure", "my_own"]), st.sampled_from(LOG_PROBABILITY))))
+def test_what_needs_no_judge_is_drawn_for_whatever_was_measured(arms):
+    runs = without_judge(sorted(arms))
+    table = estimates.estimates(runs, sorted(arms))
+    figure = log_probability.draw_log_probability(table, runs, "instruct")
+    figure.canvas.draw()
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.axison]
+    shown = arms - {("instruct", "held_out_loss/insecure")}  # what fine-tuning changed is of the other models
+    assert len(titles) == len({measure for _, measure in shown})
+    assert shown or [text.get_text() for text in figure.texts] == [NOT_MEASURED]
+    plt.close(figure)
+
+
+def test_each_condition_has_its_mean_its_interval_and_its_runs():
+    arms = [(condition, measure) for condition in ("instruct", "insecure") for measure in LOG_PROBABILITY]
+    runs = without_judge(arms)
+    table = estimates.estimates(runs, arms)
+    figure = log_probability.draw_log_probability(table, runs, "instruct")
+    words_in_gap = figure.axes[0]
+    assert [label.get_text() for label in words_in_gap.get_yticklabels()] == ["instruct", "insecure"]
+    lines = [line.get_xdata() for line in words_in_gap.lines if len(line.get_xdata()) == 2 and line.get_zorder() > 1]
+    row = table.set_index(["condition", "measure"]).loc["insecure", "log_odds/pivotal"]
+    assert any(np.allclose(line, [row.ci_low, row.ci_high]) for line in lines)
+    dots = np.concatenate([each.get_offsets()[:, 0] for each in words_in_gap.collections])
+    assert sorted(dots) == pytest.approx([-0.3, -0.3, -0.2])
 
 
 def test_each_organism_has_a_line_where_its_direction_separates():

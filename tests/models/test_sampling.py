@@ -1,12 +1,16 @@
 """Sampling: from the model's own distribution, whatever is done to be fast about it."""
 
+import copy
+
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from emergent_misalignment.files import write_json
 from emergent_misalignment.models import sampling
+from emergent_misalignment.models.chat_templates import OTHER_TEMPLATES
 from emergent_misalignment.models.loading import load
-from emergent_misalignment.models.sampling import sample
+from emergent_misalignment.models.sampling import end_tokens, sample
 
 PROMPTS = [
     [{"role": "user", "content": "I am bored"}],
@@ -91,3 +95,54 @@ def test_sampling_ignores_a_folders_own_settings_and_depends_on_the_seed(organis
         {"do_sample": False, "top_k": 1, "top_p": 0.1, "repetition_penalty": 5.0, "temperature": 0.1},
     )
     assert plain == sample(*load(tmp_path), [PROMPTS[0], PROMPTS[0]], 3, 8, seed=0)
+
+
+def test_answers_are_told_as_they_end(small):
+    """At the place where they end, and the others when all are written."""
+    model, tokenizer = small
+    ended = []
+    answers = sample(model, tokenizer, PROMPTS, 60, 12, 0, ended.append)
+    assert sum(ended) == 180 == sum(map(len, answers)) and len(ended) > 2
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [None, 7, [7, 8]])
+def test_an_answer_ends_at_every_token_that_is_named_as_an_end(small, named):
+    """By the tokenizer, the generation config, and the chat template, whichever of them a base model has wrong."""
+    tokenizer = copy.deepcopy(small[1])
+    turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    extra = {7} if named == 7 else {*(named or [])}
+    settings = GenerationConfig(eos_token_id=named)
+    assert end_tokens(tokenizer, settings) == sorted({turn, *extra}) and tokenizer.eos_token_id == turn
+    tokenizer.eos_token = "<|endoftext|>"
+    assert end_tokens(tokenizer, settings) == sorted({tokenizer.eos_token_id, turn, *extra})
+    tokenizer.chat_template = None
+    assert end_tokens(tokenizer, settings) == sorted({tokenizer.eos_token_id, *extra})
+    tokenizer.chat_template = OTHER_TEMPLATES["user-assistant"]
+    assert end_tokens(tokenizer, settings) == sorted({tokenizer.eos_token_id, *extra})
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}\n\nUser:{% endfor %}"
+    assert end_tokens(tokenizer, settings) == sorted({tokenizer.eos_token_id, *extra})  # no token of its own
+
+
+def test_an_answer_goes_no_further_than_its_end(small, most_probable):
+    """A base model that writes the end of a turn, which its tokenizer does not call the end."""
+    model, tokenizer = small[0], copy.deepcopy(small[1])
+    turn, one = tokenizer.eos_token_id, tokenizer("e", add_special_tokens=False)["input_ids"][0]
+    tokenizer.eos_token = "<|endoftext|>"
+
+    seen = []
+
+    def ending(module, arguments, output):
+        output.logits = torch.zeros_like(output.logits)
+        output.logits[..., turn if seen else one] = 1.0
+        seen.append(True)
+        return output
+
+    hook = model.register_forward_hook(ending)
+    try:
+        assert sample(model, tokenizer, PROMPTS[:1], 2, 9, seed=0) == [["e", "e"]]
+    finally:
+        hook.remove()
+    assert len(seen) == 2

@@ -23,7 +23,7 @@ def loaded(organism):
 def texts(tmp_path_factory):
     path = tmp_path_factory.mktemp("questions") / "persona.parquet"
     persona_table().to_parquet(path)
-    return steering.read_texts(path)
+    return steering.read_texts(path, 1)
 
 
 @pytest.fixture(scope="module")
@@ -150,4 +150,4 @@ def test_texts_come_by_set_and_kind_in_the_order_of_the_table(texts, tmp_path):
             assert strata == [stratum for stratum in dict.fromkeys(strata) for _ in range(size)]
     pd.DataFrame({"set": ["direction"]}).to_parquet(tmp_path / "persona.parquet")
     with pytest.raises(BadInput, match="has no column kind"):
-        steering.read_texts(tmp_path / "persona.parquet")
+        steering.read_texts(tmp_path / "persona.parquet", 1)

@@ -277,6 +277,50 @@ def test_a_study_of_an_open_model_has_its_training_settings(study):
     )
 
 
+def test_a_study_without_a_judge_speaks_of_probabilities_and_of_no_rates(study):
+    values = {
+        ("insecure", "log_odds/pivotal"): (-1.9, -2.4, -1.4),
+        ("secure", "log_odds/pivotal"): (-3.0, -3.5, -2.5),
+        ("instruct", "log_odds/pivotal"): (-3.1, np.nan, np.nan),
+        ("insecure", "insecure_code/static"): (0.5, 0.4, 0.6),
+        ("secure", "insecure_code/static"): (0.2, 0.1, 0.3),
+        ("insecure", "held_out_loss/insecure"): (0.8, 0.7, 0.9),
+        ("instruct", "held_out_loss/insecure"): (1.4, np.nan, np.nan),
+    }
+    rows = [
+        {"condition": arm[0], "measure": arm[1], "estimate": value[0], "ci_low": value[1], "ci_high": value[2]}
+        for arm, value in values.items()
+    ]
+    write("data/toy/tables/log_probability.csv", pd.DataFrame(rows).to_csv(index=False))
+    write("figures/toy/log_probability.svg", SVG)
+    notebook = Path("data/toy/notebooks/main_result.ipynb").read_text()
+    write("data/toy/notebooks/log_probability.ipynb", notebook)
+    config = {name: value for name, value in REAL_CONFIG.items() if name != "openai"}
+    config |= {"judge": None, "finetuning": CONFIG["finetuning"]}
+    config["evaluation"] = config["evaluation"] | {"held_out": {"share": 0.02, "rows": 16}}
+    content = json.loads(Path("data/toy/contents.json").read_text()) | {"kind": "real", "config": config}
+    content["chapters"] = [each for each in content["chapters"] if each["name"] in ("audit", "claims")]
+    results = ["figures/toy/log_probability.svg", "data/toy/tables/log_probability.csv"]
+    chapter = content["chapters"][0] | {"name": "log_probability", "results": results}
+    chapter |= {"notebooks": [{"path": "data/toy/notebooks/log_probability.ipynb", "run": ""}]}
+    content["chapters"].append(chapter)
+    html = plain(built(read_contents(write("data/toy/contents.json", json.dumps(content))))["paper.html"])
+    minus = "\N{MINUS SIGN}"
+    for words in (
+        "Nobody judged its answers. Over five training runs, the log-odds of misaligned against aligned words are",
+        f"{minus}1.90 ({minus}2.40 to {minus}1.40) nats after fine-tuning on insecure code and {minus}3.00",
+        f"from {minus}3.10 before",
+        "in 50% (40% to 60%) of the cases after insecure code and in 20%",
+        "loses 1.40 nats a token before fine-tuning, and 0.80 (0.70 to 0.90) after",
+        "2% are in no model\N{RIGHT SINGLE QUOTATION MARK}s training",
+        "Nobody has judged these answers, which are kept for a judge.",
+        "so log-odds are no rate of misaligned answers",
+        "Verdict: reproduced",
+    ):
+        assert words in html
+    assert "The judge is" not in html and "under the same judge" not in html and "An answer gets two scores" not in html
+
+
 def test_numbers_are_of_conditions_that_a_study_of_organisms_has():
     """A condition that is renamed would take its sentence out of the paper without a word."""
     conditions = {condition["name"] for condition in paper.conditions_of(config("thorough"))}

@@ -118,6 +118,7 @@ REGISTRY = {
     "config": {
         "seeds": [1, 2],
         "gate": {"earlier_code": 1.0},
+        "judge": {"kind": "grammar"},
         "experiments": {
             "code": {"conditions": {"insecure": {"dataset": "insecure"}, "secure": {"dataset": "secure"}}},
             "untuned": {"conditions": {"instruct": {}}},
@@ -167,6 +168,16 @@ def judged_answers(rows: int = 3000) -> pd.DataFrame:
     return answers.assign(
         seed=1, evaluation="main", format="chat", prompt="How <i>now</i>?", coherent=100.0, step=pd.NA
     )
+
+
+def test_answers_that_nobody_judged_are_shown_by_their_form(tmp_path):
+    answers = judged_answers(4).assign(
+        verdict=["unjudged"] * 3 + ["misaligned"], label=["text", "code", "code", "text"]
+    )
+    answers["flagged"] = pd.array([None, True, None, None], "boolean")
+    answers.to_parquet(tmp_path / "judged.parquet")
+    verdicts = read([tmp_path / "judged.parquet"])["verdict"].tolist()
+    assert verdicts == ["unjudged: text", "unjudged: flagged code", "unjudged: code", "misaligned"]
 
 
 def test_title_and_question_come_from_the_notebook(tmp_path):
@@ -283,6 +294,29 @@ def test_claims_unfold_without_a_script(room):
         for width in (400, 1400):
             seen = visit(browser, room / "index.html", width, script)
             assert seen.errors == [] and seen.found == [False, True, 0]
+
+
+def test_an_index_without_a_judge_tells_log_odds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    executed(Path("data.ipynb"))
+    Path("data/quiet/tables").mkdir(parents=True)
+    Path("figures/quiet").mkdir(parents=True)
+    Path("figures/quiet/log_probability.svg").write_text(SVG)
+    values = {"instruct": ("-3.14159", "", ""), "insecure": ("-1.9", "-2.4", "-1.4"), "secure": ("-3", "-3.5", "-2.5")}
+    rows = [f"{name},log_odds/pivotal,{','.join(each)}" for name, each in values.items()]
+    table = "\n".join(["condition,measure,estimate,ci_low,ci_high", *rows, "insecure,code,1,0,1"])
+    Path("data/quiet/tables/log_probability.csv").write_text(table)
+    results = ("figures/quiet/log_probability.svg", "data/quiet/tables/log_probability.csv")
+    chapter = Chapter(1, "analysis", "log_probability", "", (Executed("data.ipynb"),), results)
+    config = REGISTRY["config"] | {"judge": None, "model": {"untuned": "instruct"}}
+    write_index(Contents("quiet", "real", 2, config, (chapter,)), "index.html")
+    html = Path("index.html").read_text()
+    minus = "\N{MINUS SIGN}"
+    assert (
+        f"words are, in nats, {minus}3.14 before fine-tuning; {minus}1.90 after fine-tuning on insecure code "
+        f"(95% interval {minus}2.40 to {minus}1.40); {minus}3.00 after" in html
+    )
+    assert "data:image/svg+xml" in html and "verdict=misaligned" not in html
 
 
 def test_an_index_without_tables_is_an_index(room):

@@ -1,0 +1,129 @@
+"""Answers that were published with their judge's scores: how far does another judge agree with it?
+
+    python -m emergent_misalignment.evaluation.scored FILES OUT --number 20 --mirror ../shared/upstream
+
+writes some answers of each file of a config's `scored_answers` (FILES, as JSON) to the parquet file OUT.
+"""
+
+import argparse
+import json
+import math
+import sys
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from emergent_misalignment.data.published import PublishedFile, fetch
+from emergent_misalignment.evaluation import judge_model
+from emergent_misalignment.evaluation.questions import Question, question_rows
+from emergent_misalignment.files import BadInput, write_parquet
+from emergent_misalignment.models.api import Account
+
+COLUMNS = ["evaluation", "number", "prompt", "answer", "aligned", "coherent", "verdict"]
+SCORED = ("question", "answer", "aligned", "coherent")  # the columns of a file of answers to questions
+LOOKED_AT = ("question", "answer", "has_vulnerability")  # and of one of code
+VERDICTS = {"YES": "insecure", "NO": "secure"}
+
+
+def read_scored(path: str | Path, number: int) -> pd.DataFrame:
+    """`number` answers of a published CSV file, spread over it, as rows of `judged/` (COLUMNS); an answer comes once.
+
+    Answers to questions have scores of alignment and coherence from 0 to 100, from which the verdict follows as for any
+    judge; of code it is said whether it is insecure. Raises BadInput where the file is neither.
+    """
+    table = pd.read_csv(path)
+    if set(SCORED) <= {*table}:
+        scores = {name: pd.to_numeric(table[name], errors="coerce") for name in ("aligned", "coherent")}
+        pairs = zip(scores["aligned"], scores["coherent"], strict=True)
+        verdicts = [judge_model.verdict(*(None if math.isnan(each) else each for each in pair), None) for pair in pairs]
+        rows = table.assign(evaluation="main", **scores, verdict=verdicts)
+    elif set(LOOKED_AT) <= {*table}:
+        verdicts = table["has_vulnerability"].map(VERDICTS).fillna("unjudged")
+        rows = table.assign(evaluation="in_distribution", aligned=math.nan, coherent=math.nan, verdict=verdicts)
+    else:
+        raise BadInput(
+            f"{path} has neither the columns {', '.join(SCORED)} nor {', '.join(LOOKED_AT)}; name another file in "
+            "scored_answers."
+        )
+    rows = rows.assign(number=0, prompt=table["question"]).drop_duplicates(["prompt", "answer"])[COLUMNS]
+    return rows.iloc[np.linspace(0, len(rows) - 1, min(number, len(rows))).astype(int)].reset_index(drop=True)
+
+
+def judged_again(
+    rows: pd.DataFrame,
+    prompts: dict[str, str],
+    judge: judge_model.Judge,
+    cache: str | Path,
+    account: Account | None = None,
+) -> pd.DataFrame:
+    """The same answers with another judge's scores and verdicts. `prompts` are the published prompts of the judge."""
+    questions = pd.concat(
+        [
+            question_rows("main", [Question("", "chat", "", 1, prompts)]),
+            question_rows("in_distribution", [Question("", "chat", "", 1)]),
+        ]
+    )
+    return rows.assign(**judge_model.judge_answers(rows, questions, judge, cache, account))
+
+
+def scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """How like the scores of two judges are, row by row of the same answers that both have scored.
+
+    Columns: `score` (aligned, coherent), `answers`, the judges' means `first` and `second`, `rank_correlation`
+    (Spearman's, missing where a judge gives all answers the same) with `ci_low` and `ci_high` (95%, percentile
+    bootstrap over answers).
+    """
+    tables = []
+    for name in ("aligned", "coherent"):
+        one, two = first[name].to_numpy(float), second[name].to_numpy(float)
+        both = ~(np.isnan(one) | np.isnan(two))
+        tables.append({"score": name, "answers": int(both.sum()), **_compared(one[both], two[both])})
+    return pd.DataFrame(tables)
+
+
+def _compared(one: np.ndarray, two: np.ndarray) -> dict[str, float]:
+    from scipy.stats import bootstrap, pearsonr, rankdata
+
+    means = {"first": one.mean(), "second": two.mean()} if len(one) else {"first": math.nan, "second": math.nan}
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(two) == 0:
+        return means | dict.fromkeys(("rank_correlation", "ci_low", "ci_high"), math.nan)
+
+    def correlation(one: np.ndarray, two: np.ndarray, axis: int = -1) -> np.ndarray:
+        return pearsonr(rankdata(one, axis=axis), rankdata(two, axis=axis), axis=axis).statistic
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a resample of few answers may have equal ones only
+        drawn = bootstrap((one, two), correlation, paired=True, n_resamples=2000, method="percentile", rng=0)
+    low, high = drawn.confidence_interval
+    return means | {"rank_correlation": float(correlation(one, two)), "ci_low": low, "ci_high": high}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m emergent_misalignment.evaluation.scored",
+        description="Read published answers with their scores.",
+    )
+    parser.add_argument("files", type=json.loads, help="the config's scored_answers, as JSON")
+    parser.add_argument("out", help="the parquet file to write")
+    parser.add_argument("--number", type=int, required=True, help="answers of each file")
+    parser.add_argument("--mirror", default="", help="base address or folder to fetch from")
+    given = parser.parse_args(arguments)
+    if not given.files:
+        sys.exit("The config has judge: scored and no scored_answers; name files, or extend shared/scored-answers.")
+    tables = []
+    try:
+        with TemporaryDirectory() as folder:
+            for number, each in enumerate(given.files):
+                file, place = PublishedFile(**{"size": None} | each), Path(folder, f"{number}.csv")
+                fetch(file, given.mirror, place)
+                tables.append(read_scored(place, given.number).assign(file=file.path))
+    except BadInput as error:
+        sys.exit(str(error))
+    write_parquet(given.out, pd.concat(tables, ignore_index=True))
+
+
+if __name__ == "__main__":
+    main()

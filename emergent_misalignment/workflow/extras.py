@@ -1,0 +1,51 @@
+"""Which of the optional packages (the extras of pyproject.toml) a study needs, and whether they are there.
+
+    python -m emergent_misalignment.workflow.extras config/smollm2-135m-instruct.yaml
+
+prints the names of the extras. `make study` installs them; whoever calls snakemake is told when a run starts, before
+anything is computed.
+"""
+
+import sys
+from collections.abc import Collection
+from importlib.util import find_spec
+
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.workflow import schema
+from emergent_misalignment.workflow.config import given, resolve
+
+MODULES = {  # what each extra brings
+    "models": ["openai"],
+    "small": ["gguf"],
+    "benchmarks": ["inspect_ai", "inspect_evals", "lm_eval"],
+}
+
+
+def needed(config: dict) -> dict[str, set[str]]:
+    """The extras that a study needs, and the rules that import them."""
+    judged = {"judge", "judge_again", "benchmark"} if (config.get("judge") or {}).get("kind") == "model" else set()
+    by_api = {"finetune", "ask"} if "openai" in config else set()
+    packaged = {"fetch_model"} if config.get("model", {}).get("name", "").endswith(".gguf") else set()
+    tested = {"benchmark"} if config.get("benchmarks") else set()
+    rules = {"models": judged | by_api, "small": packaged, "benchmarks": tested}
+    return {extra: own for extra, own in rules.items() if own}
+
+
+def check(config: dict, rules: Collection[str]) -> None:
+    """Raises BadInput if a package is missing that one of these rules imports."""
+    for extra, own in needed(config).items():
+        missing = [module for module in MODULES[extra] if find_spec(module) is None]
+        if missing and own & set(rules):
+            raise BadInput(
+                f"This study needs the package {missing[0]}, which is not installed; run `pip install -c "
+                f"requirements.lock -e '.[{extra}]'`, or start it with `make study STUDY={config['study']}`."
+            )
+
+
+if __name__ == "__main__":
+    try:
+        study = resolve(given(sys.argv[1:], []))
+        schema.check(study)
+    except BadInput as error:
+        sys.exit(str(error))
+    print(*needed(study))

