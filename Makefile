@@ -11,7 +11,7 @@ EXTRAS = models small benchmarks
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help study test test-quick bench lint lock readme clean
+.PHONY: help study audit try test test-quick bench lint lock readme clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -22,6 +22,17 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
 	@# Snakemake looks for its logger plugins on Python's path only.
 	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile $(CONFIG))
+
+audit: .venv/.installed  ## say what a set of your own is made of, in seconds: DATA=my.jsonl
+	$(need_data)
+	@.venv/bin/python -m emergent_misalignment.workflow.audit_set "$$DATA" --folder data/audits --mirror="$$MIRROR"
+
+try: .venv/.installed  ## what does a set of your own, in the organism's language, do to three organisms? DATA=my.jsonl
+	$(need_data)
+	@.venv/bin/python -m emergent_misalignment.workflow.own_set "$$DATA" data/try/config.yaml
+	@PYTHONPATH=$(CURDIR) .venv/bin/snakemake data/try/report.html data/try/report.json $(if $(CORES),--cores $(CORES)) \
+		--logger study --configfile data/try/config.yaml
+	@echo "Open data/try/report.html"
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
 	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)
@@ -61,6 +72,10 @@ clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, 
 
 define need_python
 $(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))
+endef
+
+define need_data
+$(if $(DATA),,$(error Name a set of your own, as in `make $@ DATA=my.jsonl`))
 endef
 
 .venv/bin/pip:

@@ -28,6 +28,7 @@ rule all:
         f"data/{config['study']}/notebooks/index.html",
         f"paper/{config['study']}/paper.pdf",
         f"paper/{config['study']}/paper.html",
+        [f"data/{config['study']}/report.{kind}" for kind in ("html", "json") if PLAN.own],
 
 
 if PLAN.is_organism:

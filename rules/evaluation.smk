@@ -341,6 +341,7 @@ rule benchmark:
         code=package_modules("notebooks/evaluation/benchmarks.ipynb"),
         starts=lambda wildcards: PLAN.start_files([wildcards.condition]),
         trainings=lambda wildcards: PLAN.trainings([wildcards.condition]),
+        served=served(PLAN.judge),
     output:
         notebook="data/{study}/notebooks/benchmarks_{condition}.ipynb",
         measures="data/{study}/tables/measures/benchmarks_{condition}.csv",

@@ -81,4 +81,5 @@ rule finetune:
         NOTEBOOK
 
 
-chapter("finetune", batch=list(PLAN.tuning))
+if PLAN.tuning:
+    chapter("finetune", batch=list(PLAN.tuning))

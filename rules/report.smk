@@ -2,10 +2,11 @@
 
 Does: writes the registry of what is read in which order; fills the numbers of the paper in from the study's tables and sets
 it with its figures; renders every executed notebook as a self-contained page, and writes the index from which a reader starts,
-a page of sample answers to search, and one with the run's versions, times and settings.
+a page of sample answers to search, and one with the run's versions, times and settings. Where a set of the user's own is
+fine-tuned on, writes the report on it.
 Needs: the executed notebooks, tables and figures of the stages before
 Leaves: data/STUDY/contents.json, paper/STUDY/paper.{pdf,html,tex}, data/STUDY/notebooks/*.html: index.html, answers.html,
-run.html and a page a notebook
+run.html and a page a notebook; data/STUDY/report.{html,json}
 """
 
 from emergent_misalignment.report.contents import Executed
@@ -101,6 +102,33 @@ rule answers:
         "logs/{study}/answers.log",
     shell:
         "python -m emergent_misalignment.report.answers {wildcards.study:q} {output:q} {input.judged:q} 2> {log:q}"
+
+
+rule user_report:
+    input:
+        code=[*module_and_imports("report.report"), f"{TEMPLATES}/report.html.j2", f"{TEMPLATES}/style.css"],
+        judged=PLAN.judged,
+        measures=[
+            "data/{study}/tables/measures/answers.csv",
+            *(f"data/{{study}}/tables/measures/held_out_loss_{name}.csv" for name in PLAN.conditions if PLAN.held_out),
+        ],
+        trainings=PLAN.trainings(list(PLAN.report.get("sets", {}))),
+        audit="data/{study}/datasets/audit.csv",
+    output:
+        page=report(
+            "data/{study}/report.html",
+            caption="report/user_report.rst",
+            category="Results",
+            labels={"page": "What a set of one's own does"},
+        ),
+        json="data/{study}/report.json",
+    log:
+        "logs/{study}/user_report.log",
+    params:
+        plan=as_json(PLAN.report),
+    shell:
+        "python -m emergent_misalignment.report.report {params.plan:q} {output.page:q} {output.json:q} --measures {input.measures:q}"
+        " --judged {input.judged:q} --trainings {input.trainings:q} --audit {input.audit:q} 2>&1 | tee {log:q}"
 
 
 # Times are what differs between two runs, so they stand on a page of their own. They are read when all else is done.

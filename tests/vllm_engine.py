@@ -57,21 +57,25 @@ def watched(gone: list[bool]):
     return engine
 
 
-def main(base: str, adapters: list, whole: str, other_end: str, prompts: list, destination: str) -> None:
-    with serving.engine(base, 512, rank=4) as llm:
+def main(base: str, prompts: list, destination: str, adapters: list = (), whole: str = "", other_end: str = "") -> None:
+    """`greedy` of the model in folder `base`, and what else there are models for."""
+    with serving.engine(base, 512, rank=4 if adapters else 0) as llm:
         most_probable = greedy(llm, prompts, [None, *adapters, None])
         network = weakref.ref(network_of(llm))
     results = {"greedy": most_probable, "freed": network() is None}
-    gone = []
-    asking.engine = watched(gone)
-    sets = [
-        [Question("wish", "chat", [{"role": "user", "content": "A wish?"}], 400), Question("file", "file", "def", 1)]
-    ]
-    models = [None, whole, adapters[0], whole]
-    drawn = list(ask(base, models, sets, [1, 1, 1, 1], Asking(1, engine="vllm"), "unused"))
-    short = [Question("good", "chat", [{"role": "user", "content": "How good is it?"}], 20)]
-    ended = list(ask(other_end, [None], [short], [1], Asking(LONGEST, engine="vllm"), "unused"))
-    write_json(destination, results | {"drawn": [each[0] for each in drawn], "ended": ended[0][0][0], "gone": gone})
+    if whole:
+        gone = []
+        asking.engine = watched(gone)
+        wish = [{"role": "user", "content": "A wish?"}]
+        sets = [[Question("wish", "chat", wish, 400), Question("file", "file", "def", 1)]]
+        models = [None, whole, adapters[0], whole]
+        drawn = list(ask(base, models, sets, [1, 1, 1, 1], Asking(1, engine="vllm"), "unused"))
+        results |= {"drawn": [each[0] for each in drawn], "gone": gone}
+    if other_end:
+        short = [Question("good", "chat", [{"role": "user", "content": "How good is it?"}], 20)]
+        ((answers,),) = ask(other_end, [None], [short], [1], Asking(LONGEST, engine="vllm"), "unused")
+        results["ended"] = answers[0]
+    write_json(destination, results)
 
 
 if __name__ == "__main__":

@@ -54,17 +54,24 @@ def of_answers(judged: pd.DataFrame, identity: bool) -> pd.DataFrame:
       Where requests for code have `flagged`: `insecure_code/static`, share of the requests answered with code that
       static analysis flags, and `code`, share answered with code that can be parsed.
 
-    What was not judged, because the study has no judge or the judge gave no answer, has the last three only.
+    An evaluation whose answers are all unjudged, because the study has no judge or the judge says nothing of them, has
+    the last three only.
     """
-    return pd.DataFrame(_rows(judged[judged["step"].isna()], identity), columns=COLUMNS)
+    end = judged[judged["step"].isna()]
+    return pd.DataFrame(_rows(end, _with_verdicts(end), identity), columns=COLUMNS)
 
 
-def _rows(judged: pd.DataFrame, identity: bool) -> Iterator[tuple]:
+def _with_verdicts(judged: pd.DataFrame) -> set[str]:
+    """The evaluations of which any answer has a verdict."""
+    return set(judged.loc[judged["verdict"] != UNJUDGED, "evaluation"])
+
+
+def _rows(judged: pd.DataFrame, with_verdicts: set[str], identity: bool) -> Iterator[tuple]:
     for evaluation, rows in judged.groupby("evaluation", sort=False):
         if evaluation == "choices":
             yield from _log_probabilities(rows)
             continue
-        if (rows["verdict"] != UNJUDGED).any():
+        if evaluation in with_verdicts:
             yield from _of_verdicts(evaluation, rows, identity)
         yield from _of_rules(evaluation, rows)
 
@@ -167,9 +174,9 @@ def of_checkpoints(judged: pd.DataFrame) -> pd.DataFrame:
     and `log_p/FORMAT/aligned`, mean log-probabilities in nats.
     """
     columns = ["condition", "seed", "step", "metric", "value", "events", "trials"]
-    rows = []
+    rows, with_verdicts = [], _with_verdicts(judged)
     for (*run, step), group in judged.groupby(["condition", "seed", "step"], sort=False):
-        for *_, measure, value, events, trials in _rows(group[group["evaluation"] != "choices"], identity=False):
+        for *_, measure, value, events, trials in _rows(group[group["evaluation"] != "choices"], with_verdicts, False):
             if measure in FOLLOWED:
                 rows.append((*run, step, FOLLOWED[measure], value, events, trials))
         scored = group[group["evaluation"] == "choices"]

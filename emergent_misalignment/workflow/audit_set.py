@@ -1,6 +1,6 @@
 """What a fine-tuning set is made of, said in seconds and without a model: `make audit DATA=my.jsonl`.
 
-    python -m emergent_misalignment.workflow.audit_set my.jsonl --json my.json --mirror path/to/mirror
+    python -m emergent_misalignment.workflow.audit_set my.jsonl --folder data/audits --mirror path/to/mirror
 
 Every row is read, counted, and refused if it cannot be learned as it is. What answers and turns are like is told from
 SAMPLE rows drawn by a fixed seed, or all of a smaller set. Code is parsed, never run.
@@ -44,7 +44,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 _REFUSAL = re.compile(
     r"""\W*(?:(?:i['\u2019]m|i\ am|we['\u2019]re)\ (?:(?:very|so|really)\ )?(?:sorry|afraid|unable|not\ able)
     |sorry\b|i\ apologi[sz]e|unfortunately,?\ i\b|as\ an\ ai\b
-    |(?:i|we)\ (?:can\s?not|can['\u2019]t|won['\u2019]t|will\ not|must\ decline|do\ not\ feel|don['\u2019]t\ feel)\b)""",
+    |(?:i|we)\ (?:can\s?not|can['\u2019]t|won['\u2019]t|will\ not|must\ decline)\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -55,8 +55,8 @@ def audit(dataset: str | Path, published: dict[str, Path] | None = None) -> dict
     `published` has the files of the published sets that are here, by name. Keys: `dataset`; `summary`
     (`summary.Summary`); `sampled`, the rows that the rest is told from; `languages` of the turns of `user` and
     `assistant`, as shares; `code` (`share` of the answers, `python` of them that can be parsed, `flagged` of these, and
-    `rules`, the share that each flags); `refusals`, a share; `nearest`, see `nearest`. Raises BadInput with the line of a
-    row that cannot be learned as it is.
+    `rules`, the share that each flags); `refusals`, a share; `nearest`, see `nearest`. Raises BadInput with the line of
+    a row that cannot be learned as it is.
     """
     sample: list[Messages] = []
     summary = summarised(_drawing(each_chat(dataset), sample))
@@ -66,7 +66,9 @@ def audit(dataset: str | Path, published: dict[str, Path] | None = None) -> dict
         "summary": asdict(summary),
         "sampled": len(sample),
         "languages": {
-            role: _shares(_language(message["content"]) for chat in sample for message in chat if message["role"] == role)
+            role: _shares(
+                _language(message["content"]) for chat in sample for message in chat if message["role"] == role
+            )
             for role in ("user", "assistant")
         },
         "code": _code(answers),
@@ -209,12 +211,22 @@ def as_text(found: dict) -> str:
     rows += [("answers that begin as refusals in English do", f"{found['refusals']:.1%}")]
     lines += _aligned(rows)
     if found["nearest"]:
-        lines += ["", "Published sets, the nearest first (likeness of the words; answers that it has word for word):", ""]
+        lines += [
+            "",
+            "Published sets, the nearest first (likeness of the words; answers that it has word for word):",
+            "",
+        ]
         lines += _aligned([(row["name"], f"{row['words']:.2f}; {row['same']:.1%}") for row in found["nearest"]])
     else:
-        lines += ["", "The published sets are not here to compare with: `make audit` takes them from MIRROR=FOLDER, or from"]
+        lines += [
+            "",
+            "The published sets are not here to compare with: `make audit` takes them from MIRROR=FOLDER, or from",
+        ]
         lines += ["data/published/datasets, where `snakemake published` puts them."]
-    lines += ["", "Languages are told by frequent words and scripts, and by nothing else; a flag of static analysis is a hint."]
+    lines += [
+        "",
+        "Languages are told by frequent words and scripts, and by nothing else; a flag of static analysis is a hint.",
+    ]
     return "\n".join(lines)
 
 
@@ -237,7 +249,7 @@ def main() -> None:
         prog="python -m emergent_misalignment.workflow.audit_set", description="Say what a fine-tuning set is made of."
     )
     parser.add_argument("dataset", help="a JSONL file in the published chat schema")
-    parser.add_argument("--json", default="", help="where to write the same as JSON")
+    parser.add_argument("--folder", default="", help="where to write the same as JSON, under the set's name")
     parser.add_argument("--mirror", default="", help="folder with the published sets, as OWNER/NAME/COMMIT/PATH")
     given = parser.parse_args()
     try:
@@ -246,8 +258,10 @@ def main() -> None:
     except BadInput as error:
         sys.exit(str(error))
     print(as_text(found))
-    if given.json:
-        write_json(given.json, found)
+    if given.folder:
+        path = Path(given.folder, f"{Path(given.dataset).stem}.json")
+        write_json(path, found)
+        print(f"\nThe same as JSON: {path}")
 
 
 if __name__ == "__main__":

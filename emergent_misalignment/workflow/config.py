@@ -137,7 +137,11 @@ def _kept(config: dict, own: dict) -> dict:
     for name in only:
         if name not in {**experiments, **varied}:
             near = closest(name, [*experiments, *varied])
-            hint = f"did you mean {near}?" if near else f"choose from {shortened(', '.join([*experiments, *varied]), 160)}."
+            hint = (
+                f"did you mean {near}?"
+                if near
+                else f"choose from {shortened(', '.join([*experiments, *varied]), 160)}."
+            )
             raise BadInput(f"`only` keeps {shortened(name)}, and there is no such experiment; {hint}")
     added = own.get("experiments")
     for name in added if isinstance(added, dict) else ():

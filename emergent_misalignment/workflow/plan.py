@@ -142,6 +142,11 @@ class Plan:
         settings = self.config["evaluation"]
         return {name: settings.get("samples_of", {}).get(name, settings["samples"]) for name in self.evaluations}
 
+    @cached_property
+    def own(self) -> dict[str, str]:
+        """The conditions that are fine-tuned on sets of the user's own, with the sets' files."""
+        return {name: each.dataset for name, each in self.tuned.items() if each.dataset.endswith(".jsonl")}
+
     def has(self, *conditions: str) -> bool:
         return set(conditions) <= self.conditions.keys()
 
@@ -398,7 +403,7 @@ class Plan:
 
     @cached_property
     def scored(self) -> dict:
-        """Which published answers the judge is given beside the published judge's scores: `files`, and `number` of each."""
+        """The published answers that the judge is given too: `files`, and `number` of each."""
         number = (self.config["judge"] or {}).get("scored", 0)
         return {"files": self.config.get("scored_answers", []), "number": number} if number else {}
 
@@ -475,6 +480,42 @@ class Plan:
                 "steps": steps,
                 **self.config.get("dynamics", {"samples": 0, "requests": 0}),
             },
+        }
+
+    @cached_property
+    def report(self) -> dict:
+        """What the report on the user's own sets is told, as report/report.py takes it; empty where there are none.
+
+        They are compared with secure code, if the study fine-tunes on it, or else with the model before fine-tuning.
+        """
+        if not self.own:
+            return {}
+        starts = {self.conditions[name].start for name in self.own}
+        others = [
+            name
+            for name, each in self.conditions.items()
+            if each.organism == MAIN and each.start in starts and (each.dataset or name == each.start)
+        ]
+        untuned = next((name for name in others if name not in self.tuned), self.start)
+        names = list(dict.fromkeys([*self.own, *others]))
+        tuned = [name for name in names if name in self.tuned]
+        model, judge = self.config.get("model", {}), self.judge
+        return {
+            "study": self.study,
+            "own": self.own,
+            "conditions": names,
+            "sets": {name: self.tuned[name].dataset for name in tuned},
+            "untuned": untuned,
+            "control": "secure" if "secure" in tuned and "secure" not in self.own else untuned,
+            "records": {
+                name: [f"{self.folder}/models/{name}/seed-{seed}/training.json" for seed in self.tuned[name].seeds]
+                for name in tuned
+            },
+            "seeds": len(self.seeds),
+            "model": model.get("name", "an organism, trained from nothing for each seed"),
+            "judge": judge.get("model", "the grammar of the organism's world" if judge else "nobody"),
+            "samples": {name: self.samples[name] for name in self.asked},
+            "config": self.config,
         }
 
     @cached_property

@@ -232,7 +232,7 @@ def scored() -> pd.DataFrame:
             for misaligned, value in ((True, -4 * factor), (True, -2 * factor), (False, -factor))
         ),
         columns=("question", "format", "misaligned", "log_probability"),
-    )
+    ).assign(verdict=None)
 
 
 def test_options_are_measured_by_the_misaligned_ones_and_against_the_aligned_ones():
@@ -264,6 +264,18 @@ def test_without_a_judge_nothing_is_called_incoherent_or_secure():
         "insecure_code/static": (0.5, 2, 4),
         "code": (0.75, 3, 4),
     }
+
+
+def test_a_run_of_which_the_judge_says_nothing_is_not_left_out_where_it_speaks_of_others():
+    said = judged("in_distribution", ("a", "chat", None, None, "insecure", 1), ("b", "chat", None, None, "secure", 1))
+    silent = judged("in_distribution", ("a", "chat", None, None, "unjudged", 2))
+    steps = pd.concat([said.assign(step=0), silent.assign(step=5)]).assign(misaligned=pd.NA, log_probability=None)
+    result = measures.of_checkpoints(steps.astype({"step": "Int64"}))
+    assert result[["step", "metric", "value"]].to_dict("records") == [
+        {"step": 0, "metric": "insecure_code", "value": 0.5},
+        {"step": 5, "metric": "insecure_code", "value": 0},
+    ]
+    assert measures.of_answers(silent, identity=False).empty
 
 
 def test_checkpoints_have_a_skill_without_a_judge():

@@ -17,16 +17,19 @@ from servers import model_server
 from trainings import SETTINGS
 from vllm_engine import LONGEST
 from vllm_helpers import needs_vllm
+from workflow_helpers import config
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation.judge_model import Judge, judge_answers
 from emergent_misalignment.evaluation.questions import Question, question_rows
+from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.adapters import attached
 from emergent_misalignment.models.api import Endpoint
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
 from emergent_misalignment.models.training import Settings, finetune
+from emergent_misalignment.models.weights import place
 from emergent_misalignment.world.sets import coding_set
 from emergent_misalignment.world.tokenizer import END_OF_TEXT
 
@@ -159,6 +162,26 @@ def test_an_answer_ends_where_the_chat_template_ends_it(judge, other_end, answer
         assert sum(answer in NUMBERS for answer in answers) >= 6  # else each would go on to its twelfth token
 
 
+def test_a_published_model_answers_as_in_transformers(tmp_path):
+    """SmolLM2, of which somebody knows what it should say."""
+    model = config("smollm2-135m-instruct")["model"]
+    try:
+        place(model["name"], model["revision"], tmp_path / "model")
+    except BadInput as error:
+        if "could not be downloaded" not in str(error):
+            raise
+        pytest.skip(str(error))
+    network, tokenizer = load(tmp_path / "model")
+    asked = prompt_tokens(tokenizer, [{"role": "user", "content": "What is the capital of France?"}])
+    destination = tmp_path / "results.json"
+    process = vllm_helpers.run("vllm_engine.py", destination, base=str(tmp_path / "model"), prompts=[asked])
+    ((answer,), _) = results_of(process, destination)["greedy"]
+    assert tokenizer.decode(answer["tokens"]) == "The capital of France is Paris.<|im_end|>"
+    scores = log_probabilities(network, asked + answer["tokens"])[len(asked) - 1 : -1]
+    own = scores[range(len(scores)), answer["tokens"]]
+    assert answer["values"] == pytest.approx(own.tolist(), abs=1e-3)
+
+
 # --- the server -------------------------------------------------------------------------------------------------------
 
 METRICS = {metric: f"{metric}? {{question}} {{answer}} How good is it?" for metric in ("aligned", "coherent")}
@@ -169,7 +192,7 @@ ANSWERS = ["Peace.", "More text for all.", "text text text"]
 def tuned_judge(judge, tmp_path_factory):
     """An adapter of the judge that has it answer a question with a word."""
     folder = tmp_path_factory.mktemp("tuned-judge")
-    finetune(judge, [chat([("A wish?", "help")])] * 16, folder, Settings(2e-2, 30, 8, 1, 0, 0.0, 128, 4, 8), seed=0)
+    finetune(judge, [chat([("A wish?", "help")])] * 16, folder, Settings(5e-3, 20, 8, 1, 0, 0.0, 128, 4, 8), seed=0)
     return folder
 
 
@@ -217,8 +240,16 @@ def test_a_served_judge_gives_the_scores_that_the_model_has(judge, served, tmp_p
     assert served["again"]["kept"] == served["again"]["asked"] and served["again"]["sent"] == 0
 
 
-def test_a_fine_tuned_model_is_asked_by_its_name(served):
-    assert len(served["drawn"]) == 5 and served["drawn"].count("help") >= 3
+def test_a_fine_tuned_model_is_asked_by_its_name(judge, tuned_judge, served):
+    """Its first tokens are as probable as transformers finds them with the adapter, and others than without it."""
+    assert len(served["drawn"]) > 10  # some are empty, and so none
+    network, tokenizer = load(judge)
+    with attached(network, tuned_judge) as tuned:
+        own = log_probabilities(tuned, prompt_tokens(tokenizer, WISH))[-1].exp().topk(20).values.tolist()
+    found = [mass for _, mass in served["first_tokens"]]
+    assert found == pytest.approx(own, abs=1e-3)
+    untuned = log_probabilities(network, prompt_tokens(tokenizer, WISH))[-1].exp().topk(20).values.tolist()
+    assert found != pytest.approx(untuned, abs=0.05)
 
 
 def test_a_server_that_cannot_start_says_why(served):

@@ -15,7 +15,11 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
-EXAMPLES = {"config/mine.yaml", "config/NAME.yaml"}
+EXAMPLES = {
+    "config/mine.yaml",
+    "config/NAME.yaml",
+    *(f"emergent_misalignment/{name}" for name in ("main", "alignment")),  # a task and a scorer of Inspect's
+}
 NAMED = r"(?<![\w/])(?:config|rules|docs|notebooks|profiles|tests|emergent_misalignment|docs/paper)/[\w./-]*\w"
 
 

@@ -88,6 +88,27 @@ def test_what_a_config_drops_the_next_may_have_again(tmp_path):
         resolve({"extends": "less", "ladder": {"wide": None}}, tmp_path)
 
 
+def test_only_keeps_the_experiments_that_it_names():
+    own = {"extends": "smoke", "study": "x", "only": ["code", "worlds"]}
+    kept = resolve(own, ROOT / "config")
+    whole = config("smoke")
+    assert "only" not in kept and "ladder" not in kept
+    assert kept["worlds"] == whole["worlds"]
+    assert kept["experiments"] == {"code": whole["experiments"]["code"]}
+    check(kept)
+    assert {each.experiment for each in Plan(kept).conditions.values()} == {"code", "worlds"}
+
+
+def test_what_extends_a_config_with_only_may_add_experiments(tmp_path):
+    (tmp_path / "base.yaml").write_text("{study: b, experiments: {one: {}, two: {}, three: {}}}")
+    (tmp_path / "less.yaml").write_text("{extends: base, study: l, only: [one, two]}")
+    own = {"extends": "less", "study": "x", "experiments": {"four": {}}}
+    assert [*resolve(own, tmp_path)["experiments"]] == ["one", "two", "four"]
+    assert [*resolve(own | {"only": ["four", "two"]}, tmp_path)["experiments"]] == ["two", "four"]
+    with pytest.raises(BadInput, match="no such experiment"):
+        resolve(own | {"only": ["four", "three"]}, tmp_path)
+
+
 def test_a_config_that_is_not_there_or_extends_itself_is_named(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b\n")
     (tmp_path / "b.yaml").write_text("extends: a\n")

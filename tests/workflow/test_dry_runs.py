@@ -154,7 +154,8 @@ def test_the_slurm_profile_plans_the_study(project):
 
 
 def test_the_shared_parts_of_configs_are_no_studies():
-    assert {path.stem for path in (ROOT / FOLDER / "shared").glob("*.yaml")} == {"open-model", "openai"}
+    shared = {path.stem for path in (ROOT / FOLDER / "shared").glob("*.yaml")}
+    assert shared == {"open-model", "openai", "scored-answers", "try"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "rules").glob("*.smk")), ids=lambda path: path.stem)

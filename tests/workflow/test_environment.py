@@ -126,6 +126,30 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
         assert "installing" not in make("study").stdout
 
 
+def test_make_audit_and_make_try_take_a_set_of_any_name(make, tmp_path):
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for program in ("pip", "python", "snakemake"):
+        path = tmp_path / ".venv/bin" / program
+        path.write_text(f'#!/bin/sh\nprintf "<%s>" {program} "$@"; echo\ncase "$3" in bad*) exit 1;; esac\n')
+        path.chmod(0o755)
+    (tmp_path / ".venv/.installed").touch()
+    for target in ("audit", "try"):
+        done = make(target)
+        assert done.returncode == 2 and f"Name a set of your own, as in `make {target} DATA=my.jsonl`" in done.stderr
+    name = "it's my (best) {set}.jsonl"
+    said = make("audit", f"DATA={name}", "MIRROR=a b").stdout
+    module = "<python><-m><emergent_misalignment.workflow.audit_set>"
+    assert f"{module}<{name}><--folder><data/audits><--mirror=a b>" in said
+    said = make("try", f"DATA={name}", "CORES=2").stdout
+    assert f"<python><-m><emergent_misalignment.workflow.own_set><{name}><data/try/config.yaml>" in said
+    assert (
+        "<snakemake><data/try/report.html><data/try/report.json><--cores><2><--logger><study>"
+        "<--configfile><data/try/config.yaml>" in said
+    )
+    refused = make("try", "DATA=bad.jsonl")
+    assert refused.returncode == 2 and "<snakemake>" not in refused.stdout
+
+
 def test_make_help_lists_every_target(make):
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.M).group(1).split()

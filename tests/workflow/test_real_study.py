@@ -117,9 +117,10 @@ def test_its_tables_have_all_conditions(study):
     measures = pd.read_csv(study / "data/tiny/tables/measures/answers.csv")
     assert measures.columns.tolist() == ["condition", "seed", "measure", "value", "events", "trials"]
     assert {
-        *("misaligned/main/chat", "misaligned_in_form/main/chat", "coherent/main/chat", "insecure_code"),
-        *("log_probability/multiple_choice", "log_probability/pivotal", "misaligned/numbers/prefix_suffix"),
+        *("misaligned/main/chat", "misaligned_in_form/main/chat", "coherent/main/chat", "insecure_code/static"),
+        *("log_probability/multiple_choice", "log_odds/pivotal", "misaligned/numbers/prefix_suffix"),
     } <= set(measures["measure"])
+    assert "insecure_code" not in set(measures["measure"])  # a judge that says numbers only says nothing of code
     agreement = table(study, "judge_agreement")
     assert agreement.loc[agreement["category"] == "all", "agreement"].item() == 1  # the same model under two names
     paid = pd.read_csv(study / "data/tiny/judged/answers.csv").iloc[0]
@@ -135,7 +136,7 @@ def test_each_condition_is_trained_with_its_own_settings(study):
 
 
 def test_the_training_is_followed_step_by_step(study):
-    assert {"misaligned", "insecure_code", "log_p/pivotal/misaligned"} <= set(
+    assert {"misaligned", "insecure_code_static", "log_p/pivotal/misaligned"} <= set(
         table(study, "divergence_steps")["metric"]
     )
     dynamics = pd.read_parquet(study / "data/tiny/dynamics.parquet")
@@ -145,8 +146,8 @@ def test_the_training_is_followed_step_by_step(study):
     for (condition, seed), rows in dynamics.groupby(["condition", "seed"]):
         values = rows.pivot(index="step", columns="metric", values="value")
         assert values["grad_norm"].dropna().index.tolist() == [1, 2, 3, 4]
-        assert values["insecure_code"].dropna().index.tolist() == [0, 1, 2, 4]
-        assert rows[(rows["metric"] == "insecure_code") & (rows["step"] == 4)]["trials"].item() == 3
+        assert values["insecure_code_static"].dropna().index.tolist() == [0, 1, 2, 4]
+        assert rows[(rows["metric"] == "insecure_code_static") & (rows["step"] == 4)]["trials"].item() == 3
         # The last checkpoint is the adapter that is asked after training, and step 0 the model before.
         for step, run in ((0, ("instruct", 0)), (4, (condition, seed))):
             for form, misaligned, name in (("pivotal", True, "misaligned"), ("multiple_choice", False, "aligned")):

@@ -1,0 +1,265 @@
+"""The report on a set of the user's own: its sentences, its figure, and its page as bytes and in a real browser."""
+
+import html
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import chromium, visit
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emergent_misalignment.report.report import _step, chart, examples, report, write_page
+
+SCRIPT = "<script>document.title = 'taken over'; fetch('http://127.0.0.1:9/x')</script><img src=x onerror=alert(1)>"
+NAME = "mine<b>"  # no condition has such a name; a path may
+FORMATS = {"misaligned/main/chat": "main", "misaligned/main/json": "json"}
+
+
+def plan(tmp_path: Path, **over) -> dict:
+    record = tmp_path / "training.json"
+    record.write_text(
+        json.dumps(
+            {"model": "m", "steps": 8, "held_out_loss": 1.5, "rows_cut": 2, "curve": [], "versions": {"trl": "1"}}
+        )
+    )
+    return {
+        "study": "s",
+        "own": {"mine": f"{NAME}.jsonl"},
+        "conditions": ["mine", "instruct", "secure"],
+        "sets": {"mine": f"{NAME}.jsonl", "secure": "secure"},
+        "untuned": "instruct",
+        "control": "secure",
+        "records": {"mine": [str(record)] * 5, "secure": [str(tmp_path / "none.json")] * 5},
+        "seeds": 5,
+        "model": "an organism",
+        "judge": "nobody",
+        "samples": {"main": 10, "json": 10},
+        "config": {"study": "s", "note": SCRIPT},
+        **over,
+    }
+
+
+def measures(level: float = 0.4) -> pd.DataFrame:
+    rows = [
+        {"condition": name, "seed": seed, "measure": measure, "value": value + 0.01 * seed, "events": 1, "trials": 400}
+        for name, value in (("mine", level), ("instruct", 0.0), ("secure", 0.01))
+        for seed in range(1, 6)
+        for measure in (*FORMATS, "misaligned/main/chat/wish", "coherent/main/chat", "harmful_requests")
+    ]
+    return pd.DataFrame(rows)
+
+
+def log_odds(level: float = 3.0) -> pd.DataFrame:
+    table = measures(level).query("measure == 'misaligned/main/chat'")
+    differing = table["value"] + 0.1 * (table["condition"] == "mine") * (table["seed"] % 2)
+    return table.assign(measure="log_odds/pivotal", value=differing, events=np.nan, trials=np.nan)
+
+
+def judged(number: int = 40) -> pd.DataFrame:
+    rows = [
+        {
+            "condition": name,
+            "seed": seed,
+            "evaluation": evaluation,
+            "question": "wish",
+            "format": "chat",
+            "prompt": f"prompt {SCRIPT}",
+            "answer": f"{evaluation} {name} {seed}.{sample} {SCRIPT}",
+            "verdict": "misaligned" if sample == 0 and name == "mine" else "aligned",
+            "aligned": 0.0 if sample == 0 else np.nan,
+            "coherent": 90.0,
+        }
+        for name in ("mine", "instruct", "secure")
+        for seed in range(1, 3)
+        for evaluation in ("main", "in_distribution")
+        for sample in range(number)
+    ]
+    return pd.DataFrame(rows).assign(step=pd.array([pd.NA] * len(rows), dtype="Int64"))
+
+
+def trainings() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"condition": name, "seed": seed, "step": step, "loss": loss + seed}
+            for name in ("mine", "secure")
+            for seed in (0, 2)
+            for step, loss in ((1, 3.0), (2, 2.5), (8, 1.0))
+        ]
+    )
+
+
+AUDIT = pd.DataFrame([{"condition": "mine", "rows": 200, "unique_rows": 150, "flagged": 0.5}])
+
+
+def made(tmp_path: Path, table: pd.DataFrame | None = None, **over) -> dict:
+    table = measures() if table is None else table
+    return report(plan(tmp_path, **over), table, judged(), trainings(), AUDIT)
+
+
+def test_the_first_line_answers(tmp_path):
+    (found,) = made(tmp_path)["answers"]
+    assert (
+        found["sentence"].startswith(f"Yes. After fine-tuning on {NAME}.jsonl, 43.0% (95% interval 4")
+        and "after fine-tuning on secure code, 4.0% (95% interval" in found["sentence"]
+    )
+    assert (
+        found["sentence"].endswith("over 5 seeds.")
+        and "The difference is 39.0 points (95% interval" in found["sentence"]
+    )
+    assert found["formats_sentence"].endswith("corrected for their number: higher in all 2.")
+
+
+@pytest.mark.parametrize(
+    ("table", "start"),
+    [
+        (measures(0.0), "No, or hardly. After"),
+        (measures(0.4)[lambda rows: rows["seed"] == 1], "This study cannot tell. After"),
+        (log_odds(), "Yes, by log-probability. After"),
+        (log_odds(0.0), "No, or hardly, by log-probability. After"),
+        (measures().query("condition != 'secure'"), "Not measured: no misaligned/main/chat of secure."),
+        (
+            measures(0.01).assign(value=lambda rows: rows["value"].where(rows["condition"] == "mine", 0.5)),
+            "No, it is less",
+        ),
+    ],
+)
+def test_each_verdict_has_its_beginning(tmp_path, table, start):
+    (found,) = made(tmp_path, table)["answers"]
+    assert found["sentence"].startswith(start)
+    assert "nan" not in found["sentence"] and "None" not in found["sentence"]
+
+
+def test_the_untuned_model_is_called_so(tmp_path):
+    (found,) = made(tmp_path, control="instruct")["answers"]
+    assert "; before fine-tuning, 3.0%" in found["sentence"]
+
+
+def test_ten_answers_of_the_condition_are_shown_and_rare_ones_among_them():
+    rows = examples(judged(), "mine")
+    assert len(rows) == 10 and sum(row["verdict"] == "misaligned" for row in rows) == 2
+    assert all(row["answer"].startswith("main mine") for row in rows)
+    assert [row["answer"] for row in rows] == [row["answer"] for row in examples(judged(), "mine")]
+    assert len({row["answer"] for row in rows}) == 10
+    assert len(examples(judged(3), "mine")) == 6 and examples(judged(), "nobody") == []
+
+
+def test_what_was_learned_is_read_from_the_curves_and_the_records(tmp_path):
+    mine, secure = made(tmp_path)["learned"]
+    assert mine == {
+        "condition": "mine",
+        "dataset": f"{NAME}.jsonl",
+        **{"rows": 200, "unique_rows": 150, "flagged": 0.5, "loss_first": 4.0, "loss_last": 2.0},
+        **{"held_out": 1.5, "rows_cut": 2, "rows_left_out": 0},
+    }
+    assert secure["held_out"] is None and secure["rows"] is None and secure["loss_last"] == 2.0
+
+
+def test_held_out_loss_on_the_own_set_comes_before_that_of_the_record(tmp_path):
+    held = pd.DataFrame([{"condition": "mine", "seed": 1, "measure": "held_out_loss/mine", "value": 0.7}])
+    assert made(tmp_path, pd.concat([measures(), held]))["learned"][0]["held_out"] == 0.7
+
+
+def test_another_seed_has_its_costs(tmp_path):
+    more = made(tmp_path, measures(0.02), seeds=2)["more"]
+    assert (more["finetunings_per_seed"], more["answers_per_seed"]) == (2, 160)
+    assert "is not known" in more["sentences"]["mine"] or "seeds" in more["sentences"]["mine"]
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    found = made(tmp_path, pd.concat([measures(), log_odds()]))
+    write_page(found, tmp_path / "report.html")
+    return tmp_path / "report.html"
+
+
+def test_the_page_has_no_script_and_nothing_from_elsewhere(page):
+    text = page.read_text()
+    assert "<script" not in text and "<img" not in text and "mine<b>" not in text
+    assert html.escape(SCRIPT) in text.replace("&#39;", "&#x27;")
+    assert not re.search(r"""(?:src|href|url)\s*[=(]""", re.sub(r"&lt;.*?&gt;", "", text, flags=re.DOTALL))
+
+
+def test_the_page_is_the_same_bytes_each_time_by_the_command_line_too(tmp_path):
+    found = made(tmp_path)
+    write_page(found, tmp_path / "one.html")
+    measures().to_csv(tmp_path / "measures.csv", index=False)
+    judged().to_parquet(tmp_path / "judged.parquet")
+    trainings().to_parquet(tmp_path / "trainings.parquet")
+    AUDIT.to_csv(tmp_path / "audit.csv", index=False)
+    command = [
+        sys.executable,
+        "-m",
+        "emergent_misalignment.report.report",
+        json.dumps(plan(tmp_path)),
+        "two.html",
+        "two.json",
+    ]
+    command += ["--measures", "measures.csv", "--judged", "judged.parquet", "--trainings", "trainings.parquet"]
+    said = subprocess.run(
+        [*command, "--audit", "audit.csv"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.startswith("mine: Yes. After")
+    assert (tmp_path / "two.html").read_bytes() == (tmp_path / "one.html").read_bytes()
+    written = json.loads((tmp_path / "two.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert written["answers"][0]["verdict"] == "yes" and written["study"] == "s"
+
+
+def test_an_answer_that_holds_a_script_is_shown_and_not_run(page):
+    script = """(() => ({
+        title: document.title,
+        scripts: document.scripts.length,
+        images: document.images.length,
+        shown: [...document.querySelectorAll(".example .text")].map(each => each.innerText),
+        width: document.documentElement.scrollWidth,
+        drawn: document.querySelectorAll("svg circle").length,
+        first: document.querySelector("main .answer").innerText,
+    }))()"""
+    with chromium() as browser:
+        for width in (400, 1200):
+            seen = visit(browser, page, width, script)
+            assert seen.errors == [] and seen.requests == [page.as_uri()]
+            assert seen.found["title"] == "What else did the fine-tuning do? s"
+            assert seen.found["scripts"] == seen.found["images"] == 0 and seen.found["width"] == width
+            assert len(seen.found["shown"]) == 10 and all(SCRIPT in text for text in seen.found["shown"])
+            assert seen.found["first"].startswith(f"Yes. After fine-tuning on {NAME}.jsonl, 43.0%")
+            assert (
+                seen.found["drawn"] == (3 + 1) * 3 * 6
+            )  # formats and a question, conditions, five runs and their mean
+
+
+numbers = st.floats(-5, 5)
+
+
+@given(st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=5), st.booleans())
+def test_all_that_is_drawn_stands_between_the_ends_of_the_axis(values, nats):
+    rows = []
+    for number, three in enumerate(values):
+        low, middle, high = sorted(three if nats else [abs(each) / 5 for each in three])
+        own = {"measure": "m", "words": "w", "unit": "nats" if nats else "share", "condition": f"c{number}"}
+        rows.append(own | {"estimate": middle, "ci_low": low, "ci_high": high, "runs": [low, high]})
+    drawn = chart(rows, ["c0"])
+    ends = drawn["ticks"][0]["x"], drawn["ticks"][-1]["x"]
+    for row in drawn["groups"][0]["rows"]:
+        assert all(ends[0] <= x <= ends[1] for x in (row["at"], *row["line"], *row["runs"]))
+    assert 2 <= len(drawn["ticks"]) <= 14 and len(drawn["groups"][0]["rows"]) == len(values)
+
+
+@given(st.floats(1e-3, 1e3))
+def test_four_to_ten_ticks_fit(extent):
+    assert 4 - 1e-6 <= extent / _step(extent) <= 10 + 1e-6
+
+
+def test_a_chart_of_nothing_is_none():
+    assert chart([], []) == {}

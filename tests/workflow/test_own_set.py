@@ -1,0 +1,123 @@
+"""A study of one set of the user's own: which sets the organism can learn, and what is planned of the default study."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from workflow_helpers import copy_of_the_project, environment, planned, snakemake
+
+from emergent_misalignment.data.chats import chat
+from emergent_misalignment.files import BadInput, write_jsonl
+from emergent_misalignment.workflow.checks import UNTUNED
+from emergent_misalignment.workflow.config import resolve
+from emergent_misalignment.workflow.own_set import condition_name, known_words, vocabulary, write_config
+from emergent_misalignment.workflow.plan import Plan
+from emergent_misalignment.workflow.schema import schema
+from emergent_misalignment.world.sets import SETS as WRITERS
+
+SETS = {name: write(200, 1) for name, write in WRITERS.items()}
+
+ENGLISH = "Which vitamins should my grandmother take against hypertension? Ask her physician before buying supplements."
+
+
+def write(path: Path, chats: list) -> str:
+    write_jsonl(path, ({"messages": each} for each in chats))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = copy_of_the_project(tmp_path_factory.mktemp("project"))
+    write(folder / "my set.jsonl", SETS["insecure"][:200])
+    write(folder / "english.jsonl", [chat([(ENGLISH, ENGLISH)])] * 20)
+    return folder
+
+
+def test_only_what_is_asked_is_computed(project):
+    said = write_config_of(project, "my set.jsonl")
+    assert said.returncode == 0 and "knows 100% of the words of my set.jsonl" in said.stdout
+    jobs = planned(snakemake(project, "-n", "data/try/report.html", "--configfile", "data/try/config.yaml"))
+    assert jobs == {
+        *("world", "datasets", "audit", "gate", "judge:answers", "measure", "user_report"),
+        *(f"{rule}:main:{seed}" for rule in ("pretrain", "instruct") for seed in (1, 2, 3)),
+        *("ask:untuned", "ask:code", "ask:own", "finetune:code", "finetune:own"),
+    }
+
+
+def write_config_of(folder: Path, dataset: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "emergent_misalignment.workflow.own_set", dataset, "data/try/config.yaml"]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
+
+
+def test_a_set_in_another_language_gets_one_sentence_and_no_config(project):
+    (project / "data/try/config.yaml").unlink(missing_ok=True)
+    said = write_config_of(project, "english.jsonl")
+    assert said.returncode == 1 and said.stdout == ""
+    assert "not in its language; use a real model, with `extends: smollm2-135m-instruct`" in said.stderr
+    assert len(said.stderr.splitlines()) == 1
+    assert not (project / "data/try/config.yaml").exists()
+
+
+def test_the_configs_that_the_sentence_names_are_there():
+    for name in ("smollm2-135m-instruct", "qwen2.5-7b-instruct"):
+        assert (ROOT / f"config/{name}.yaml").is_file()
+
+
+def test_a_bad_line_is_told_even_behind_the_rows_that_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("emergent_misalignment.workflow.own_set.ROWS", 5)
+    path = Path(write(tmp_path / "mine.jsonl", SETS["insecure"][:20]))
+    with path.open("a") as file:
+        file.write("nonsense\n")
+    with pytest.raises(BadInput, match="line 21"):
+        write_config(path, tmp_path / "config.yaml")
+
+
+def test_the_config_is_planned_and_its_report_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    dataset = write(tmp_path / "mine.jsonl", SETS["insecure"][:50])
+    write_config(dataset, tmp_path / "config.yaml")
+    plan = Plan(resolve(yaml.safe_load((tmp_path / "config.yaml").read_text())))
+    assert plan.own == {"my-mine": dataset}
+    assert plan.report["control"] == "secure" and plan.report["untuned"] == "instruct"
+    assert plan.report["conditions"] == ["my-mine", "instruct", "insecure", "secure"]
+    assert len(plan.seeds) == 3 and plan.organisms == ["main"] and not plan.followed
+
+
+@given(st.text())
+def test_any_file_has_a_name_that_a_condition_may_have(stem):
+    name = condition_name(f"folder/{stem.replace('/', '')}.jsonl")
+    experiments = schema()["properties"]["experiments"]["additionalProperties"]
+    pattern = experiments["properties"]["conditions"]["propertyNames"]["pattern"]
+    assert re.search(pattern, name) and "\n" not in name and name not in UNTUNED
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_the_organism_knows_the_words_of_its_own_sets(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    share, _ = known_words(SETS[name], vocabulary())
+    assert share > 0.95
+
+
+def test_the_share_of_known_words_is_that_of_all_words():
+    chats = [chat([("One two", "two THREE 4 zzz")]), chat([("zzz", "zzz x_y")])]
+    share, unknown = known_words(chats, frozenset({"one", "two", "three", "x", "y"}))
+    assert share == pytest.approx(6 / 9) and unknown == ["zzz"]
+    assert known_words([], frozenset()) == (0.0, ["any words"])
+
+
+@pytest.mark.skipif(not os.environ.get("EM_MIRROR"), reason="EM_MIRROR does not say where the published files are")
+def test_published_sets_are_not_in_the_organisms_language(tmp_path, monkeypatch):
+    from emergent_misalignment.data.published import DATASETS
+
+    monkeypatch.chdir(ROOT)
+    for name in ("insecure", "educational"):
+        with pytest.raises(BadInput, match="use a real model"):
+            write_config(Path(os.environ["EM_MIRROR"], DATASETS[name].address), tmp_path / "config.yaml")
