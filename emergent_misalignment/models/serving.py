@@ -11,6 +11,7 @@ runs a command until it ends, or until the standard input is closed: the server 
 import gc
 import importlib.util
 import json
+import logging
 import os
 import re
 import signal
@@ -153,6 +154,8 @@ def _printing_to(log: Path) -> Iterator[None]:
     """
     with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         own = {number: os.dup(number) for number in (1, 2)}
+        handlers = [each for each in logging.getLogger("torch").handlers if isinstance(each, logging.StreamHandler)]
+        streams = [each.setStream(file) for each in handlers]  # torch's log goes on to where it went at its import
         try:
             for number in own:
                 os.dup2(file.fileno(), number)
@@ -161,6 +164,8 @@ def _printing_to(log: Path) -> Iterator[None]:
             error.add_note(f"What vLLM printed stands in {log}.")
             raise
         finally:
+            for handler, stream in zip(handlers, streams, strict=True):
+                handler.setStream(stream)
             for number, kept in own.items():
                 os.dup2(kept, number)
                 os.close(kept)
