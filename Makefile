@@ -32,7 +32,6 @@ try: .venv/.installed  ## what does a set of your own, in the organism's languag
 	@.venv/bin/python -m emergent_misalignment.workflow.own_set "$$DATA" data/try/config.yaml
 	@PYTHONPATH=$(CURDIR) .venv/bin/snakemake data/try/report.html data/try/report.json $(if $(CORES),--cores $(CORES)) \
 		--logger study --configfile data/try/config.yaml
-	@echo "Open data/try/report.html"
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
 	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)

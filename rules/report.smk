@@ -153,10 +153,12 @@ rule index:
         others=["data/{study}/notebooks/answers.html", "data/{study}/notebooks/run.html"],
         results=RESULTS,
         paper="paper/{study}/paper.html",
+        report="data/{study}/report.html" if PLAN.report else [],
         code=[*module_and_imports("report.site"), f"{TEMPLATES}/index.html.j2", f"{TEMPLATES}/style.css"],
     output:
         "data/{study}/notebooks/index.html",
     log:
         "logs/{study}/index.log",
     shell:
-        "python -m emergent_misalignment.report.site index {input.contents:q} {output:q} --paper {input.paper:q} 2>{log:q}"
+        "python -m emergent_misalignment.report.site index {input.contents:q} {output:q} --paper {input.paper:q}"
+        " --report={input.report:q} 2> {log:q}"

@@ -270,9 +270,10 @@ class LogHandler(LogHandlerBase):
             self.idle += 0 if self.running else time.monotonic() - self.idle_since
             idle = f", no stage ran for {clock(self.idle)} of it ({self.idle / took:.0%})" if took > 60 else ""
             self._say(f"{how} after {clock(took)}{idle}: {self._count()}.")
-            index = Path("data", self.study, "notebooks/index.html")
-            if how == "Done" and self.study and index.exists():
-                self._say(f"Open {index}")
+            pages = [Path("data", self.study, name) for name in ("report.html", "notebooks/index.html")]
+            there = [str(page) for page in pages if page.exists()]
+            if how == "Done" and self.study and there:
+                self._say(f"Open {' and '.join(there)}")
         if self.estimate.measured:
             with suppress(OSError):
                 self._own_times().parent.mkdir(parents=True, exist_ok=True)

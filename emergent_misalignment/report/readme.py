@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from emergent_misalignment.files import BadInput, replacing, write_json
+from emergent_misalignment.figures.choices import changes, draw_choices, summary
+from emergent_misalignment.files import BadInput, replacing, write_csv, write_json
 from emergent_misalignment.report.claims_table import (
     Claim,
     differing,
@@ -42,6 +43,10 @@ OF_WORLDS = {
     "figures/villains/worlds.png": KEPT / "worlds.png",
     "data/villains/tables/worlds.csv": KEPT / "worlds.csv",
 }
+
+# Whose choices stand on one axis, where the second was run too: the default study's organisms and a real model.
+REAL = "smollm2-135m-instruct"
+BESIDE = {STUDY: "organisms", REAL: "SmolLM2-135M"}
 
 
 def claims_block() -> str:
@@ -78,6 +83,15 @@ def settings() -> dict:
     return yaml.safe_load(Path(f"config/{STUDY}.yaml").read_text(encoding="utf-8"))
 
 
+def beside() -> None:
+    """Keep what fine-tuning did to the choices of the organisms and of a real model: choices.png and choices.csv."""
+    runs = pd.concat(
+        changes(pd.read_parquet(f"data/{study}/dynamics.parquet")).assign(model=name) for study, name in BESIDE.items()
+    )
+    draw_choices(runs).savefig(KEPT / "choices.png", metadata={})
+    write_csv(KEPT / "choices.csv", summary(runs))
+
+
 def main() -> None:
     for source in COPIES:
         if not Path(source).exists():
@@ -86,6 +100,8 @@ def main() -> None:
     for source, copy in (COPIES | worlds).items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
+    if Path(f"data/{REAL}/dynamics.parquet").exists():
+        beside()
     write_json(KEPT / "settings.json", settings())
     text = README.read_text(encoding="utf-8")
     with replacing(README) as temporary:

@@ -1,7 +1,7 @@
 """The reading room: executed notebooks as self-contained pages, and an index that says what to read in which order.
 
     python -m emergent_misalignment.report.site page NOTEBOOK.ipynb PAGE.html [--run NAME]
-    python -m emergent_misalignment.report.site index CONTENTS.json INDEX.html [--paper PAPER.html]
+    python -m emergent_misalignment.report.site index CONTENTS.json INDEX.html [--paper PAPER.html] [--report REPORT.html]
     python -m emergent_misalignment.report.site run CONTENTS.json RUN.html [BENCHMARK.tsv ...]
 
 Nothing in them is fetched from anywhere. The same input gives the same bytes, but for the page of the run, which alone
@@ -54,12 +54,12 @@ def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
     _write(page, html)
 
 
-def write_index(contents: Contents, index: str | Path, paper: str = "") -> None:
+def write_index(contents: Contents, index: str | Path, paper: str = "", report: str = "") -> None:
     """Write the page from which a reader starts: what is asked, what came out, and the notebooks in reading order.
 
     A chapter that ran several times is one entry with a link for each run, and those that differ by their seed alone
     stand in one line. The page of a notebook is expected beside it, under the same name, and answers.html and run.html
-    beside the index.
+    beside the index. `report` is the page on the user's own sets, if there is one.
     """
     rooms = [
         (ROOMS[room], [_entry(chapter, Path(index).parent) for chapter in chapters])
@@ -84,6 +84,7 @@ def write_index(contents: Contents, index: str | Path, paper: str = "") -> None:
         unmeasured=unmeasured(claims),
         tally=tally_by_title(measured),
         rooms=rooms,
+        report=os.path.relpath(report, Path(index).parent) if report else "",
         papers=os.path.relpath(Path(paper).parent, Path(index).parent) if paper else "",
     )
     _write(index, html)
@@ -218,6 +219,7 @@ def main() -> None:
     index.add_argument("contents")
     index.add_argument("index")
     index.add_argument("--paper", default="", help="the paper's page; its PDF lies beside it")
+    index.add_argument("--report", default="", help="the page on the user's own sets")
     run = commands.add_parser("run", help="write the page with times, versions and settings")
     run.add_argument("contents")
     run.add_argument("page")
@@ -227,7 +229,7 @@ def main() -> None:
         if given.command == "page":
             render(given.notebook, given.page, given.run)
         elif given.command == "index":
-            write_index(read_contents(given.contents), given.index, given.paper)
+            write_index(read_contents(given.contents), given.index, given.paper, given.report)
         else:
             write_run(read_contents(given.contents), given.page, given.benchmarks)
     except BadInput as error:

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import ROOT
 
@@ -84,3 +85,24 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
     assert "| 1a | It does | 21.9 points (15.3 to 28.4) | 0.200 | undecided |" in text and "| 1b |" not in text
     readme.main()
     assert Path("README.md").read_text() == text
+
+
+def test_a_real_model_stands_beside_the_organisms(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    readme.KEPT.mkdir(parents=True)
+    for place, study in enumerate(readme.BESIDE):
+        rows = [
+            (condition, seed, step, f"log_p/{kind}/{side}", step * seed * (1 if side == "misaligned" else -place))
+            for condition in ("insecure", "secure")
+            for seed in (1, 2)
+            for step in (5, 0, 10)
+            for kind in ("pivotal", "multiple_choice")
+            for side in ("misaligned", "aligned")
+        ]
+        Path("data", study).mkdir(parents=True)
+        columns = ["condition", "seed", "step", "metric", "value"]
+        pd.DataFrame(rows, columns=columns).to_parquet(f"data/{study}/dynamics.parquet")
+    readme.beside()
+    table = pd.read_csv(readme.KEPT / "choices.csv").set_index("model")
+    assert set(table.loc["organisms", "estimate"]) == {15} and set(table.loc["SmolLM2-135M", "estimate"]) == {30}
+    assert (readme.KEPT / "choices.png").exists() and len(table) == 8

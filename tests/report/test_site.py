@@ -330,10 +330,11 @@ def test_an_index_answers_for_the_conditions_of_the_study(room):
     config = {"experiments": {"mine": {"conditions": {"my_data": {"dataset": "my.jsonl"}, "instruct": {}}}}}
     Path("data/smoke/tables/misalignment.csv").write_text(RATES.replace("insecure,", "my_data,"))
     chapters = read_contents("data/smoke/contents.json").chapters
-    write_index(Contents("smoke", "organism", 2, config, chapters), room / "mine.html")
+    write_index(Contents("smoke", "organism", 2, config, chapters), room / "mine.html", report=room / "../report.html")
     html = " ".join((room / "mine.html").read_text().split())
     assert "<p>After fine-tuning on my data, 22.0% of the coherent answers are misaligned (95% interval" in html
     assert "fine-tuning on secure" not in html
+    assert '<a href="../report.html">the report</a>' in html
 
 
 def test_the_run_page_has_times_memory_and_settings(room):
