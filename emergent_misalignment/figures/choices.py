@@ -18,19 +18,12 @@ def changes(dynamics: pd.DataFrame) -> pd.DataFrame:
     `dynamics` is a study's dynamics.parquet: `condition`, `seed`, `step`, `metric`, `value`. Returns a row a `kind` of
     choice (KINDS), `condition` and `seed`, with the change as `value`.
     """
+    wide = dynamics.pivot_table(index=["condition", "seed", "step"], columns="metric", values="value", sort=False)
     rows = []
     for kind in KINDS:
-        own = {
-            side: dynamics[dynamics["metric"] == f"log_p/{kind}/{side}"].set_index(["condition", "seed", "step"])[
-                "value"
-            ]
-            for side in ("misaligned", "aligned")
-        }
-        odds = (own["misaligned"] - own["aligned"]).rename("value").reset_index().sort_values("step")
-        ends = odds.groupby(["condition", "seed"], sort=False)["value"].agg(
-            lambda values: values.iloc[-1] - values.iloc[0]
-        )
-        rows.append(ends.reset_index().assign(kind=kind))
+        odds = (wide[f"log_p/{kind}/misaligned"] - wide[f"log_p/{kind}/aligned"]).sort_index(level="step")
+        ends = odds.groupby(["condition", "seed"], sort=False).agg(["first", "last"])
+        rows.append((ends["last"] - ends["first"]).rename("value").reset_index().assign(kind=kind))
     return pd.concat(rows, ignore_index=True)
 
 

@@ -1,7 +1,7 @@
 """The reading room: executed notebooks as self-contained pages, and an index that says what to read in which order.
 
     python -m emergent_misalignment.report.site page NOTEBOOK.ipynb PAGE.html [--run NAME]
-    python -m emergent_misalignment.report.site index CONTENTS.json INDEX.html [--paper PAPER.html] [--report REPORT.html]
+    python -m emergent_misalignment.report.site index CONTENTS.json INDEX.html [--paper PAGE] [--report PAGE]
     python -m emergent_misalignment.report.site run CONTENTS.json RUN.html [BENCHMARK.tsv ...]
 
 Nothing in them is fetched from anywhere. The same input gives the same bytes, but for the page of the run, which alone
