@@ -158,9 +158,16 @@ def parts_table(claims: dict[int, Claim], elsewhere: dict[int, Claim] | None = N
     return _markdown(lines)
 
 
+def measured_parts(claims: dict[int, Claim]) -> dict[str, str]:
+    """The verdict of each part that was measured."""
+    return {
+        part.part: part.verdict for claim in claims.values() for part in claim.parts if part.verdict != NOT_MEASURED
+    }
+
+
 def differing(claims: dict[int, Claim], elsewhere: dict[int, Claim]) -> dict[str, str]:
-    """The parts whose verdict differs on another machine, with their verdict there."""
-    there = {part.part: part.verdict for claim in elsewhere.values() for part in claim.parts}
+    """The parts whose verdict differs on another machine, with their verdict there, of those measured there."""
+    there = measured_parts(elsewhere)
     return {
         part.part: there[part.part]
         for claim in claims.values()

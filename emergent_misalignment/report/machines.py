@@ -3,7 +3,8 @@
     python -m emergent_misalignment.report.machines data/organism OTHER/data/organism docs/results/other_processor
 
 OTHER is a copy of the repository in which the same study was computed on another processor, or with other instructions
-of this one. Written are `tables.csv` and the other run's claims, from which `make readme` marks verdicts.
+of this one; experiments may be left out there. Written are `tables.csv` and the other run's claims, from which `make
+readme` marks verdicts.
 """
 
 import argparse
@@ -22,14 +23,17 @@ CLAIMS = ("claims.csv", "claim_parts.csv")
 def compared(first: str | Path, second: str | Path) -> pd.DataFrame:
     """The tables that both runs have, as folders data/STUDY: `table`, and whether it is `equal` to the last byte.
 
-    Raises BadInput where the second run lacks a table.
+    Raises BadInput if the second run lacks the claims.
     """
-    rows = []
-    for path in sorted(Path(first, "tables").rglob("*.csv")):
-        name = path.relative_to(first)
-        if not Path(second, name).exists():
-            raise BadInput(f"{second} has no {name}; compute the same study there first.")
-        rows.append({"table": name.as_posix(), "equal": filecmp.cmp(path, Path(second, name), shallow=False)})
+    for name in CLAIMS:
+        if not Path(second, "tables", name).exists():
+            raise BadInput(f"{second} has no tables/{name}; compute the same study there first.")
+    names = [path.relative_to(first) for path in sorted(Path(first, "tables").rglob("*.csv"))]
+    rows = [
+        {"table": name.as_posix(), "equal": filecmp.cmp(Path(first, name), Path(second, name), shallow=False)}
+        for name in names
+        if Path(second, name).exists()
+    ]
     return pd.DataFrame(rows, columns=["table", "equal"])
 
 

@@ -19,6 +19,7 @@ from emergent_misalignment.report.claims_table import (
     differing,
     listed,
     markdown_table,
+    measured_parts,
     parts_table,
     read_claims,
     tally_by_title,
@@ -67,13 +68,13 @@ def claims_block() -> str:
 def machines_text(claims: dict[int, Claim], elsewhere: dict[int, Claim]) -> str:
     """What the same study gave on another processor (report/machines.py), in Markdown sentences."""
     tables = pd.read_csv(OTHER / "tables.csv")
-    parts = sum(len(claim.parts) for claim in claims.values())
+    both = measured_parts(claims).keys() & measured_parts(elsewhere).keys()
     other = differing(claims, elsewhere)
     verdicts = listed([f"{part} is {verdict}" for part, verdict in other.items()])
     return (
         "The same study was computed a second time on another kind of processor (docs/choices.md). "
         f"{int(tables['equal'].sum())} of {len(tables)} tables came out equal to the last digit there, and "
-        f"{parts - len(other)} of {parts} verdicts are the same."
+        f"{len(both) - len(other)} of {len(both)} verdicts are the same."
         + (f" The others are marked † above: there, {verdicts}." if other else "")
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.report import machines, readme
-from emergent_misalignment.report.claims_table import read_claims
+from emergent_misalignment.report.claims_table import differing, measured_parts, read_claims
 
 HEAD = "claim,title,estimate,ci_low,ci_high,unit,p_holm,verdict,parts_reproduced,parts_contradicted,parts_undecided,"
 PARTS = "claim,part,says,estimate,ci_low,ci_high,unit,p_holm,verdict\n"
@@ -43,10 +43,19 @@ def test_tables_are_compared_to_the_last_byte(runs):
     assert machines.compared(runs[0], runs[0])["equal"].all()
 
 
-def test_a_table_that_the_other_run_lacks_is_named(runs):
+def test_experiments_may_be_left_out_of_the_other_run_but_not_the_claims(runs):
     (runs[1] / "tables/audit.csv").unlink()
-    with pytest.raises(BadInput, match=r"two has no tables/audit\.csv; compute the same study there first\.$"):
+    assert "tables/audit.csv" not in set(machines.compared(*runs)["table"])
+    (runs[1] / "tables/claims.csv").unlink()
+    with pytest.raises(BadInput, match=r"two has no tables/claims\.csv; compute the same study there first\.$"):
         machines.compared(*runs)
+
+
+def test_a_part_that_was_not_measured_there_does_not_differ(runs):
+    path = runs[1] / "tables/claim_parts.csv"
+    path.write_text(path.read_text().replace("0.01,undecided", "0.01,not measured"))
+    first, second = (read_claims(*(run / "tables" / name for name in machines.CLAIMS)) for run in runs)
+    assert differing(first, second) == {} and set(measured_parts(second)) == {"1b"}
 
 
 def test_the_readme_marks_the_verdicts_that_hang_on_the_machine(runs, tmp_path, monkeypatch):
