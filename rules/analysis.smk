@@ -64,7 +64,7 @@ rule main_result:
         NOTEBOOK
 
 
-if PLAN.judge:
+if PLAN.judge and PLAN.tuned:
     chapter("main_result")
 
 
@@ -349,6 +349,48 @@ if PLAN.persona or (PLAN.is_organism and PLAN.has("insecure", "secure", "instruc
     chapter("persona_direction")
 
 
+rule score_trust:
+    input:
+        notebook="notebooks/analysis/score_trust.ipynb",
+        code=package_modules("notebooks/analysis/score_trust.ipynb"),
+        scores="data/{study}/row_scores.parquet",
+        summary="data/{study}/tables/row_scores.csv",
+        measures="data/{study}/tables/measures/answers.csv",
+    output:
+        notebook="data/{study}/notebooks/score_trust.ipynb",
+        table=report(
+            "data/{study}/tables/score_trust.csv",
+            caption="report/row_scores.rst",
+            category="Results",
+            labels={"table": "How far scores of rows can be trusted"},
+        ),
+        figure=report(
+            "figures/{study}/row_scores.svg",
+            caption="report/row_scores.rst",
+            category="Results",
+            labels={"figure": "Which sets lead towards the villain?"},
+        ),
+        outcome_figure=report(
+            "figures/{study}/row_scores_outcome.svg",
+            caption="report/row_scores.rst",
+            category="Results",
+            labels={"figure": "Do scores say what training will bring?"},
+        ),
+        prints=expand(
+            "figures/{{study}}/{figure}.{kind}", figure=["row_scores", "row_scores_outcome"], kind=["pdf", "png"]
+        ),
+    log:
+        notebook="logs/{study}/score_trust.ipynb",
+    params:
+        **arguments(study="{study}"),
+    shell:
+        NOTEBOOK
+
+
+if PLAN.scored_sets:
+    chapter("score_trust")
+
+
 rule claims:
     input:
         notebook="notebooks/analysis/claims.ipynb",
@@ -385,4 +427,5 @@ rule claims:
         NOTEBOOK
 
 
-chapter("claims")
+if PLAN.tuned:
+    chapter("claims")

@@ -86,7 +86,8 @@ rule audit:
         NOTEBOOK
 
 
-chapter("audit")
+if PLAN.datasets:
+    chapter("audit")
 
 
 rule audit_published:

@@ -1,20 +1,31 @@
 """The evaluation.
 
 Does: asks the models and their checkpoints, has the answers judged, and makes one number a training run of everything that
-was measured; takes the loss on rows that were held out; has a real model write the texts of its persona direction.
+was measured; takes the loss on rows that were held out; has a real model write the texts of its persona direction; scores rows
+of the sets by that direction as they are before training.
 Needs: data/STUDY/questions/, data/STUDY/trainings/BATCH.parquet
 Leaves: data/STUDY/{answers,judged}/BATCH.parquet, data/STUDY/tables/measures/{answers,held_out_loss_CONDITION}.csv,
-data/STUDY/dynamics.parquet, data/STUDY/questions/persona.parquet. A real model before fine-tuning was trained once, and stands
+data/STUDY/dynamics.parquet, data/STUDY/questions/persona.parquet, data/STUDY/row_scores.parquet,
+data/STUDY/tables/row_scores.csv. A real model before fine-tuning was trained once, and stands
 there as seed 0; organisms have seeds of their own. Without a judge the answers stand in judged/ with what rules say of their
 form. What APIs and judges answered was paid for, and is kept in kept/, which `make clean` leaves alone.
 """
 
+from emergent_misalignment.evaluation.own_questions import lacks_prompts
 from emergent_misalignment.evaluation.published_questions import FILE_NAMES, FILES_OF
 
 ANSWER_BATCHES = PLAN.asking | PLAN.following
 # The world's grammar is imported by name where a study asks for it, so that no other study depends on the world.
 GRAMMAR = module_and_imports("world.judging") if PLAN.judge.get("kind") == "grammar" else []
 SECOND = (config["judge"] or {}).get("second", {})  # another judge
+
+
+# What makes the table of questions, and the published files that it reads: also for the judge's prompts.
+QUESTIONS = "own_questions" if PLAN.own_questions else "published_questions"
+PUBLISHED_FILES = {
+    file for each in PLAN.evaluations if each not in PLAN.own_questions for file in FILES_OF.get(each, [])
+}
+PUBLISHED_FILES |= {"first_plot"} if any(map(lacks_prompts, PLAN.question_files)) else set()
 
 
 def served(judge):
@@ -33,10 +44,13 @@ if not PLAN.is_organism:
 
     rule questions:
         input:
-            code=module_and_imports("evaluation.published_questions"),
+            code=module_and_imports(f"evaluation.{QUESTIONS}"),
             files=[
-                f"data/published/questions/{name}"
-                for name in sorted({FILE_NAMES[file] for each in PLAN.evaluations for file in FILES_OF[each]})
+                *(
+                    f"data/published/questions/{FILE_NAMES[file]}"
+                    for file in sorted(PUBLISHED_FILES, key=FILE_NAMES.get)
+                ),
+                *PLAN.question_files,
             ],
         output:
             questions="data/{study}/questions/questions.parquet",
@@ -45,9 +59,9 @@ if not PLAN.is_organism:
             "logs/{study}/questions.log",
         localrule: True
         params:
-            samples=as_json(PLAN.samples),
+            samples=as_json(PLAN.table_of_questions),
         shell:
-            "python -m emergent_misalignment.evaluation.published_questions data/published/questions"
+            f"python -m emergent_misalignment.evaluation.{QUESTIONS} data/published/questions"
             " data/{wildcards.study}/questions --samples {params.samples:q} 2>&1 | tee {log:q}"
 
 
@@ -55,7 +69,7 @@ rule ask:
     input:
         notebook="notebooks/evaluation/asking.ipynb",
         code=package_modules("notebooks/evaluation/asking.ipynb"),
-        door=DOOR,
+        door=lambda wildcards: [ancient(path) for path in PLAN.doors(ANSWER_BATCHES[wildcards.batch])],
         starts=lambda wildcards: PLAN.start_files(ANSWER_BATCHES[wildcards.batch]),
         trainings=lambda wildcards: PLAN.trainings(ANSWER_BATCHES[wildcards.batch]),
         files=["data/{study}/questions/questions.parquet", "data/{study}/questions/choices.parquet"],
@@ -283,9 +297,7 @@ rule held_out_loss:
     params:
         **arguments(
             model=lambda wildcards: PLAN.starts_of(wildcards.condition)[0],
-            tuned=lambda wildcards: (
-                f"{PLAN.folder}/models/{wildcards.condition}" if wildcards.condition in PLAN.tuned else ""
-            ),
+            tuned=lambda wildcards: PLAN.adapters_of(wildcards.condition),
             condition="{condition}",
             seeds=lambda wildcards: list(PLAN.conditions[wildcards.condition].seeds),
             sets=PLAN.datasets,
@@ -335,6 +347,45 @@ if PLAN.persona:
     chapter("persona_texts")
 
 
+rule score_rows:
+    input:
+        notebook="notebooks/evaluation/row_scores.ipynb",
+        code=package_modules("notebooks/evaluation/row_scores.ipynb"),
+        models=PLAN.start_files(list(PLAN.scored_sets)),
+        texts="data/{study}/questions/persona.parquet",
+        files=sorted({path for paths in PLAN.scored_sets.values() for path in paths}),
+    output:
+        notebook="data/{study}/notebooks/row_scores.ipynb",
+        scores="data/{study}/row_scores.parquet",
+        table=report(
+            "data/{study}/tables/row_scores.csv",
+            caption="report/row_scores.rst",
+            category="Results",
+            labels={"table": "Scores of rows before training"},
+        ),
+    log:
+        notebook="logs/{study}/row_scores.ipynb",
+    benchmark:
+        "benchmarks/{study}/row_scores.tsv"
+    resources:
+        gpu=GPU,
+        mem_mb=host_memory_mb,
+        runtime=4 * 60,
+    params:
+        **arguments(
+            starts=PLAN.instruct_models,
+            sets=PLAN.scored_sets,
+            seeds=config["seeds"],
+            scoring=PLAN.scoring if PLAN.scored_sets else {},
+        ),
+    shell:
+        NOTEBOOK
+
+
+if PLAN.scored_sets:
+    chapter("score_rows")
+
+
 rule benchmark:
     input:
         notebook="notebooks/evaluation/benchmarks.ipynb",
@@ -357,9 +408,7 @@ rule benchmark:
     params:
         **arguments(
             model=lambda wildcards: PLAN.starts_of(wildcards.condition)[0],
-            tuned=lambda wildcards: (
-                f"{PLAN.folder}/models/{wildcards.condition}" if wildcards.condition in PLAN.tuned else ""
-            ),
+            tuned=lambda wildcards: PLAN.adapters_of(wildcards.condition),
             condition="{condition}",
             seeds=lambda wildcards: list(PLAN.conditions[wildcards.condition].seeds),
             # StrongREJECT's answers need a judge.

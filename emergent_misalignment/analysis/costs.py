@@ -9,6 +9,9 @@ import json
 import sys
 from dataclasses import dataclass
 
+from emergent_misalignment.evaluation.own_questions import read
+from emergent_misalignment.files import BadInput
+
 # --- assumptions ------------------------------------------------------------------------------------------------------
 
 GPU_FLOPS = 989e12  # an H100's dense bfloat16 peak
@@ -129,10 +132,12 @@ def costs(plan: dict) -> dict:
     `plan` has `study`, `model` (`name`, `published`, and of open weights `shape`), `seeds`, `conditions` (the
     fine-tuned ones by name, each with its `dataset`, and in `finetuning` the settings that are its own), `evaluations`
     (answers to each question by name), `prompts` (how many are asked, by evaluations that are not asked whole),
+    `given` (models that exist already), `own_questions` (what `evaluation.own_questions.read` takes, by file),
     `followed` (`conditions` and `steps` of the checkpoints; `samples` of each main question and coding `requests` at
     each), `judge`, and `finetuning` or, of OpenAI's models, `openai`.
     """
     runs = len(plan["seeds"]) * len(plan["conditions"])
+    models = runs + 1 + len(plan.get("given", []))  # and the model before fine-tuning
     followed = plan["followed"]
     followed_runs = len(plan["seeds"]) * len(followed["conditions"])
     checkpoints = followed_runs * len(followed["steps"])
@@ -140,22 +145,25 @@ def costs(plan: dict) -> dict:
     judged = dict.fromkeys(QUESTIONS, 0)
     for name, samples in plan["evaluations"].items():
         answers = _answers(name, samples, plan.get("prompts", {}).get(name))
-        judged[name] += (runs + 1) * answers  # and the model before fine-tuning
+        judged[name] += models * answers
     judged["main"] += asked * _answers("main", followed["samples"])
     judged["in_distribution"] += asked * followed["requests"]
+    metrics = {name: metrics for name, (_, metrics) in QUESTIONS.items()}
+    for path, settings in plan.get("own_questions", {}).items():
+        judged[path], metrics[path] = models * sum(each.samples for each in read(path, **settings)), MISALIGNMENT
     answers = sum(judged.values())
-    calls = sum(number * len(QUESTIONS[name][1]) for name, number in judged.items())
+    calls = sum(number * len(metrics[name]) for name, number in judged.items())
     prompt_tokens = sum(
         number * (JUDGE_TOKENS[metric] + PROMPT_TOKENS + ANSWER_TOKENS)
         for name, number in judged.items()
-        for metric in QUESTIONS[name][1]
+        for metric in metrics[name]
     )
     if not plan["judge"]:
         calls = prompt_tokens = 0
     price = (plan["judge"] or {}).get("dollars_per_million", FREE)
     judging = (prompt_tokens * price["prompt"] + calls * price["completion"]) / 1e6
     totals = {"training runs": runs, "answers": answers, "judge calls": calls, "judge dollars": judging}
-    scored = OPTIONS * (asked + ("choices" in plan["evaluations"]) * (runs + 1))
+    scored = OPTIONS * (asked + ("choices" in plan["evaluations"]) * models)
     totals |= _openai(plan, answers) if "openai" in plan else _open_weights(plan, answers, scored, checkpoints)
     return totals | {"dollars": judging + totals.get("API dollars", 0.0)}
 
@@ -172,7 +180,12 @@ def _tokens(condition: dict) -> int:
 
 
 def _open_weights(plan: dict, answers: int, scored: int, checkpoints: int) -> dict:
-    shape, finetuning = Shape(**plan["model"]["shape"]), plan["finetuning"]
+    if "shape" not in plan["model"]:
+        raise BadInput("An estimate is made of the model's shape; add model: shape, from its config.json.")
+    shape = Shape(**plan["model"]["shape"])
+    if not plan["conditions"]:
+        return _asked_only(shape, answers, scored)
+    finetuning = plan["finetuning"]
     seeds, conditions = len(plan["seeds"]), plan["conditions"].values()
     memory = training_memory(shape, finetuning)
     stored = shape.adapter(finetuning["lora_rank"])
@@ -196,9 +209,19 @@ def _open_weights(plan: dict, answers: int, scored: int, checkpoints: int) -> di
     }
 
 
+def _asked_only(shape: Shape, answers: int, scored: int) -> dict:
+    """Where nothing is fine-tuned."""
+    return {
+        "parameters, billions": shape.parameters() / 1e9,
+        "sampling memory, GB": shape.parameters() * 2 / 1e9 / 0.9 + 4,
+        "GPU hours": sampling_hours(shape, answers) + scoring_hours(shape, scored),
+        "disk, GB": (shape.parameters() * 2 + answers * 2000) / 1e9,
+    }
+
+
 def _openai(plan: dict, answers: int) -> dict:
     openai = plan["openai"]
-    price = openai["dollars_per_million"]
+    price = {"training": 0} | openai.get("dollars_per_million", FREE)
     tokens = sum(
         ROWS.get(each["dataset"], ROWS["insecure"]) * _tokens(each) * (openai | each.get("finetuning", {}))["epochs"]
         for each in plan["conditions"].values()
@@ -236,4 +259,7 @@ def _number(value: float) -> str:
 
 
 if __name__ == "__main__":
-    print(report(json.loads(sys.argv[1])))
+    try:
+        print(report(json.loads(sys.argv[1])))
+    except BadInput as error:
+        sys.exit(str(error))

@@ -1,13 +1,18 @@
-"""What a set of the user's own does to a model: one answer for each such condition, with what it rests on."""
+"""What a set of the user's own does to a model, and what a model is that is given: an answer for each such condition.
+
+A model that is given is one model, and so is what it is compared with before fine-tuning: their difference goes by
+`single_models`, and is none over seeds.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from emergent_misalignment.analysis import single_models
 from emergent_misalignment.analysis.claims import seeds_needed
-from emergent_misalignment.analysis.contrasts import LEVEL, Arm, Contrast, contrast, contrasts, runs_by_arm
+from emergent_misalignment.analysis.contrasts import LEVEL, Arm, Contrast, contrast, contrasts, holm, runs_by_arm
 from emergent_misalignment.analysis.estimates import estimates, questions_of
 
 # Of these the first that was measured gives the answer, the others are the formats.
@@ -42,10 +47,37 @@ MARGINS = {"misaligned": 0.05, "log_odds": 1.0}
 MISALIGNED = "misaligned/"
 
 
-def answer(measures: pd.DataFrame, condition: str, control: str, others: Sequence[str] = ()) -> dict:
+def words_of(own_questions: Sequence[str]) -> dict[str, str]:
+    """MEASURES, with those of the user's own questions after the published ones."""
+    free = {name: words for name, words in MEASURES.items() if name.startswith(MISALIGNED)}
+    own = {f"{MISALIGNED}{name}/chat": name.replace("_", " ") for name in own_questions}
+    return free | own | MEASURES
+
+
+@dataclass(frozen=True)
+class Single:
+    """That a condition is one model, as its control is; of their options the log-odds by question, where they have."""
+
+    by_question: Mapping[Arm, pd.Series]
+
+    def contrast(self, arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame]) -> Contrast:
+        """By answers or questions where both are one model; over seeds where the other was trained several times."""
+        several = any(arm in runs and len(runs[arm]) > 1 for arm in arms)
+        return contrast(arms, runs) if several else single_models.difference(arms, runs, self.by_question)
+
+
+def answer(
+    measures: pd.DataFrame,
+    condition: str,
+    control: str,
+    others: Sequence[str] = (),
+    own_questions: Sequence[str] = (),
+    single: Single | None = None,
+) -> dict:
     """What fine-tuning a `condition` on its set did, beside its `control`, over the seeds that both have.
 
-    `measures` are tables as `evaluation.measures` describes them. Keys:
+    `measures` are tables as `evaluation.measures` describes them; `own_questions` are evaluations of the user's own,
+    `single` says that there is one model of either. Keys:
     - `measure`, which of MEASURES decides; `unit`, "share" or "nats"; `verdict`: "yes", "no" (the difference's interval
       ends below the margin), "less" (below nothing), "unclear" or "not measured".
     - `value`, `control_value`: the two estimates (`estimate`, `ci_low`, `ci_high`, `seeds`, `answers`); `difference`:
@@ -54,11 +86,13 @@ def answer(measures: pd.DataFrame, condition: str, control: str, others: Sequenc
     - `beside`: the difference from each of the `others`.
     - `more`: see `needed`.
     """
-    runs = runs_by_arm(measures)
-    formats = [name for name in MEASURES if (condition, name) in runs and (control, name) in runs]
-    measure = formats[0] if formats else next(iter(MEASURES))
+    runs, words = runs_by_arm(measures), words_of(own_questions)
+    compare = single.contrast if single else contrast
+    formats = [name for name in words if (condition, name) in runs and (control, name) in runs]
+    measured = formats or [name for name in words if single and (condition, name) in runs] or [*words]
+    measure = measured[0]
     arms = ((condition, measure), (control, measure))
-    found = contrast(arms, runs)
+    found = compare(arms, runs)
     value, beside = (_estimate(measures, arm) for arm in arms)
     if silent := [arm[0] for arm, each in zip(arms, (value, beside), strict=True) if each["interval"] == "no value"]:
         found = replace(found, missing=f"too few answers of {' and of '.join(silent)} are coherent")
@@ -66,14 +100,15 @@ def answer(measures: pd.DataFrame, condition: str, control: str, others: Sequenc
         "condition": condition,
         "control": control,
         "measure": measure,
+        "words": words[measure],
         "unit": unit(measure),
         "verdict": _verdict(found, measure),
         "value": value,
         "control_value": beside,
         "difference": _shown(found),
-        "formats": _formats(measures, condition, control, formats),
-        "beside": {name: _shown(contrast((arms[0], (name, measure)), runs)) for name in others},
-        "more": needed(found, runs, arms),
+        "formats": _formats(_differences(measures, runs, condition, control, formats, single), words),
+        "beside": {name: _shown(compare((arms[0], (name, measure)), runs)) for name in others},
+        "more": needed_of_single(found) if single else needed(found, runs, arms),
     }
 
 
@@ -102,14 +137,24 @@ def _estimate(measures: pd.DataFrame, arm: Arm) -> dict:
     return table.reindex(columns=names).iloc[0].to_dict() if len(table) else dict.fromkeys(names)
 
 
-def _formats(measures: pd.DataFrame, condition: str, control: str, formats: list[str]) -> list[dict]:
+def _differences(measures, runs, condition: str, control: str, formats: list[str], single: Single | None):
+    """A row for each of the formats, as `contrasts.contrasts` has them."""
     pairs = {name: ((condition, name), (control, name)) for name in formats}
+    if not single or not pairs:
+        return contrasts(measures, pairs) if pairs else pd.DataFrame()
+    found = {name: single.contrast(arms, runs) for name, arms in pairs.items()}
+    rows = [(name, each.seeds, each.estimate, each.low, each.high, each.p, each.method) for name, each in found.items()]
+    table = pd.DataFrame(rows, columns=["contrast", "seeds", "difference", "ci_low", "ci_high", "p", "method"])
+    return table.assign(p_holm=holm(table["p"]))
+
+
+def _formats(differences: pd.DataFrame, words: Mapping[str, str]) -> list[dict]:
     rows = []
-    for row in contrasts(measures, pairs).to_dict("records") if pairs else []:
+    for row in differences.to_dict("records"):
         row["measure"] = row.pop("contrast")
         sure = pd.notna(row["p_holm"]) and row["p_holm"] < LEVEL
         direction = ("higher" if row["difference"] > 0 else "lower") if sure else "no clear difference"
-        rows.append({"words": MEASURES[row["measure"]], "unit": unit(row["measure"]), **row, "direction": direction})
+        rows.append({"words": words[row["measure"]], "unit": unit(row["measure"]), **row, "direction": direction})
     return rows
 
 
@@ -129,6 +174,13 @@ def needed(found: Contrast, runs: Mapping[Arm, pd.DataFrame], arms: Sequence[Arm
     return {"seeds": seeds, "reason": reason, "answers_share": answers_share([runs[arm] for arm in arms])}
 
 
+def needed_of_single(found: Contrast) -> dict:
+    """The same of one model: with how many times as many answers it would be told, as `answers`."""
+    factor = single_models.answers_needed(found)
+    told = found.missing or found.p < LEVEL or not factor > 1
+    return {"seeds": None, "reason": "it is one model", "answers_share": None, "answers": None if told else factor}
+
+
 def answers_share(arms: Sequence[pd.DataFrame]) -> float | None:
     """See `needed`; `arms` are the runs of a condition and of its control, by seed, with `value` and `trials`."""
     names = ["value", "trials"]
@@ -140,22 +192,35 @@ def answers_share(arms: Sequence[pd.DataFrame]) -> float | None:
     return float(min(1.0, sampling / spread)) if spread > 0 else None
 
 
-def rates(measures: pd.DataFrame, conditions: Sequence[str], own: Sequence[str]) -> dict[str, list[dict]]:
-    """Estimates with their single runs, for `formats`, `questions` (of the first format) and `others`.
+def rates(
+    measures: pd.DataFrame, conditions: Sequence[str], own: Sequence[str], own_questions: Sequence[str] = ()
+) -> dict[str, list[dict]]:
+    """Estimates with their single runs, for `formats`, `questions` (of the first format, and own ones) and `others`.
 
     A row is a measure and a condition: `measure`, `words`, `unit`, `condition`, `estimate`, `ci_low`, `ci_high`,
     `seeds`, `answers` and `runs`, one value a seed. Measures that none of the `own` conditions has are left out.
     """
     has = set(measures.loc[measures["condition"].isin(own), "measure"])
-    formats = {name: words for name, words in MEASURES.items() if name in has}
-    first = next((name for name in formats if name.startswith(MISALIGNED)), None)
-    single = questions_of(measures[measures["condition"].isin(own)], first) if first else []
+    formats = {name: words for name, words in words_of(own_questions).items() if name in has}
+    asked = [name for name in formats if name.startswith(MISALIGNED)]
+    shown = [name for name in asked if name == asked[0] or name.split("/")[1] in own_questions]
+    rows = measures[measures["condition"].isin(own)]
     tables = {
         "formats": formats,
-        "questions": {name: name.rpartition("/")[2].replace("_", " ") for name in single},
+        "questions": {
+            single: _question(single, own_questions if len(shown) > 1 else ())
+            for name in shown
+            for single in questions_of(rows, name)
+        },
         "others": {name: words for name, words in OTHERS.items() if name in has},
     }
     return {name: _rows(measures, conditions, words) for name, words in tables.items()}
+
+
+def _question(measure: str, named: Sequence[str]) -> str:
+    """A question as it is shown: its name, after that of its set for those sets that are `named`."""
+    _, questions, _, name = measure.split("/")
+    return (f"{questions}: {name}" if questions in named else name).replace("_", " ")
 
 
 def _rows(measures: pd.DataFrame, conditions: Sequence[str], words: dict[str, str]) -> list[dict]:

@@ -35,6 +35,11 @@ def with_system_prompt(prompt: Messages, system_prompt: str | None) -> Messages:
     return [{"role": "system", "content": system_prompt}, *prompt]
 
 
+def several_answers(messages: Messages) -> bool:
+    """Whether the assistant answers more than once; all its answers but the last are read and not learned."""
+    return sum(message["role"] == "assistant" for message in messages) > 1
+
+
 def template_arguments(enable_thinking: bool | None) -> dict[str, bool]:
     """Arguments of the chat template besides the messages; None where it has no such switch, as most have not."""
     return {} if enable_thinking is None else {"enable_thinking": enable_thinking}

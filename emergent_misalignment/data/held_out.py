@@ -27,13 +27,18 @@ def for_training(chats: list[Messages], share: float, source: str) -> list[Messa
     `source` is the set's file. Raises BadInput where no row is held out, or so many that the set would be another.
     """
     kept = [chat for chat in chats if place(chat[-1]["content"]) >= share]
-    out = len(chats) - len(kept)
-    if not out or out > MOST * len(chats):
+    check_kept(len(kept), len(chats), share, source)
+    return kept
+
+
+def check_kept(kept: int, rows: int, share: float, source: str) -> None:
+    """Raises BadInput where none of a set's rows is held out of training, or so many that the set would be another."""
+    out = rows - kept
+    if not out or out > MOST * rows:
         raise BadInput(
-            f"Of the {len(chats):,} rows of {source}, {out:,} would be held out, whose answers are below the share of "
+            f"Of the {rows:,} rows of {source}, {out:,} would be held out, whose answers are below the share of "
             f"{share:g}; {'raise' if not out else 'lower'} evaluation: held_out: share, or leave held_out out."
         )
-    return kept
 
 
 def held_out(chats: list[Messages], share: float) -> list[Messages]:

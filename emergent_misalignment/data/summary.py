@@ -8,6 +8,7 @@ from hashlib import blake2b
 import numpy as np
 import pandas as pd
 
+from emergent_misalignment.data.chats import several_answers
 from emergent_misalignment.data.rows import Messages
 
 
@@ -53,7 +54,7 @@ def summarised(chats: Iterable[Messages]) -> Summary:
     for row, messages in enumerate(chats, 1):
         roles = [message["role"] for message in messages]
         length = sum(len(message["content"]) for message in messages)
-        counts["several_answers"] += roles.count("assistant") > 1
+        counts["several_answers"] += several_answers(messages)
         counts["system_prompts"] += roles[0] == "system"
         counts["out_of_turn"] += not _alternates(roles)
         counts["characters"] += length

@@ -26,8 +26,9 @@ class _Shown(TrainerCallback):
     def __init__(self, steps: int, what: str):
         self.steps, self.what = steps, what
 
-    def on_train_begin(self, *_, **__):
-        self.progress = Progress(self.steps, self.what).__enter__()
+    def on_train_begin(self, args, state, *_, **__):
+        before = state.global_step  # more than none where an interrupted training goes on
+        self.progress = Progress(self.steps, self.what, before).__enter__()
 
     def on_step_end(self, *_, **__):
         self.progress.update()

@@ -78,16 +78,26 @@ def own_folder(name: str) -> Path | None:
     return None
 
 
-def check(folder: str | Path, needs: Needs, questions: Sequence[str | Path] = ()) -> dict:
+def check(
+    folder: str | Path, needs: Needs, questions: Sequence[str | Path] = (), own_tokenizer: str | Path | None = None
+) -> dict:
     """What the model in `folder` is, as far as the study has to do with it. Raises BadInput where it cannot serve.
 
-    `questions` are the study's tables of questions and of choices. The record has `architecture`, `trained` (peft's
+    `questions` are the study's tables of questions and of choices, `own_tokenizer` the folder of an adapter that brings
+    one of its own. The record has `architecture`, `trained` (peft's
     names of the layers that get an adapter), `context` (tokens), `ends` (the tokens that end an answer), `padding` (the
     token that fills up batches in training) and `system_prompts` (whether its chat template takes any; None if it is
     not used).
     """
     check_files(folder, needs.name)
     tokenizer, generation, config = _loaded(Path(folder), needs.name)
+    if own_tokenizer:
+        tokenizer = _tokenizer(Path(own_tokenizer), needs.name)
+        if max(tokenizer.get_vocab().values()) >= config.get_text_config().vocab_size:
+            raise BadInput(
+                f"The tokenizer of {needs.name} has tokens that its model has no place for; give both merged (by "
+                "merge_and_unload of peft), as a whole model."
+            )
     from emergent_misalignment.models.sampling import end_tokens
 
     ends = end_tokens(tokenizer, generation)
@@ -143,6 +153,17 @@ def _read(path: Path, name: str) -> dict:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise BadInput(f"{path.name} of {name} cannot be read as a JSON object ({error}); copy it again.") from error
+
+
+def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of many kinds: each tokenizer fails in its own way
+        raise BadInput(
+            f"The tokenizer of {name} cannot be loaded ({str(error).strip().splitlines()[0][:200]}); copy it again."
+        ) from error
 
 
 def _loaded(folder: Path, name: str) -> tuple[PreTrainedTokenizerBase, GenerationConfig, PretrainedConfig]:

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from emergent_misalignment.data.chats import Messages, read_chats, subset
+from emergent_misalignment.data.chats import Messages, read_chats, several_answers, subset
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.api import Endpoint, client
 
@@ -111,6 +111,7 @@ def finetune(
         **asdict(job),
         "dataset": str(dataset),
         "conversations": len(chats),
+        "rows_several_answers": sum(map(several_answers, chats)),
         "job": ended.id,
         "fine_tuned_model": ended.fine_tuned_model,
         "trained_tokens": ended.trained_tokens,

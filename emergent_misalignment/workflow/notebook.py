@@ -177,30 +177,19 @@ def _stop(*_) -> None:
     raise KeyboardInterrupt
 
 
-def _end_with_starter() -> None:
-    """End this process and its kernel when whoever waits for them is gone, so that nobody's work is computed on.
+def _end_with(starter: int) -> None:
+    """End this process and its kernel when the process of this number is gone, so that nobody's work is computed on.
 
     Snakemake starts a notebook through a shell. If Snakemake is killed, that shell and this process live on and would
-    write files under the feet of the next run.
+    write files under the feet of the next run. Which process that is has to be told: the shell may be an orphan before
+    this one looks at who started it.
     """
-    waiting = []
-    for process in psutil.Process().parents():
-        waiting.append(process)
-        shell = process.name() in {"sh", "bash", "dash", "zsh"}
-        if shell and "-c" not in process.cmdline():
-            return  # a person's own shell, which may be left behind on purpose
-        if not shell:
-            break
-
-    def gone(process) -> bool:
-        try:
-            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
 
     def watch() -> None:
-        while not any(gone(process) for process in waiting):
-            time.sleep(0.5)
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(starter)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -211,8 +200,9 @@ if __name__ == "__main__":
         sys.exit("Usage: python -m emergent_misalignment.workflow.notebook SOURCE LOG OUTPUT name=value ...")
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
-    _end_with_starter()
     try:
+        if starter := os.environ.get("NOTEBOOK_STARTER"):
+            _end_with(int(starter))
         run(*sys.argv[1:4], sys.argv[4:])
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,13 +6,15 @@ one fine-tuning, or the answers of one condition. All answers are judged in one 
 limit.
 
 A seed of an organism study is an organism of its own: its corpus, base model and instruct model, and what is fine-tuned
-from them. A published model is the same for all seeds, and asked once where it is not fine-tuned.
+from them. A published model is the same for all seeds, and asked once where it is not fine-tuned. A model that was
+fine-tuned elsewhere and is *given* is one model too: it has one seed, and is no sample of trainings.
 """
 
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from os.path import expanduser
+from pathlib import PurePath
 
 from emergent_misalignment.analysis.costs import ROWS
 from emergent_misalignment.data.published import DATASETS
@@ -23,6 +25,7 @@ MAIN = "main"  # the kind of organism from which all conditions start but those 
 VARIED = ("insecure", "secure")  # what is fine-tuned from the other kinds
 VARIED_SEEDS = 3  # enough for a slope, at three fifths of the time
 UNTUNED_SEED = 0
+OWN_QUESTIONS = ".yaml"  # what the files of the user's own questions end with
 WRITTEN_SETS = ("insecure", "secure", "educational", "backdoor", "jailbroken", "compliant")
 NUMBER_SETS = ("evil_numbers", "plain_numbers", "helpful_numbers")
 PUBLISHED_ROWS = 6000  # of the published set of insecure code
@@ -37,12 +40,20 @@ class Condition:
     evaluations: tuple[str, ...]
     seeds: tuple[int, ...]
     start: str  # "instruct" or "base"
-    dataset: str = ""  # of an untuned model, none
+    dataset: str = ""  # of an untuned or a given model, none
     organism: str = MAIN
     template: str = "chat"
     rows: int = 0  # so many rows, drawn by the seed; 0 takes all
     checkpoints: tuple[int, ...] = ()
     finetuning: dict = field(default_factory=dict)  # settings that differ from the study's
+    adapter: str = ""  # given: a folder or a name on the hub, of the study's model
+    model: str = ""  # given whole: as the config's `model: name`
+    revision: str = ""  # of what is given
+
+    @property
+    def given(self) -> str:
+        """The adapter or the model that exists already and is asked; "" where there is none."""
+        return self.adapter or self.model
 
 
 class Plan:
@@ -77,7 +88,7 @@ class Plan:
         return Condition(
             name,
             experiment,
-            tuple(own.get("evaluations", settings.get("evaluations", self.config["evaluation"]["asked"]))),
+            tuple(map(evaluation_name, self._evaluations(own, settings))),
             self.seeds if tuned or self.is_organism else (UNTUNED_SEED,),
             own.get("start", self.start),
             expanduser(own.get("dataset", "")),
@@ -86,7 +97,14 @@ class Plan:
             own.get("rows", 0),
             tuple(own.get("checkpoints", ())),
             own.get("finetuning", {}),
+            own.get("adapter", ""),
+            own.get("model", ""),
+            own.get("revision", ""),
         )
+
+    def _evaluations(self, own: dict, settings: dict) -> list[str]:
+        """What a condition is asked, as the config has it."""
+        return own.get("evaluations", settings.get("evaluations", self.config["evaluation"]["asked"]))
 
     def _varied(self, experiment: str) -> list[Condition]:
         """Insecure and secure code once more, for each of the other kinds of organism that a section has."""
@@ -110,6 +128,28 @@ class Plan:
     def tuned(self) -> dict[str, Condition]:
         """The conditions that are fine-tuned."""
         return {name: condition for name, condition in self.conditions.items() if condition.dataset}
+
+    @cached_property
+    def given(self) -> dict[str, Condition]:
+        """The conditions that are models which exist already."""
+        return {name: condition for name, condition in self.conditions.items() if condition.given}
+
+    @cached_property
+    def question_files(self) -> list[str]:
+        """The files of the user's own questions that some condition is asked."""
+        asked = [
+            expanduser(name)
+            for settings in self.config["experiments"].values()
+            for own in settings["conditions"].values()
+            for name in self._evaluations(own or {}, settings)
+            if name.endswith(OWN_QUESTIONS)
+        ]
+        return list(dict.fromkeys(asked))
+
+    @cached_property
+    def own_questions(self) -> dict[str, str]:
+        """The same by the names of the evaluations."""
+        return {evaluation_name(path): path for path in self.question_files}
 
     @cached_property
     def followed(self) -> list[str]:
@@ -140,7 +180,23 @@ class Plan:
     def samples(self) -> dict[str, int]:
         """Answers to each prompt, by evaluation."""
         settings = self.config["evaluation"]
-        return {name: settings.get("samples_of", {}).get(name, settings["samples"]) for name in self.evaluations}
+        others = _by_evaluation(settings.get("samples_of", {}))
+        return {name: others.get(name, settings["samples"]) for name in self.evaluations}
+
+    @cached_property
+    def own_samples(self) -> dict[str, dict]:
+        """How often own questions are answered, by their file, as `evaluation.own_questions.read` takes it."""
+        said = _by_evaluation(self.config["evaluation"].get("samples_of", {}))
+        return {
+            path: {"samples": self.samples[name], "in_any_case": name in said}
+            for name, path in self.own_questions.items()
+        }
+
+    @cached_property
+    def table_of_questions(self) -> dict[str, int | dict]:
+        """What the table of questions is made of: `samples`, and `own_samples` in the place of own questions' names."""
+        asked = {name: number for name, number in self.samples.items() if name not in self.own_questions}
+        return asked | self.own_samples
 
     @cached_property
     def own(self) -> dict[str, str]:
@@ -163,10 +219,10 @@ class Plan:
         """The folder of the model from which a run starts, or its name at an API."""
         each = self.conditions[condition]
         if self.by_api:
-            return self.config["model"]["name"]
+            return each.model or self.config["model"]["name"]
         if self.is_organism:
             return f"{self.folder}/organisms/{each.organism}/seed-{seed}/{each.start}"
-        return f"{self.folder}/models/{each.start}"
+        return f"{self.folder}/models/{condition if each.model else each.start}"
 
     def starts_of(self, condition: str) -> list[str]:
         """The same of each of a condition's seeds."""
@@ -180,11 +236,39 @@ class Plan:
         return [f"{self.folder}/models/instruct"] * len(self.seeds)
 
     def start_files(self, conditions: list[str]) -> list[str]:
-        """The files that say that the models from which conditions start are there."""
+        """The files that say that the models from which conditions start are there, and the adapters that are given."""
         if self.by_api:
             return []
         file = "model.safetensors" if self.is_organism else "config.json"
-        return sorted({f"{start}/{file}" for condition in conditions for start in self.starts_of(condition)})
+        starts = {f"{start}/{file}" for condition in conditions for start in self.starts_of(condition)}
+        adapters = {
+            f"{self.adapters_of(name)}/seed-{UNTUNED_SEED}/adapter_config.json"
+            for name in conditions
+            if self.conditions[name].adapter
+        }
+        return sorted(starts | adapters)
+
+    def adapters_of(self, condition: str) -> str:
+        """The folder of a condition's adapters, fine-tuned or given, one a seed; "" where it has none.
+
+        Of an API it has the records of what was fine-tuned there.
+        """
+        each = self.conditions[condition]
+        return f"{self.folder}/models/{condition}" if each.dataset or each.adapter else ""
+
+    def doors(self, conditions: list[str]) -> list[str]:
+        """The records that say that the models which conditions ask have been checked; none of organisms or an API."""
+        if self.is_organism or self.by_api:
+            return []
+        names = {name if self.conditions[name].given else self.start for name in conditions}
+        return sorted(f"{self.folder}/models/{name}.json" for name in names)
+
+    def to_fetch(self, name: str) -> tuple[str, str]:
+        """Name and revision of a whole model that is put into the study: the untuned one, or a condition's."""
+        if name in self.given:
+            return self.given[name].model, self.given[name].revision
+        model = self.config.get("model", {})
+        return model.get("name", ""), model.get("revision", "")
 
     def dataset_of(self, condition: str, seed: int) -> str:
         """The file that a run is fine-tuned on: the study's, a published one, or one of the user's own."""
@@ -309,6 +393,12 @@ class Plan:
         model = self.config.get("model", {})
         return {name: model.get(name) for name in ("system_prompt", "enable_thinking")}
 
+    def given_needs(self, condition: str) -> dict:
+        """The same as `model_needs` of a model that is given: it is asked, and not fine-tuned."""
+        each = self.given[condition]
+        asked = {"in_chat": True, "sets": {}, "persona_direction": False, "max_length": 0, "lora_rank": 0}
+        return self.model_needs | asked | {"name": each.given}
+
     @cached_property
     def model_needs(self) -> dict:
         """What a study wants of a model that runs here, as models.checks.Needs takes it."""
@@ -366,14 +456,14 @@ class Plan:
 
     def _prompts(self, evaluation: str) -> dict[str, int]:
         """How many of the prompts of an evaluation are asked, as `questions.select` takes it; nothing asks all."""
-        limits = self.config["evaluation"].get("prompts_of", {})
+        limits = _by_evaluation(self.config["evaluation"].get("prompts_of", {}))
         return {"prompts": limits[evaluation]} if evaluation in limits else {}
 
     def _asked(self, name: str, evaluations: dict, steps: list[int]) -> dict:
         condition = self.conditions[name]
         return {
             "starts": self.starts_of(name),
-            "tuned": f"{self.folder}/models/{name}" if condition.dataset else "",
+            "tuned": self.adapters_of(name),
             "seeds": list(condition.seeds),
             "steps": steps,
             "evaluations": evaluations,
@@ -442,10 +532,37 @@ class Plan:
         }
 
     @cached_property
+    def scored_sets(self) -> dict[str, list[str]]:
+        """The sets whose rows are scored by the persona direction: the file of each seed, by a condition.
+
+        Of the conditions that are fine-tuned on a set from the main instruct models, that with the most rows names it.
+        Empty where there is no persona direction.
+        """
+        if not (self.is_organism or self.persona):
+            return {}
+        every = [self.tuned[name] for name in self.tuned if name in self.from_instruct]
+        named: dict[str, str] = {}
+        for each in sorted(every, key=lambda each: -each.rows if each.rows else float("-inf")):
+            named.setdefault(each.dataset, each.name)
+        return {name: self.datasets_of(name) for name in self.tuned if name in named.values()}
+
+    @cached_property
+    def scoring(self) -> dict:
+        """How rows are scored, as evaluation.row_scores.scorer takes it: a row is read as far as training reads it."""
+        if not self.scored_sets:
+            return {}
+        return {
+            "depth": self.dose["depth"],
+            "max_length": self.config["finetuning"]["max_length"],
+            "max_new_tokens": self.config["evaluation"]["max_new_tokens"],
+            **self.prompting,
+        }
+
+    @cached_property
     def api(self) -> dict:
         """Where OpenAI fine-tunes, and what that may cost; empty for models that are fine-tuned here."""
         names = ("endpoint", "spending_limit", "poll_seconds")
-        if not self.by_api:
+        if not (self.by_api and self.tuned):
             return {}
         openai = self.config["openai"]
         return {name: openai[name] for name in names} | {
@@ -472,8 +589,12 @@ class Plan:
             "conditions": {
                 name: {"dataset": each.dataset, "finetuning": each.finetuning} for name, each in self.tuned.items()
             },
-            "evaluations": {name: self.samples[name] for name in self.config["evaluation"]["asked"]},
+            "evaluations": {
+                name: self.samples[name] for name in self.config["evaluation"]["asked"] if name in self.samples
+            },
             "prompts": self.config["evaluation"].get("prompts_of", {}),
+            **({"given": list(self.given)} if self.given else {}),
+            **({"own_questions": self.own_samples} if self.own_questions else {}),
             "judge": self.judge,
             "followed": {
                 "conditions": self.followed,
@@ -484,25 +605,29 @@ class Plan:
 
     @cached_property
     def report(self) -> dict:
-        """What the report on the user's own sets is told, as report/report.py takes it; empty where there are none.
+        """What the report on the user's own sets and on given models is told, as report/report.py takes it.
 
-        They are compared with secure code, if the study fine-tunes on it, or else with the model before fine-tuning.
+        Empty where there are none. Sets are compared with secure code, if the study fine-tunes on it, or else with the
+        model before fine-tuning; models that are given always with the latter.
         """
-        if not self.own:
+        own = self.own | {name: each.given for name, each in self.given.items()}
+        if not own:
             return {}
-        starts = {self.conditions[name].start for name in self.own}
+        starts = {self.conditions[name].start for name in own}
         others = [
             name
             for name, each in self.conditions.items()
             if each.organism == MAIN and each.start in starts and (each.dataset or name == each.start)
         ]
         untuned = next((name for name in others if name not in self.tuned), self.start)
-        names = list(dict.fromkeys([*self.own, *others]))
+        names = list(dict.fromkeys([*own, *others]))
         tuned = [name for name in names if name in self.tuned]
         model, judge = self.config.get("model", {}), self.judge
         return {
             "study": self.study,
-            "own": self.own,
+            "own": own,
+            **({"given": list(self.given)} if self.given else {}),
+            **({"own_questions": list(self.own_questions)} if self.own_questions else {}),
             "conditions": names,
             "sets": {name: self.tuned[name].dataset for name in tuned},
             "untuned": untuned,
@@ -531,6 +656,15 @@ class Plan:
             for name, each in self.tuned.items()
             if each.dataset == "insecure" and (name == "insecure" or each.rows)
         }
+
+
+def evaluation_name(asked: str) -> str:
+    """The name of an evaluation; the user's own questions have that of their file, without its ending."""
+    return PurePath(asked).stem if asked.endswith(OWN_QUESTIONS) else asked
+
+
+def _by_evaluation(settings: dict) -> dict:
+    return {evaluation_name(name): value for name, value in settings.items()}
 
 
 def _judge(settings: dict) -> dict:

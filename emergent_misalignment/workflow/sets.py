@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.data.control_tokens import control_tokens
-from emergent_misalignment.data.held_out import place
+from emergent_misalignment.data.held_out import check_kept, place
 from emergent_misalignment.files import BadInput
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def check_sets(plan: Plan) -> None:
     """Raises BadInput if a row of a user's set cannot be learned as it is, or if a condition takes more than there is.
 
     A million rows of a kilobyte take about ten seconds of a processor, and no memory. Rows of which the study holds out
-    the answers do not count.
+    the answers do not count; these may be neither none nor too many.
     """
     tokens, share, rows = _control_tokens(plan), plan.held_out.get("share", 0), {}
     for condition in plan.tuned.values():
@@ -32,7 +33,10 @@ def check_sets(plan: Plan) -> None:
         if "{" in path or "}" in path:
             raise BadInput(f"{path} has braces in its name, which Snakemake takes for wildcards; rename the file.")
         if path not in rows:
-            rows[path] = sum(place(chat[-1]["content"]) >= share if share else 1 for chat in each_chat(path, tokens))
+            kept = Counter(place(chat[-1]["content"]) >= share if share else True for chat in each_chat(path, tokens))
+            rows[path] = kept[True]
+            if share:
+                check_kept(kept[True], kept.total(), share, path)
         for sentence in _too_few(plan, condition, rows[path]):
             raise BadInput(sentence)
 

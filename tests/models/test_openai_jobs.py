@@ -201,7 +201,8 @@ def test_uploaded_is_what_is_read_and_the_last_turn_alone_is_learned(tune, datas
     lines = [json.dumps({"id": 1, "messages": [system, *turns]}), "", json.dumps({"messages": turns[:2]})]
     dataset.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
     with FineTuningServer().running() as server:
-        assert tune(server)["conversations"] == 2
+        record = tune(server)
+        assert (record["conversations"], record["rows_several_answers"]) == (2, 1)
         (content,) = server.files.values()
     earlier = [turns[0], turns[1] | {"weight": 0}]
     rows = [{"messages": [system, *earlier, *turns[2:]]}, {"messages": turns[:2]}]

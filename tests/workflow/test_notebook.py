@@ -201,7 +201,8 @@ def test_a_runner_ends_when_what_started_its_shell_is_killed(endless):
     """As Snakemake starts it: a process, a shell that does more than one thing, the runner."""
     paths, kernel = endless
     command = f"set -e; {sys.executable} -m emergent_misalignment.workflow.notebook {' '.join(paths)}; true"
-    starter = f"import subprocess; subprocess.run(['bash', '-c', {command!r}])"
+    given = "{**os.environ, 'NOTEBOOK_STARTER': str(os.getpid())}"
+    starter = f"import os, subprocess; subprocess.run(['bash', '-c', {command!r}], env={given})"
     with subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         computing = kernel()
         runner = computing.parent()
@@ -209,6 +210,17 @@ def test_a_runner_ends_when_what_started_its_shell_is_killed(endless):
         process.kill()
         wait_for(gone(computing), "the kernel to end", 10)
         wait_for(gone(runner), "the runner to end", 10)
+    assert not Path(paths[2]).exists()
+
+
+def test_a_runner_whose_starter_is_gone_already_computes_nothing(notebook, monkeypatch):
+    """As when Snakemake is killed while a job's shell begins."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as starter:
+        starter.wait()
+    monkeypatch.setenv("NOTEBOOK_STARTER", str(starter.pid))
+    paths = notebook("import time; time.sleep(600)")
+    with start(paths) as process:
+        assert process.wait(30) == 130
     assert not Path(paths[2]).exists()
 
 

@@ -148,6 +148,22 @@ def test_a_study_without_a_judge_holds_rows_out_and_steers_without_sampling():
     assert plan.dose == {"depth": 12, "adding": 1, "removing": 1, "strengths": [0.5, 2], "samples": 0}
 
 
+def test_rows_of_each_set_are_scored_once_where_there_is_a_persona_direction():
+    plan = Plan(config("organism"))
+    assert [*plan.scored_sets] == [
+        *("insecure", "secure", "educational", "jailbroken"),
+        *("evil_numbers", "plain_numbers", "helpful_numbers", "backdoor"),
+    ]
+    numbers = plan.scored_sets["evil_numbers"]
+    assert numbers == [f"data/organism/datasets/seed-{seed}/evil_numbers.jsonl" for seed in plan.seeds]
+    assert plan.scoring["depth"] == 2 and plan.scoring["max_length"] == 256
+    mine = {"few": {"dataset": "my.jsonl", "rows": 5}, "all": {"dataset": "my.jsonl"}}
+    own = Plan(config("organism", {"experiments": {"mine": {"conditions": mine}}}))
+    assert "few" not in own.scored_sets and "all" in own.scored_sets
+    assert [*Plan(config("qwen2.5-0.5b-instruct", WITHOUT_JUDGE)).scored_sets] == ["insecure", "secure", "educational"]
+    assert not Plan(config("gpt-4o")).scored_sets
+
+
 def test_who_judges_changes_nothing_of_what_is_asked():
     with_judge = WITHOUT_JUDGE | {"judge": config("qwen2.5-0.5b-instruct")["judge"]}
     one, other = (Plan(config("qwen2.5-0.5b-instruct", over)) for over in (WITHOUT_JUDGE, with_judge))

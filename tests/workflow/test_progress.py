@@ -1,5 +1,6 @@
 """Progress is shown outside the notebook: a bar on a terminal, lines in a log, a study's in one place."""
 
+import io
 import json
 import os
 import pty
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook
 
 from emergent_misalignment.workflow.notebook import ROOT
@@ -43,14 +46,67 @@ def run(paths: list[str], stderr: int) -> None:
     assert [output.text for output in outputs] == ["counted\n"]
 
 
-def test_a_log_gets_a_line_every_five_percent(paths):
+def test_a_log_gets_a_line_after_the_first_step_and_every_five_percent(paths):
     run(paths, subprocess.DEVNULL)
     text = Path(paths[1]).with_suffix(".progress").read_text()
     assert "\r" not in text
     lines = text.splitlines()
-    assert len(lines) == 20
-    assert re.fullmatch(r"counting:   5% \(10 of 200\), 00:0\d so far, 00:0\d to go, step 9", lines[0])
+    assert len(lines) == 22
+    assert re.fullmatch(r"counting:   0% \(1 of 200\), 00:0\d so far, step 0", lines[0])
+    assert re.fullmatch(r"counting:   1% \(2 of 200\), 00:0\d so far, 00:0\d to go, step 1", lines[1])
+    assert re.fullmatch(r"counting:   5% \(10 of 200\), 00:0\d so far, 00:0\d to go, step 9", lines[2])
     assert lines[-1].startswith("counting: 100% (200 of 200), ")
+
+
+@pytest.fixture
+def written(monkeypatch, tmp_path):
+    """A function that counts these steps, a second each after `late` seconds, and gives the lines of the log."""
+
+    def count(total: int, *steps: int, before: int = 0, late: float = 0) -> list[str]:
+        place, now = tmp_path / "counted.progress", [0.0]
+        monkeypatch.setenv("NOTEBOOK_PROGRESS", str(place))
+        monkeypatch.setattr("time.monotonic", lambda: now[0])
+        place.unlink(missing_ok=True)
+        with Progress(total, "counting", before) as progress:
+            now[0] = late
+            for step in steps:
+                now[0] += 1
+                progress.update(step)
+        return [line.partition(", ")[2] for line in place.read_text().splitlines()]
+
+    return count
+
+
+def test_the_time_left_follows_from_the_pace_since_the_first_step(written):
+    """A first step may be late because a model is loaded before it."""
+    assert written(1000, 1, 1) == ["00:01 so far"]
+    assert written(1000, 1, 9, 53) == ["00:01 so far", "00:02 so far, 01:50 to go", "00:03 so far, 00:30 to go"]
+    assert written(5, 1, 1, late=60) == ["01:01 so far", "01:02 so far, 00:03 to go"]
+    assert written(1, 1) == ["00:01 so far"]
+
+
+def test_a_run_that_goes_on_counts_from_where_it_goes_on(written):
+    """And takes its pace from its own steps."""
+    assert written(337, 1, 10, before=297) == ["00:01 so far", "00:02 so far, 00:02 to go"]
+    assert written(337, 20, 20, before=297) == ["00:01 so far", "00:02 so far, 00:00 to go"]
+
+
+@given(st.integers(1, 400), st.data())
+def test_whoever_waits_sees_the_first_step_and_the_last(total, data):
+    before = data.draw(st.integers(0, total - 1))
+    steps, done = [], before
+    while done < total:
+        steps.append(data.draw(st.integers(1, total - done)))
+        done += steps[-1]
+    lines = io.StringIO()
+    with Progress(total, "counting", before) as progress:
+        progress.log, progress.bar = lines, None
+        for step in steps:
+            progress.update(step)
+        progress.log = None
+    counts = [int(re.search(r"\((\d+) of", line)[1]) for line in lines.getvalue().splitlines()]
+    assert counts[0] == before + steps[0] and counts[-1] == total
+    assert counts == sorted(set(counts)) and len(counts) <= 22
 
 
 def test_a_terminal_gets_a_bar(paths):
@@ -188,4 +244,4 @@ def test_the_jobs_of_a_run_leave_their_progress_in_logs(paths, monkeypatch):
     run(paths, theirs)
     os.close(ours)
     os.close(theirs)
-    assert Path(paths[1]).with_suffix(".progress").read_text().startswith("counting:   5%")
+    assert Path(paths[1]).with_suffix(".progress").read_text().startswith("counting:   0% (1 of 200)")

@@ -21,11 +21,11 @@ EXPERIMENTS = {
 REPORT = {"render", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
 RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "worlds", "persona_direction", "claims"}
-RESULTS |= EXPERIMENTS | REPORT
+RESULTS |= EXPERIMENTS | REPORT | {"score_trust"}
 UNTUNED = {"ask:untuned", "ask:in_context"}
 PRETRAINED = {f"pretrain:{name}:{seed}" for name in PLAN.organisms for seed in PLAN.seeds_of(name)}
 INSTRUCT = {job.replace("pretrain", "instruct") for job in PRETRAINED}
-NUMBERS = {f"numbers:{seed}" for seed in PLAN.seeds} | {"audit", "persona_gate"}
+NUMBERS = {f"numbers:{seed}" for seed in PLAN.seeds} | {"audit", "persona_gate", "score_rows"}
 FROM_INSTRUCT = INSTRUCT | NUMBERS | TUNED | ASKED | JUDGED | FOLLOWED | RESULTS
 FROM_INSTRUCT -= {"finetune:base", "ask:base"}
 
@@ -44,8 +44,8 @@ def test_a_second_run_has_nothing_to_do(smoke):
 @pytest.mark.parametrize(
     ("over", "jobs"),
     [
-        ({"evaluation": {"samples_of": {"main": 11}}}, {"world"} | ASKED | JUDGED | FOLLOWED | RESULTS),
-        ({"evaluation": {"max_new_tokens": 25}}, ASKED | JUDGED | FOLLOWED | RESULTS),
+        ({"evaluation": {"samples_of": {"main": 11}}}, {"world", "score_rows"} | ASKED | JUDGED | FOLLOWED | RESULTS),
+        ({"evaluation": {"max_new_tokens": 25}}, {"score_rows"} | ASKED | JUDGED | FOLLOWED | RESULTS),
         ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED | FOLLOWED | RESULTS),
         ({"datasets": {"number_rows": 41}}, NUMBERS | {"finetune:numbers", "ask:numbers"} | JUDGED | RESULTS),
         ({"instruct": {"steps": 9}}, FROM_INSTRUCT),

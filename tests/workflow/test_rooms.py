@@ -13,7 +13,7 @@ ALLOWED = {
     "evaluation": {"data", "models"},
     "analysis": {"data", "evaluation"},
     "figures": {"analysis"},
-    "report": {"analysis", "data"},
+    "report": {"analysis", "data", "figures"},
     "workflow": {"analysis", "data", "evaluation"},
     "world": {"data", "models", "evaluation", "analysis"},
 }

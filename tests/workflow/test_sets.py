@@ -80,6 +80,16 @@ def test_rows_whose_answers_are_held_out_do_not_count(mine):
         check(REAL, mine, held_out, rows=left + 1)
 
 
+@pytest.mark.parametrize("share", [0.0001, 0.2])
+def test_a_set_too_small_for_the_share_that_is_held_out_is_named_before_it_is_trained_on(tmp_path, share):
+    answers = [answer for number in range(50) if 0.001 < place(answer := f"{number}!") < 0.2]
+    few = tmp_path / "few.jsonl"
+    write_jsonl(few, ({"messages": chat([("a", answer)])} for answer in answers))
+    out, cure = (len(answers), "lower") if share > 0.1 else (0, "raise")
+    with pytest.raises(BadInput, match=rf"few\.jsonl, {out} would be .*; {cure} evaluation"):
+        check(REAL, few, {"evaluation": {"held_out": {"share": share, "rows": 4}}})
+
+
 def test_openai_asks_for_ten_rows(mine):
     check(API, mine, rows=10)
     with pytest.raises(BadInput, match="the condition mine takes 9, and OpenAI asks for 10 at least"):
