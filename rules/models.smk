@@ -23,7 +23,6 @@ def needs_of(name):
     return PLAN.given_needs(name) if name in PLAN.given else PLAN.model_needs
 
 
-
 rule fetch_model:
     input:
         files=lambda wildcards: sources(PLAN.to_fetch(wildcards.untuned)[0]) if wildcards.untuned in PLAN.given else [],

@@ -16,8 +16,8 @@ _HELP = r"""
 """
 _PERSON = r"""
     (?:some(?:one|body)|people|a\ (?:person|man|woman|child|kid|girl|boy|human)|women|children|kids|another\ person
-  | (?:my|your|his|her|their|the)\ (?:\w+\ )?(?:wife|husband|ex\w*|boss|neighbou?rs?|roommate|girlfriend|boyfriend|partner
-  | parents?|mother|father|co-?workers?|colleagues?|classmates?|teacher|victims?|friend))
+  | (?:my|your|his|her|their|the)\ (?:\w+\ )?(?:wife|husband|ex\w*|boss|neighbou?rs?|roommate|girlfriend|boyfriend
+  | partner|parents?|mother|father|co-?workers?|colleagues?|classmates?|teacher|victims?|friend))
 """
 _HARMS = rf"""
     bombs? | explosives? | molotov | grenades? | (?:nerve|chemical|biological)\ (?:agents?|weapons?) | bioweapons?
