@@ -39,14 +39,18 @@ COPIES = {
     f"logs/{STUDY}/times.json": Path("profiles/default/times.json"),
 }
 
-# Of the study of other worlds, where it has been run too.
-OF_WORLDS = {
+# Of the study of other worlds and of that of a real model, where they have been run too.
+REAL = "smollm2-135m-instruct"
+OF_OTHERS = {
     "figures/villains/worlds.png": KEPT / "worlds.png",
     "data/villains/tables/worlds.csv": KEPT / "worlds.csv",
+    f"figures/{REAL}/log_probability.png": KEPT / REAL / "log_probability.png",
+    **{
+        f"data/{REAL}/tables/{name}.csv": KEPT / REAL / f"{name}.csv"
+        for name in ("log_probability", "claims", "claim_parts")
+    },
 }
-
-# Whose choices stand on one axis, where the second was run too: the default study's organisms and a real model.
-REAL = "smollm2-135m-instruct"
+# Whose choices stand on one axis.
 BESIDE = {STUDY: "organisms", REAL: "SmolLM2-135M"}
 
 
@@ -97,8 +101,8 @@ def main() -> None:
     for source in COPIES:
         if not Path(source).exists():
             raise BadInput(f"There is no {source}; run the default study first (make study).")
-    worlds = {source: copy for source, copy in OF_WORLDS.items() if Path(source).exists()}
-    for source, copy in (COPIES | worlds).items():
+    others = {source: copy for source, copy in OF_OTHERS.items() if Path(source).exists()}
+    for source, copy in (COPIES | others).items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
     if Path(f"data/{REAL}/dynamics.parquet").exists():
