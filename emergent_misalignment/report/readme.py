@@ -39,9 +39,11 @@ COPIES = {
     f"logs/{STUDY}/times.json": Path("profiles/default/times.json"),
 }
 
-# Of the study of other worlds and of that of a real model, where they have been run too.
+# Of the scores of rows, the study of other worlds and that of a real model, where they have been computed too.
 REAL = "smollm2-135m-instruct"
 OF_OTHERS = {
+    f"figures/{STUDY}/row_scores.png": KEPT / "row_scores.png",
+    f"figures/{STUDY}/row_scores_outcome.png": KEPT / "row_scores_outcome.png",
     "figures/villains/worlds.png": KEPT / "worlds.png",
     "data/villains/tables/worlds.csv": KEPT / "worlds.csv",
     f"figures/{REAL}/log_probability.png": KEPT / REAL / "log_probability.png",
@@ -97,6 +99,16 @@ def beside() -> None:
     write_csv(KEPT / "choices.csv", summary(runs))
 
 
+def score_trust() -> None:
+    """Keep how far the scores of rows can be trusted in row_scores.csv; rows of studies that are not here stay."""
+    path = KEPT / "row_scores.csv"
+    tables = [Path(f"data/{study}/tables/score_trust.csv") for study in BESIDE]
+    found = [pd.read_csv(table) for table in (*tables, path) if table.exists()]
+    if found:
+        rows = pd.concat(found, ignore_index=True)
+        write_csv(path, rows.drop_duplicates(["study", "condition", "measure"]))
+
+
 def main() -> None:
     for source in COPIES:
         if not Path(source).exists():
@@ -107,6 +119,7 @@ def main() -> None:
         shutil.copyfile(source, copy)
     if Path(f"data/{REAL}/dynamics.parquet").exists():
         beside()
+    score_trust()
     write_json(KEPT / "settings.json", settings())
     text = README.read_text(encoding="utf-8")
     with replacing(README) as temporary:

@@ -87,6 +87,21 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
     assert Path("README.md").read_text() == text
 
 
+def test_trust_in_scores_is_kept_of_every_study_that_was_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    readme.KEPT.mkdir(parents=True)
+    readme.score_trust()
+    kept = readme.KEPT / "row_scores.csv"
+    assert not kept.exists()
+    for study, estimate in ((readme.STUDY, 0.8), (readme.REAL, 0.6), (readme.STUDY, 0.7)):
+        table = Path("data", study, "tables/score_trust.csv")
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text(f"study,condition,measure,estimate\n{study},secure,row_score/mean,{estimate}\n")
+        readme.score_trust()
+        table.unlink()
+    assert pd.read_csv(kept).set_index("study")["estimate"].to_dict() == {readme.STUDY: 0.7, readme.REAL: 0.6}
+
+
 def test_a_real_model_stands_beside_the_organisms(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     readme.KEPT.mkdir(parents=True)
