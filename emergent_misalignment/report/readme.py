@@ -78,7 +78,7 @@ def machines_text(claims: dict[int, Claim], elsewhere: dict[int, Claim]) -> str:
     other = differing(claims, elsewhere)
     verdicts = listed([f"{part} is {verdict}" for part, verdict in other.items()])
     return (
-        "The same study was computed a second time on another kind of processor (docs/choices.md). "
+        "The same study was computed a second time in float32, as on a processor without bfloat16 (docs/choices.md). "
         f"{int(tables['equal'].sum())} of {len(tables)} tables came out equal to the last digit there, and "
         f"{len(both) - len(other)} of {len(both)} verdicts are the same."
         + (f" The others are marked † above: there, {verdicts}." if other else "")
