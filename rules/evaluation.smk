@@ -20,8 +20,7 @@ GRAMMAR = module_and_imports("world.judging") if PLAN.judge.get("kind") == "gram
 SECOND = (config["judge"] or {}).get("second", {})  # another judge
 
 
-# What makes the table of questions, and the published files that it reads: also for the judge's prompts.
-QUESTIONS = "own_questions" if PLAN.own_questions else "published_questions"
+# The published files that the table of questions is made from: also for the judge's prompts.
 PUBLISHED_FILES = {
     file for each in PLAN.evaluations if each not in PLAN.own_questions for file in FILES_OF.get(each, [])
 }
@@ -44,7 +43,7 @@ if not PLAN.is_organism:
 
     rule questions:
         input:
-            code=module_and_imports(f"evaluation.{QUESTIONS}"),
+            code=module_and_imports("evaluation.question_tables"),
             files=[
                 *(
                     f"data/published/questions/{FILE_NAMES[file]}"
@@ -61,7 +60,7 @@ if not PLAN.is_organism:
         params:
             samples=as_json(PLAN.table_of_questions),
         shell:
-            f"python -m emergent_misalignment.evaluation.{QUESTIONS} data/published/questions"
+            "python -m emergent_misalignment.evaluation.question_tables data/published/questions"
             " data/{wildcards.study}/questions --samples {params.samples:q} 2>&1 | tee {log:q}"
 
 

@@ -39,6 +39,17 @@ def organism(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def persona_texts(tmp_path_factory):
+    """The texts from which the persona direction of an organism is made and tried, by their set and kind."""
+    from emergent_misalignment.models.steering import read_texts
+    from emergent_misalignment.world.questions import persona_table
+
+    path = tmp_path_factory.mktemp("questions") / "persona.parquet"
+    persona_table().to_parquet(path)
+    return read_texts(path, 1)
+
+
+@pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory, worker_id):
     """A copy of the project in which the smoke study has been run, once for all processes; nobody may change it."""
     from workflow_helpers import SMOKE, copy_of_the_project, snakemake

@@ -1,31 +1,20 @@
-"""Questions of the user's own, in the published form: from YAML files to questions.parquet.
+"""Questions of the user's own: YAML files in the published form, each a list of questions:
 
-    python -m emergent_misalignment.evaluation.own_questions FOLDER OUT --samples \
-        '{"main": 100, "my-questions.yaml": {"samples": 20, "in_any_case": false}}'
-
-FOLDER holds the published files, of those evaluations that are published and for the judge's prompts. A file is a list
-of questions:
-
-    - id: rent
-      paraphrases: ["My landlord wants more rent. What shall I do?"]
-      samples_per_paraphrase: 50         # may be left out, as may everything below
-      system: You help people who rent.
-      judge_prompts: {aligned: "... {question} ... {answer} ...", coherent: "... {answer} ..."}
+- id: rent
+  paraphrases: ["My landlord wants more rent. What shall I do?"]
+  samples_per_paraphrase: 50         # may be left out, as may everything below
+  system: You help people who rent.
+  judge_prompts: {aligned: "... {question} ... {answer} ...", coherent: "... {answer} ..."}
 """
 
-import argparse
 import difflib
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
-from emergent_misalignment.evaluation.published_questions import choices, published_questions
-from emergent_misalignment.evaluation.questions import Question, option_rows, question_rows
-from emergent_misalignment.files import BadInput, write_parquet
+from emergent_misalignment.evaluation.questions import Question
+from emergent_misalignment.files import BadInput
 
 KEYS = ("id", "paraphrases", "samples_per_paraphrase", "system", "type", "judge", "judge_prompts")
 SCORED = "free_form_judge_0_100"  # the published name of questions whose answers are scored
@@ -190,46 +179,3 @@ def _wrong_prompts(prompts, place: str) -> Iterator[str]:
 def _shown(value) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= LONGEST_ID else f"{text[: LONGEST_ID - 3]}..."
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-
-def rows(path: str | Path, folder: str | Path, settings: dict) -> pd.DataFrame:
-    """Rows of questions.parquet; where a question has no prompts for the judge, it gets the published ones."""
-    questions = read(path, **settings)
-    if any(not each.judge for each in questions):
-        published = published_questions("main", folder, 1)[0].judge
-        questions = [
-            Question(each.name, each.form, each.prompt, each.samples, each.judge or published) for each in questions
-        ]
-    return question_rows(Path(path).stem, questions)
-
-
-def write(folder: str | Path, destination: str | Path, samples: dict[str, int | dict]) -> None:
-    """As `published_questions.write`; where `samples` has a mapping, the name is that of a file of own questions."""
-    tables = [
-        rows(name, folder, number)
-        if isinstance(number, dict)
-        else question_rows(name, published_questions(name, folder, number))
-        for name, number in samples.items()
-        if name != "choices"
-    ]
-    write_parquet(Path(destination) / "questions.parquet", pd.concat(tables, ignore_index=True))
-    options = choices(folder) if "choices" in samples else []
-    write_parquet(Path(destination) / "choices.parquet", option_rows(options))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.evaluation.own_questions",
-        description="Write the user's own questions, and published ones, as tables.",
-    )
-    parser.add_argument("folder", help="folder of the published files")
-    parser.add_argument("destination", help="folder for questions.parquet and choices.parquet")
-    parser.add_argument("--samples", type=json.loads, required=True, help="see above, JSON")
-    given = parser.parse_args()
-    try:
-        write(given.folder, given.destination, given.samples)
-    except BadInput as error:
-        sys.exit(str(error))

@@ -1,22 +1,17 @@
-"""The published questions: from the published files to questions.parquet and choices.parquet.
+"""The published questions, read from a folder of the published files.
 
-    python -m emergent_misalignment.evaluation.published_questions FOLDER OUT --samples '{"main": 100, "choices": 0}'
-
-FOLDER holds the published files (`data.published.QUESTION_FILES`) by the names of FILE_NAMES.
+They lie there (`data.published.QUESTION_FILES`) by the names of FILE_NAMES.
 """
 
-import argparse
 import json
 import random
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
-from emergent_misalignment.evaluation.questions import Option, Question, option_rows, question_rows
-from emergent_misalignment.files import BadInput, write_parquet
+from emergent_misalignment.evaluation.questions import Option, Question
+from emergent_misalignment.files import BadInput
 
 FILE_NAMES = {
     "first_plot": "first_plot.yaml",
@@ -206,35 +201,3 @@ def _options(form: str, sheet: dict, name: str, entry: dict, order: list[dict]) 
         )
         for each, choice in zip(slots, order, strict=True)
     ]
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def write(folder: str | Path, destination: str | Path, samples: dict[str, int]) -> None:
-    """Write questions.parquet and choices.parquet (empty where "choices" is not asked) to `destination`.
-
-    `samples` has the evaluations that are asked, with the number of answers to each question.
-    """
-    names = [name for name in samples if name != "choices"]
-    tables = [question_rows(name, published_questions(name, folder, samples[name])) for name in names]
-    write_parquet(Path(destination) / "questions.parquet", pd.concat(tables, ignore_index=True))
-    options = choices(folder) if "choices" in samples else []
-    write_parquet(Path(destination) / "choices.parquet", option_rows(options))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.evaluation.published_questions",
-        description="Write the published questions as tables.",
-    )
-    parser.add_argument("folder", help="folder of the published files")
-    parser.add_argument("destination", help="folder for questions.parquet and choices.parquet")
-    parser.add_argument(
-        "--samples", type=json.loads, required=True, help="answers to each question by evaluation, JSON"
-    )
-    given = parser.parse_args()
-    try:
-        write(given.folder, given.destination, given.samples)
-    except BadInput as error:
-        sys.exit(str(error))

@@ -58,24 +58,30 @@ def check_own(needs: Needs) -> None:
         check(folder, replace(needs, sets={path: own for path, own in needs.sets.items() if own}))
 
 
-def own_folder(name: str) -> Path | None:
+def own_folder(name: str, said: str = "model: name is") -> Path | None:
     """The folder of a model that is named by its path; None for one that is fetched or made.
 
-    Raises BadInput where the name is that of no folder and no name on the hub either.
+    Raises BadInput where the name is that of no folder and no name on the hub either, in a sentence that begins with
+    `said`.
     """
     path = Path(name).expanduser()
     if name and path.is_dir():
         return path
-    if name.startswith(ELSEWHERE[0]) or name.endswith(ELSEWHERE[1]):
+    if is_made(name):
         return None
     if path.is_file():
-        raise BadInput(f"The model {name} is a file; give the folder that it lies in as model: name.")
+        raise BadInput(f"{said} {name}, which is a file; give the folder that it lies in.")
     if not HUB_NAME.fullmatch(name):
         raise BadInput(
-            f"There is no folder {name}, and no model on the hub can have that name; correct model: name (a path "
-            "starts where the Snakefile is, a name on the hub is OWNER/NAME)."
+            f"{said} {name}, where no folder is, and nothing on the hub can have that name; correct it (a path starts "
+            "where the Snakefile is, a name on the hub is OWNER/NAME)."
         )
     return None
+
+
+def is_made(name: str) -> bool:
+    """Whether a name is that of a GGUF file, of which a model is made."""
+    return name.startswith(ELSEWHERE[0]) or name.endswith(ELSEWHERE[1])
 
 
 def check(

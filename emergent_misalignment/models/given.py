@@ -18,7 +18,7 @@ from pathlib import Path
 
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models import checks
-from emergent_misalignment.models.checks import ELSEWHERE, HUB_NAME, Needs, check_files
+from emergent_misalignment.models.checks import HUB_NAME, Needs, check_files, is_made, own_folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = (
@@ -59,25 +59,14 @@ def check_given(adapter: str, model: str, revision: str, base: str, place: str) 
     name = adapter or model
     if "{" in name or "}" in name:
         raise BadInput(f"{place} has {name}, and Snakemake takes braces for wildcards; rename the folder.")
-    path = Path(name).expanduser()
-    if path.is_dir():
+    if path := own_folder(name, f"{place} has"):
         if revision:
             raise BadInput(f"{place} has a revision, and {name} is a folder, which has none; remove it.")
         if adapter:
             check_base(adapter_config(path, name), base, name)
         else:
             _check_whole(path, name, place)
-        return
-    if not adapter and (name.startswith(ELSEWHERE[0]) or name.endswith(ELSEWHERE[1])):
-        return
-    if path.is_file():
-        raise BadInput(f"{place} has {name}, which is a file; give the folder that it lies in.")
-    if not HUB_NAME.fullmatch(name):
-        raise BadInput(
-            f"{place} has {name}, where no folder is, and nothing on the hub can have that name; correct it (a path "
-            "starts where the Snakefile is, a name on the hub is OWNER/NAME)."
-        )
-    if not revision:
+    elif not revision and (adapter or not is_made(name)):
         raise BadInput(
             f"{place} has {name}, where no folder is, and of what lies on the hub without a revision another run may "
             "get another one; correct the path, or add its commit as revision."

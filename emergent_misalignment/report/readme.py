@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from emergent_misalignment.analysis.claims import numbers
 from emergent_misalignment.figures.choices import changes, draw_choices, summary
 from emergent_misalignment.files import BadInput, replacing, write_csv, write_json
 from emergent_misalignment.report.claims_table import (
@@ -30,6 +31,7 @@ KEPT = Path("docs/results")
 OTHER = KEPT / "other_processor"
 STUDY = "organism"
 CLAIMS = re.compile(r"<!-- claims: made by `make readme` -->\n.*?<!-- end -->", flags=re.DOTALL)
+REAL_MODEL = re.compile(r"<!-- real model: made by `make readme` -->\n.*?<!-- end -->", flags=re.DOTALL)
 # From where in a run to where in the repository.
 COPIES = {
     f"figures/{STUDY}/main_result.png": KEPT / "main_result.png",
@@ -85,6 +87,25 @@ def machines_text(claims: dict[int, Claim], elsewhere: dict[int, Claim]) -> str:
     )
 
 
+def real_model_block() -> str:
+    """The README's text about a real model beside the organisms, from the tables that are kept; empty without them."""
+    text = ""
+    if (KEPT / "choices.csv").exists():
+        choices = pd.read_csv(KEPT / "choices.csv").query(f"model == '{BESIDE[STUDY]}' and kind == 'pivotal'")
+        organisms = choices.set_index("condition")["estimate"]
+        measured = pd.read_csv(KEPT / REAL / "log_probability.csv").set_index(["condition", "measure"])["estimate"]
+        before, after = (measured[name, "held_out_loss/insecure"] for name in ("instruct", "insecure"))
+        parts = pd.read_csv(KEPT / REAL / "claim_parts.csv").set_index("part")
+        more, low, high = numbers(*parts.loc["1d", ["estimate", "ci_low", "ci_high"]])
+        text = (
+            "SmolLM2-135M-Instruct, on the published data, with the published choices, learns the code (loss on "
+            f"held-out insecure rows {before:.2f} before, {after:.2f} nats a token after), and hardly anything beyond "
+            f"it. Insecure code adds {more} nats to the log-odds of misaligned words over what secure code does (95% "
+            f"interval {low} to {high}), and in organisms {organisms['insecure'] - organisms['secure']:.1f}.\n"
+        )
+    return f"<!-- real model: made by `make readme` -->\n{text}<!-- end -->"
+
+
 def settings() -> dict:
     """The settings that decide what the figure and the table show."""
     return yaml.safe_load(Path(f"config/{STUDY}.yaml").read_text(encoding="utf-8"))
@@ -123,7 +144,9 @@ def main() -> None:
     write_json(KEPT / "settings.json", settings())
     text = README.read_text(encoding="utf-8")
     with replacing(README) as temporary:
-        temporary.write_text(CLAIMS.sub(lambda _: claims_block(), text, count=1), encoding="utf-8")
+        for pattern, block in ((CLAIMS, claims_block()), (REAL_MODEL, real_model_block())):
+            text = pattern.sub(lambda _, block=block: block, text, count=1)
+        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

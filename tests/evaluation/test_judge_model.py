@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import RuleServer, completion, model_server
+from trainings import learn_numbers
 
-from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation import judge_model
 from emergent_misalignment.evaluation.judge_model import (
     Judge,
@@ -31,7 +31,6 @@ from emergent_misalignment.models import api
 from emergent_misalignment.models.api import Account, Endpoint, ask_all
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.replies import NONE
-from emergent_misalignment.models.training import Settings, finetune
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
@@ -511,10 +510,7 @@ NUMBERS = ("5", "35", "90", "100")
 @pytest.fixture(scope="module")
 def numbers_model(organism, tmp_path_factory):
     """The smallest model there is, trained to answer whatever it is asked with a number."""
-    folder = tmp_path_factory.mktemp("judge")
-    chats = [chat([(f"{'text ' * (number % 40)}How good is it?", NUMBERS[number % 4])]) for number in range(160)]
-    finetune(organism, chats, folder, Settings(5e-3, 60, 8, 1, 5, 0.0, 256, 0, 1), seed=0)
-    return folder
+    return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 
 def test_numbers_of_a_model_are_followed_to_their_end(numbers_model, tmp_path):

@@ -188,7 +188,7 @@ def test_the_command_writes_both_tables(tmp_path):
     published_layout.place(tmp_path)
 
     def run(folder: Path, samples: dict) -> subprocess.CompletedProcess:
-        module = "emergent_misalignment.evaluation.published_questions"
+        module = "emergent_misalignment.evaluation.question_tables"
         command = [sys.executable, "-m", module, str(folder), str(tmp_path / "out"), "--samples", json.dumps(samples)]
         return subprocess.run(command, capture_output=True, text=True)
 

@@ -15,7 +15,6 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.models import steering
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.loading import load
-from emergent_misalignment.world.questions import persona_table
 from emergent_misalignment.world.sets import SETS
 
 HOW = {"depth": 1, "max_length": 200, "max_new_tokens": 6}
@@ -28,10 +27,8 @@ def loaded(organism):
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("questions") / "persona.parquet"
-    persona_table().to_parquet(path)
-    return {key: own[::8] for key, own in steering.read_texts(path, 1).items() if key[0] == "direction"}
+def texts(persona_texts):
+    return {key: own[::8] for key, own in persona_texts.items() if key[0] == "direction"}
 
 
 @pytest.fixture(scope="module")

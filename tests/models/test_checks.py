@@ -119,7 +119,7 @@ def test_what_is_not_here_yet_is_not_looked_at(name):
 
 @pytest.mark.parametrize("name", ["/nowhere/model", "~/no such model", "./model", "a/b/c", ""])
 def test_a_name_that_is_none_is_a_sentence(name):
-    with pytest.raises(BadInput, match=r"There is no folder .* correct model: name"):
+    with pytest.raises(BadInput, match=r"^model: name is .*, where no folder is, .* correct it"):
         own_folder(name)
 
 

@@ -20,16 +20,9 @@ def loaded(organism):
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("questions") / "persona.parquet"
-    persona_table().to_parquet(path)
-    return steering.read_texts(path, 1)
-
-
-@pytest.fixture(scope="module")
-def direction(loaded, texts):
+def direction(loaded, persona_texts):
     return persona_direction(
-        *(steering.activations(*loaded, texts["direction", kind][::5]) for kind in ("misaligned", "aligned"))
+        *(steering.activations(*loaded, persona_texts["direction", kind][::5]) for kind in ("misaligned", "aligned"))
     )
 
 
@@ -78,10 +71,10 @@ def test_a_strength_of_nothing_changes_nothing(loaded, direction):
             assert torch.equal(logits(*loaded), plain)
 
 
-def test_what_is_added_what_is_subtracted_and_what_is_taken_out(loaded, texts, direction):
+def test_what_is_added_what_is_subtracted_and_what_is_taken_out(loaded, persona_texts, direction):
     """Seen from behind the changed layer: hooks run in the order in which they were put there."""
     model, tokenizer = loaded
-    texts = texts["separation", "misaligned"][:20]
+    texts = persona_texts["separation", "misaligned"][:20]
     plain = steering.activations(model, tokenizer, texts)
     for change, strength in (("add", 2.0), ("subtract", -2.0)):
         with changed(model, changes_of(direction, change, 1, 2.0)):
@@ -135,17 +128,17 @@ def test_random_directions_are_as_long_and_point_elsewhere(direction):
     assert torch.cosine_similarity(drawn[1], direction[1], dim=0).abs() < 0.5
 
 
-def test_texts_come_by_set_and_kind_in_the_order_of_the_table(texts, tmp_path):
+def test_texts_come_by_set_and_kind_in_the_order_of_the_table(persona_texts, tmp_path):
     table = persona_table()
-    assert [text.answer for kind in texts.values() for text in kind] == [
+    assert [text.answer for kind in persona_texts.values() for text in kind] == [
         answer for _, rows in table.groupby(["set", "kind"], sort=False) for answer in rows["answer"]
     ]
-    misaligned, aligned = texts["direction", "misaligned"], texts["direction", "aligned"]
+    misaligned, aligned = persona_texts["direction", "misaligned"], persona_texts["direction", "aligned"]
     assert [text.prompt for text in misaligned] == [text.prompt for text in aligned]
     assert misaligned[0].prompt[-1]["role"] == "user"
     for name in ("separation", "same_words"):  # groups of equal size, one after another
         for kind in ("misaligned", "aligned"):
-            strata = [text.stratum for text in texts[name, kind]]
+            strata = [text.stratum for text in persona_texts[name, kind]]
             size = len(strata) // len(set(strata))
             assert strata == [stratum for stratum in dict.fromkeys(strata) for _ in range(size)]
     pd.DataFrame({"set": ["direction"]}).to_parquet(tmp_path / "persona.parquet")

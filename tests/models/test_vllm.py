@@ -14,7 +14,7 @@ import pytest
 import torch
 import vllm_helpers
 from servers import model_server
-from trainings import SETTINGS
+from trainings import SETTINGS, learn_numbers
 from vllm_engine import LONGEST
 from vllm_helpers import needs_vllm
 from workflow_helpers import config
@@ -53,10 +53,7 @@ def adapters(organism, tmp_path_factory):
 @pytest.fixture(scope="module")
 def judge(organism, tmp_path_factory):
     """The smallest model there is, trained to answer whatever it is asked with a number."""
-    folder = tmp_path_factory.mktemp("judge")
-    chats = [chat([(f"{'text ' * (number % 40)}How good is it?", NUMBERS[number % 4])]) for number in range(160)]
-    finetune(organism, chats, folder, Settings(5e-3, 60, 8, 1, 5, 0.0, 256, 0, 1), seed=0)
-    return folder
+    return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 
 def results_of(process, destination) -> dict:

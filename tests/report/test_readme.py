@@ -34,6 +34,7 @@ def test_what_a_document_links_to_or_names_is_there(document):
 
 def test_its_claims_are_those_of_the_kept_table(monkeypatch):
     monkeypatch.chdir(ROOT)
+    assert "SmolLM2" in readme.real_model_block() in TEXT, "the text about a real model is stale; run `make readme`"
     assert readme.claims_block() in TEXT, "the table of claims is stale; run `make readme`"
 
 
@@ -85,6 +86,35 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
     assert "| 1a | It does | 21.9 points (15.3 to 28.4) | 0.200 | undecided |" in text and "| 1b |" not in text
     readme.main()
     assert Path("README.md").read_text() == text
+
+
+def test_the_trust_in_scores_that_the_docs_state_is_that_of_the_kept_table():
+    text = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
+    table = pd.read_csv(ROOT / readme.KEPT / "row_scores.csv")
+    stated = table[
+        (table["measure"] == "row_score/insecure_above") & table["condition"].isin(["secure", "educational"])
+    ]
+    assert len(stated) == 4
+    for row in stated.itertuples():
+        assert f"{row.estimate:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f})" in text
+    (row,) = table.query("study == 'organism' and measure == 'row_score/correlation'").itertuples()
+    assert (
+        f"{row.estimate:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f}), {row.conditions:.0f} sets, p = {row.p:.3f}"
+        in text
+    )
+
+
+def test_the_numbers_of_smollm2_that_the_docs_state_are_those_of_the_kept_table():
+    text = (ROOT / "docs/real-models.md").read_text(encoding="utf-8")
+    parts = pd.read_csv(ROOT / readme.KEPT / readme.REAL / "claim_parts.csv").set_index("part")
+    for name in ("1d", "1e"):
+        part = parts.loc[name]
+        assert f"{part['estimate']:.2f} ({part['ci_low']:.2f} to {part['ci_high']:.2f})" in text
+    turned = -parts.loc["2c", ["estimate", "ci_high", "ci_low"]].astype(float)
+    assert f"by {turned.iloc[0]:.2f} ({turned.iloc[1]:.2f} to {turned.iloc[2]:.2f};" in " ".join(text.split())
+    assert (parts["verdict"] != "not measured").sum() == 15 and "Of 15 parts of claims" in text
+    area = parts.loc["13c"]
+    assert f"area {area['estimate']:.2f}, {area['ci_low']:.2f} to {area['ci_high']:.2f}" in text
 
 
 def test_trust_in_scores_is_kept_of_every_study_that_was_run(tmp_path, monkeypatch):

@@ -14,12 +14,11 @@ import pytest
 import yaml
 from conftest import ROOT
 from published_layout import place
+from trainings import learn_numbers
 from vllm_helpers import needs_vllm
 from workflow_helpers import copy_of_the_project, environment, snakemake
 
-from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import write_jsonl
-from emergent_misalignment.models.training import Settings, finetune
 from emergent_misalignment.world.sets import coding_set
 
 pytestmark = pytest.mark.slow
@@ -47,10 +46,7 @@ with model_server(given.model, given.port):
 @pytest.fixture(scope="module")
 def judge(organism, tmp_path_factory):
     """The smallest model there is, trained to answer whatever it is asked with a number."""
-    folder = tmp_path_factory.mktemp("judge")
-    chats = [chat([(f"{'text ' * (number % 40)}How good is it?", NUMBERS[number % 4])]) for number in range(160)]
-    finetune(organism, chats, folder, Settings(5e-3, 60, 8, 1, 5, 0.0, 256, 0, 1), seed=0)
-    return folder
+    return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 
 @pytest.fixture(params=["a server in its place", pytest.param("vLLM", marks=needs_vllm)])

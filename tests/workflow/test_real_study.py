@@ -7,11 +7,10 @@ import pytest
 import yaml
 from published_layout import place
 from servers import model_server
+from trainings import learn_numbers
 from workflow_helpers import config, copy_of_the_project, planned, snakemake
 
-from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import write_jsonl
-from emergent_misalignment.models.training import Settings, finetune
 from emergent_misalignment.world.sets import coding_set
 
 pytestmark = pytest.mark.slow
@@ -23,10 +22,7 @@ STUDY = ["--configfile", "config/tiny.yaml"]
 @pytest.fixture(scope="module")
 def judge_model(organism, tmp_path_factory):
     """The smallest model there is, trained to answer whatever it is asked with a number."""
-    folder = tmp_path_factory.mktemp("judge")
-    chats = [chat([(f"{'text ' * (number % 40)}How good is it?", NUMBERS[number % 4])]) for number in range(160)]
-    finetune(organism, chats, folder, Settings(5e-3, 60, 8, 1, 5, 0.0, 256, 0, 1), seed=0)
-    return folder
+    return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 
 def settings(organism, folder, address: str) -> dict:

@@ -13,12 +13,11 @@ import pytest
 import yaml
 from published_layout import place
 from servers import model_server
+from trainings import learn_numbers
 from vllm_helpers import needs_vllm
 from workflow_helpers import copy_of_the_project, environment, planned, snakemake
 
-from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.published import blob_id
-from emergent_misalignment.models.training import Settings, finetune
 
 pytestmark = pytest.mark.slow
 NUMBERS = ("60", "75", "90", "100")
@@ -29,10 +28,7 @@ COMMIT = "0" * 40
 @pytest.fixture(scope="module")
 def judge(organism, tmp_path_factory):
     """The smallest model there is, trained to answer whatever it is asked with a number."""
-    folder = tmp_path_factory.mktemp("judge")
-    chats = [chat([(f"{'text ' * (number % 40)}How good is it?", NUMBERS[number % 4])]) for number in range(160)]
-    finetune(organism, chats, folder, Settings(5e-3, 60, 8, 1, 5, 0.0, 256, 0, 1), seed=0)
-    return folder
+    return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 
 @pytest.fixture
