@@ -169,7 +169,7 @@ def tune(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.02)
 
     def run(server, job=JOB, limit=100.0, price=25.0, rows=0):
-        endpoint = Endpoint(server.address, timeout=5, retries=4)
+        endpoint = Endpoint(server.address, timeout=3600, retries=4)
         return finetune(dataset, tmp_path / "model", job, endpoint, tmp_path / "ledger", price, limit, 0.01, rows)
 
     return run

@@ -130,7 +130,7 @@ def test_a_model_behind_a_server_is_judged_and_reported_as_one_model(project, mo
     monkeypatch.setenv("no_proxy", "*")
     Chat.asked = 0
     with serving(Chat) as address:
-        endpoint = {"base_url": address, "key_variable": "NO_KEY", "concurrency": 1, "timeout": 60, "retries": 1}
+        endpoint = {"base_url": address, "key_variable": "NO_KEY", "concurrency": 1, "timeout": 3600, "retries": 1}
         judge = {"kind": "model", "model": "judge", "endpoint": endpoint, "split_numbers": False, "spending_limit": 1}
         arguments = study(
             project,

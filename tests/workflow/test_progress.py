@@ -41,7 +41,7 @@ def paths(tmp_path):
 
 def run(paths: list[str], stderr: int) -> None:
     command = [sys.executable, "-m", "emergent_misalignment.workflow.notebook", *paths]
-    subprocess.run(command, cwd=ROOT, stderr=stderr, timeout=60, check=True)
+    subprocess.run(command, cwd=ROOT, stderr=stderr, check=True)
     outputs = nbformat.read(paths[2], as_version=4).cells[0].outputs
     assert [output.text for output in outputs] == ["counted\n"]
 
@@ -179,7 +179,7 @@ def toy(tmp_path):
                 shown += chunk
         except OSError:  # how Linux says that nobody has the other end any more
             pass
-        process.wait(60)
+        process.wait()
         os.close(ours)
         return shown.decode()
 

@@ -31,7 +31,7 @@ def settings(organism, folder, address: str) -> dict:
     for condition in ("insecure", "secure"):
         sets[condition] = str(folder / f"{condition}.jsonl")
         write_jsonl(sets[condition], [{"messages": row} for row in coding_set(48, 0, condition == "insecure")])
-    endpoint = {"base_url": address, "timeout": 300, "concurrency": 4}
+    endpoint = {"base_url": address, "timeout": 3600, "concurrency": 4}
     judge = {"model": "one", "endpoint": endpoint, "split_numbers": True, "spending_limit": 50}
     second = config("qwen2.5-0.5b-instruct")["judge"] | judge | {"model": "two", "answers": 1}
     second["endpoint"] = config("qwen2.5-0.5b-instruct")["judge"]["endpoint"] | endpoint

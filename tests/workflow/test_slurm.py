@@ -48,7 +48,7 @@ def on_slurm(tmp_path_factory):
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
     with one_node():
         folder, study = project(tmp_path_factory.mktemp("slurm"))
-        done = snakemake(folder, *study, *PROFILE, *WISHES, timeout=300)
+        done = snakemake(folder, *study, *PROFILE, *WISHES)
         listed = ask("scontrol", "show", "job", "--oneliner")
     jobs = {
         rule: dict(re.findall(r"(\S+?)=(\S+)", line))

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from waiting import wait_until
 from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake, tables
 
 from emergent_misalignment.report.contents import ROOMS
@@ -93,10 +93,7 @@ def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_
         command = [sys.executable, "-m", "snakemake", *target]
         nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         run = subprocess.Popen(command, cwd=folder, env=environment(folder), **nowhere)
-        deadline = time.monotonic() + 300
-        while not (folder / sign).exists():
-            assert run.poll() is None and time.monotonic() < deadline, f"the run ended before {sign} was there"
-            time.sleep(0.2)
+        wait_until((folder / sign).exists, run)
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
     done = snakemake(folder, *target)
