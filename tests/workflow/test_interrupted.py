@@ -116,8 +116,7 @@ def cut(folder: Path, reached, victim: str) -> str:
     while not reached():
         assert run.poll() is None, shown.read_text()[-3000:]
         time.sleep(0.05)
-    kernel = named(folder, "ipykernel_launcher")[0]
-    os.kill({"snakemake": run.pid, "kernel": kernel.pid}[victim], signal.SIGKILL)
+    os.kill(run.pid if victim == "snakemake" else named(folder, "ipykernel_launcher")[0].pid, signal.SIGKILL)
     assert run.wait() != 0
     wait_until(lambda: not at_work(folder), every=0.5)
     return shown.read_text()
