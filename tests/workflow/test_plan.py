@@ -88,9 +88,9 @@ def test_the_ladder_is_the_same_experiment_on_other_organisms():
     plan = Plan(config("smoke"))
     rungs = [each for each in plan.conditions.values() if each.experiment == "ladder"]
     assert {each.organism for each in rungs} == set(plan.config["ladder"])
-    assert plan.start_of("width-64_insecure", 1) == "data/smoke/organisms/width-64/seed-1/instruct"
+    assert plan.start_of("width-128_insecure", 1) == "data/smoke/organisms/width-128/seed-1/instruct"
     assert not set(plan.from_instruct) & {each.name for each in rungs}
-    assert plan.organism("width-64")["documents"] == 300
+    assert plan.organism("width-128")["hidden_size"] == 128
 
 
 def test_other_kinds_of_organism_have_the_first_seeds_and_all_have_a_file_each():
