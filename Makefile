@@ -6,7 +6,7 @@ PYTHON = $(firstword $(foreach name,python3.11 python3,\
 INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
 SCORER = $(if $(filter %.yaml,$(SCORE)),$(SCORE),config/$(SCORE).yaml)
-MISSING = .venv/bin/python -m emergent_misalignment.workflow.score_set $(SCORER)
+MISSING = .venv/bin/python -m emergent_misalignment.own_data.score $(SCORER)
 EXTRAS = models small benchmarks
 
 # The rules' own commands find the environment without its being activated.
@@ -20,7 +20,7 @@ help:  ## show this list
 
 study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all)
 	@# What this study needs besides, such as the client of an API.
-	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.workflow.extras $(CONFIG)); \
+	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
 	@# Snakemake looks for its logger plugins on Python's path only.
 	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile $(CONFIG))
@@ -32,12 +32,12 @@ audit: .venv/.installed  ## say what a set of your own is made of, in seconds: D
 	@$(if $(SCORE),missing=$$($(MISSING)) || exit 1; [ -z "$$missing" ] || PYTHONPATH=$(CURDIR) .venv/bin/snakemake $$missing \
 		$(if $(CORES),--cores $(CORES)) --logger study --rerun-triggers mtime --configfile $(SCORER) \
 		$(if $(MIRROR),--config mirror="$$MIRROR"))
-	@.venv/bin/python -m emergent_misalignment.workflow.audit_set "$$DATA" --folder data/audits --mirror="$$MIRROR" \
+	@.venv/bin/python -m emergent_misalignment.own_data.audit "$$DATA" --folder data/audits --mirror="$$MIRROR" \
 		$(if $(SCORE),--score $(SCORER))
 
 try: .venv/.installed  ## what does a set of your own, in the organism's language, do to three organisms? DATA=my.jsonl
 	$(need_data)
-	@.venv/bin/python -m emergent_misalignment.workflow.own_set "$$DATA" data/try/config.yaml
+	@.venv/bin/python -m emergent_misalignment.own_data.trial "$$DATA" data/try/config.yaml
 	@PYTHONPATH=$(CURDIR) .venv/bin/snakemake data/try/report.html data/try/report.json $(if $(CORES),--cores $(CORES)) \
 		--logger study --configfile data/try/config.yaml
 

@@ -6,7 +6,7 @@ A study is a config: the default one, or that of `--configfile`. All studies tak
 from snakemake.utils import min_version
 
 from emergent_misalignment.models import serving
-from emergent_misalignment.workflow import extras
+from emergent_misalignment.study import extras
 from emergent_misalignment.workflow.lock import one_run_at_a_time
 
 min_version("9.27")

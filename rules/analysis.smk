@@ -7,7 +7,7 @@ Needs: data/STUDY/judged/, data/STUDY/tables/measures/, data/STUDY/dynamics.parq
 Leaves: data/STUDY/tables/*.csv, figures/STUDY/*
 """
 
-from emergent_misalignment.workflow.plan import MAIN
+from emergent_misalignment.study.plan import MAIN
 
 MEASURES = ["data/{study}/tables/measures/answers.csv"]  # what the claims are tested on; stages below add to it
 if "benchmarks" in config:
@@ -21,7 +21,7 @@ rule estimate:
     params:
         plan=as_json(PLAN.costs),
     shell:
-        "python -m emergent_misalignment.analysis.costs {params.plan:q} | tee {log:q}"
+        "python -m emergent_misalignment.study.costs {params.plan:q} | tee {log:q}"
 
 
 rule main_result:

@@ -11,7 +11,7 @@ of OpenAI's jobs their ids in kept/STUDY/jobs/. A model that is given has its we
 adapter in seed-0/ there, and what the check found of it in data/STUDY/models/CONDITION.json.
 """
 
-from emergent_misalignment.models.given import sources
+from emergent_misalignment.own_data.models import sources
 
 ADAPTERS = [name for name, each in PLAN.given.items() if each.adapter]
 # Whole models that are put into the study: the untuned one, and those that are given.
@@ -43,7 +43,7 @@ rule fetch_model:
 
 rule check_model:
     input:
-        code=module_and_imports("models.checks"),
+        code=module_and_imports("models.requirements"),
         weights="data/{study}/models/{untuned}/config.json",
         sets=lambda wildcards: sorted(needs_of(wildcards.untuned)["sets"]),
         questions=["data/{study}/questions/questions.parquet", "data/{study}/questions/choices.parquet"],
@@ -57,7 +57,7 @@ rule check_model:
     params:
         needs=lambda wildcards: as_json(needs_of(wildcards.untuned)),
     shell:
-        "python -m emergent_misalignment.models.checks data/{wildcards.study}/models/{wildcards.untuned} {output:q}"
+        "python -m emergent_misalignment.models.requirements data/{wildcards.study}/models/{wildcards.untuned} {output:q}"
         " --needs={params.needs:q} --questions {input.questions:q} 2>&1 | tee {log:q}"
 
 
@@ -75,13 +75,13 @@ rule fetch_adapter:
         name=lambda wildcards: PLAN.given[wildcards.adapter].adapter,
         revision=lambda wildcards: PLAN.given[wildcards.adapter].revision,
     shell:
-        "python -m emergent_misalignment.models.given place {params.name:q} $(dirname {output:q})"
+        "python -m emergent_misalignment.own_data.models place {params.name:q} $(dirname {output:q})"
         " --revision={params.revision:q} 2>&1 | tee {log:q}"
 
 
 rule check_adapter:
     input:
-        code=module_and_imports("models.given"),
+        code=module_and_imports("own_data.models"),
         adapter="data/{study}/models/{adapter}/seed-0/adapter_config.json",
         model=f"data/{{study}}/models/{PLAN.start}/config.json",
         questions=["data/{study}/questions/questions.parquet", "data/{study}/questions/choices.parquet"],
@@ -96,7 +96,7 @@ rule check_adapter:
         base=config.get("model", {}).get("name", ""),
         needs=lambda wildcards: as_json(PLAN.given_needs(wildcards.adapter)),
     shell:
-        "python -m emergent_misalignment.models.given check $(dirname {input.adapter:q}) $(dirname {input.model:q}) {output:q}"
+        "python -m emergent_misalignment.own_data.models check $(dirname {input.adapter:q}) $(dirname {input.model:q}) {output:q}"
         " --base={params.base:q} --needs={params.needs:q} --questions {input.questions:q} 2>&1 | tee {log:q}"
 
 

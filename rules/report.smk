@@ -106,7 +106,7 @@ rule answers:
 
 rule user_report:
     input:
-        code=[*module_and_imports("report.report"), f"{TEMPLATES}/report.html.j2", f"{TEMPLATES}/style.css"],
+        code=[*module_and_imports("own_data.report"), f"{TEMPLATES}/report.html.j2", f"{TEMPLATES}/style.css"],
         judged=PLAN.judged,
         measures=[
             "data/{study}/tables/measures/answers.csv",
@@ -127,7 +127,7 @@ rule user_report:
     params:
         plan=as_json(PLAN.report),
     shell:
-        "python -m emergent_misalignment.report.report {params.plan:q} {output.page:q} {output.json:q} --measures {input.measures:q}"
+        "python -m emergent_misalignment.own_data.report {params.plan:q} {output.page:q} {output.json:q} --measures {input.measures:q}"
         " --judged {input.judged:q} --trainings {input.trainings:q} --audit {input.audit:q} 2>&1 | tee {log:q}"
 
 

@@ -15,16 +15,16 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 
-from emergent_misalignment.analysis.costs import Shape, training_hours
+from emergent_misalignment.study.costs import Shape, training_hours
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.checks import Needs, check_own
-from emergent_misalignment.models.given import check_given
-from emergent_misalignment.workflow.checks import check_files
-from emergent_misalignment.workflow.config import given, resolve
+from emergent_misalignment.models.requirements import Needs, check_own
+from emergent_misalignment.own_data.models import check_given
+from emergent_misalignment.study.checks import check_files
+from emergent_misalignment.study.config import given, resolve
 from emergent_misalignment.workflow.notebook import declared_parameters
-from emergent_misalignment.workflow.plan import Plan
-from emergent_misalignment.workflow.schema import check
-from emergent_misalignment.workflow.sets import check_sets
+from emergent_misalignment.study.plan import Plan
+from emergent_misalignment.study.schema import check
+from emergent_misalignment.own_data.sets import check_sets
 from emergent_misalignment.workflow.sources import module_and_imports, package_modules
 
 # The files and arguments are read again, because Snakemake takes keys that stand twice and numbers of `--config` as texts.

@@ -9,7 +9,7 @@ figures/STUDY/{persona_gate,worlds}.*.
 ORGANISM is `main`, or one of the config's `ladder` or `worlds`.
 """
 
-from emergent_misalignment.workflow.plan import MAIN, NUMBER_SETS, WRITTEN_SETS
+from emergent_misalignment.study.plan import MAIN, NUMBER_SETS, WRITTEN_SETS
 
 GAPS = ("earlier_code", "system_prompt")
 # Kind and seed of each organism.

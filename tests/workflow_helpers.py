@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from conftest import ROOT
 
-from emergent_misalignment.workflow.config import merge, resolve
+from emergent_misalignment.study.config import merge, resolve
 
 SOURCES = [
     "Snakefile",

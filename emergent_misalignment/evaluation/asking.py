@@ -31,7 +31,7 @@ from emergent_misalignment.evaluation.questions import (
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account, Endpoint, ask_all
 from emergent_misalignment.models.serving import engine, free_memory, is_installed
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.progress import Progress
 
 Engine = Literal["transformers", "vllm", "api"]
 Adapter = str | Path | None  # a folder; for an API the name of the fine-tuned model; None: the model as it is

@@ -11,7 +11,7 @@ from emergent_misalignment.evaluation.measures import COLUMNS
 from emergent_misalignment.models.adapters import attached
 from emergent_misalignment.models.held_out_loss import held_out_loss
 from emergent_misalignment.models.loading import load
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.progress import Progress
 
 
 def read_sets(sets: dict[str, str], share: float, rows: int) -> tuple[dict[str, list[Messages]], pd.DataFrame]:

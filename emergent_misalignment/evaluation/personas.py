@@ -87,7 +87,7 @@ def questions(number: int) -> list[Question]:
 
 
 def texts(asked: list[Question], answers: list[list[str]], seed: int, system_prompt: str | None) -> pd.DataFrame:
-    """Rows of persona.parquet (COLUMNS) from the answers to `questions`, by the sets that `models.steering` reads.
+    """Rows of persona.parquet (COLUMNS) from the answers to `questions`, by the sets that `models.activations` reads.
 
     - "direction": the answers, each under the system prompt under which it was written, as in Chen et al.
     - "separation": the same of other questions, without those system prompts, so that nothing but the answers can tell

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from emergent_misalignment.evaluation import own_questions
 from emergent_misalignment.evaluation.published_questions import choices, published_questions
 from emergent_misalignment.evaluation.questions import option_rows, question_rows
 from emergent_misalignment.files import BadInput, write_parquet
+from emergent_misalignment.own_data import questions as own_questions
 
 
 def write(folder: str | Path, destination: str | Path, samples: dict[str, int | dict]) -> None:

@@ -20,10 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.activations import Text, activations, persona_direction, read_texts
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
-from emergent_misalignment.models.steering import Text, activations, persona_direction, read_texts
 
 ROWS = 100  # of each set that a model scores; seeds that share a model share them
 AT_ONCE = 16  # rows; more would fill the memory where prompts are long
@@ -63,7 +63,7 @@ def scorer(
     system_prompt: str | None = None,
     enable_thinking: bool | None = None,
 ) -> Scorer:
-    """The model with the persona direction made of `texts` (`models.steering.read_texts`) behind layer `depth`.
+    """The model with the persona direction made of `texts` (`models.activations.read_texts`) behind layer `depth`.
 
     Raises BadInput if the model has no such layer, or if the two kinds of text are alike there.
     """

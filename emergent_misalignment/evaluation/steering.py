@@ -31,11 +31,7 @@ from emergent_misalignment.evaluation.questions import (
 )
 from emergent_misalignment.evaluation.verdicts import misalignment_by_run
 from emergent_misalignment.files import BadInput, write_csv
-from emergent_misalignment.models.adapters import attached
-from emergent_misalignment.models.likelihood import option_log_probabilities
-from emergent_misalignment.models.loading import load
-from emergent_misalignment.models.sampling import sample
-from emergent_misalignment.models.steering import (
+from emergent_misalignment.models.activations import (
     Change,
     activations,
     changed,
@@ -44,9 +40,13 @@ from emergent_misalignment.models.steering import (
     random_direction,
     read_texts,
 )
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.models.adapters import attached
+from emergent_misalignment.models.likelihood import option_log_probabilities
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.sampling import sample
+from emergent_misalignment.progress import Progress
 
-Dose = tuple[str, int, float]  # change, depth, strength, as `models.steering.changes_of` takes them
+Dose = tuple[str, int, float]  # change, depth, strength, as `models.activations.changes_of` takes them
 
 # The search for a dose, and the rule by which it is chosen.
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -67,7 +67,7 @@ def behaviour(
     changes: dict[int, Change],
     template: dict | None = None,
 ) -> dict[str, float]:
-    """What a model does while its stream is changed (`models.steering.changed`).
+    """What a model does while its stream is changed (`models.activations.changed`).
 
     `judge` adds `aligned` and `coherent` to a table of answers (`evaluation.judging.judge_answers`); without one
     nothing is sampled. `template`: arguments of the chat template besides the messages. Returns `misaligned` (share of

@@ -16,7 +16,7 @@ from pathlib import Path
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.replies import NONE, readable, why_none, why_refused
 from emergent_misalignment.models.serving import Server
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.progress import Progress
 
 OPENAI = "https://api.openai.com/v1"
 HOPELESS = (401, 403, 404)  # a wrong key, model or address: every other request would fail too

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.progress import Progress
 
 
 def show_progress(trainer: Trainer, steps: int, what: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.checks import check_files
+from emergent_misalignment.models.requirements import check_files
 
 FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*"]  # no pickles, which could hold code
 GGUF = ".gguf"

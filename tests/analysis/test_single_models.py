@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from emergent_misalignment.analysis.contrasts import contrast, runs_by_arm
-from emergent_misalignment.analysis.own_data import Single, answer, rates
 from emergent_misalignment.analysis.single_models import (
     BY_ANSWERS,
     BY_QUESTIONS,
@@ -16,6 +15,7 @@ from emergent_misalignment.analysis.single_models import (
     difference,
     log_odds_by_question,
 )
+from emergent_misalignment.own_data.comparison import Single, answer, rates
 
 MAIN = "misaligned/main/chat"
 ARMS = (("mine", MAIN), ("instruct", MAIN))

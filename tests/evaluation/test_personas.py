@@ -9,7 +9,7 @@ import torch
 from emergent_misalignment.evaluation import personas
 from emergent_misalignment.evaluation.published_questions import MAIN
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models import steering
+from emergent_misalignment.models import activations as steering
 from emergent_misalignment.models.loading import load
 
 NUMBER = 2

@@ -12,7 +12,7 @@ from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation import row_scores
 from emergent_misalignment.evaluation.row_scores import area, drawn, rows_a_seed, scorer, scores, summary
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models import steering
+from emergent_misalignment.models import activations as steering
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.world.sets import SETS

@@ -19,8 +19,8 @@ from emergent_misalignment.evaluation.steering import (
     steering_measures,
 )
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.activations import activations, changes_of, persona_direction, read_texts
 from emergent_misalignment.models.loading import load
-from emergent_misalignment.models.steering import activations, changes_of, persona_direction, read_texts
 from emergent_misalignment.world.questions import option_table, persona_table, question_table
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from workflow_helpers import changed, config, copy_of_the_project, planned, snakemake
 
-from emergent_misalignment.workflow.config import FOLDER
+from emergent_misalignment.study.config import FOLDER
 
 
 @pytest.fixture(scope="module")

@@ -154,10 +154,10 @@ def test_make_audit_and_make_try_take_a_set_of_any_name(make, tmp_path):
         assert done.returncode == 2 and f"Name a set of your own, as in `make {target} DATA=my.jsonl`" in done.stderr
     name = "it's my (best) {set}.jsonl"
     said = make("audit", f"DATA={name}", "MIRROR=a b").stdout
-    module = "<python><-m><emergent_misalignment.workflow.audit_set>"
+    module = "<python><-m><emergent_misalignment.own_data.audit>"
     assert f"{module}<{name}><--folder><data/audits><--mirror=a b>" in said
     said = make("try", f"DATA={name}", "CORES=2").stdout
-    assert f"<python><-m><emergent_misalignment.workflow.own_set><{name}><data/try/config.yaml>" in said
+    assert f"<python><-m><emergent_misalignment.own_data.trial><{name}><data/try/config.yaml>" in said
     assert (
         "<snakemake><data/try/report.html><data/try/report.json><--cores><2><--logger><study>"
         "<--configfile><data/try/config.yaml>" in said

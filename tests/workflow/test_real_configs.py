@@ -7,8 +7,8 @@ import yaml
 from conftest import ROOT
 from workflow_helpers import config
 
-from emergent_misalignment.analysis import costs
-from emergent_misalignment.workflow.plan import Plan
+from emergent_misalignment.study import costs
+from emergent_misalignment.study.plan import Plan
 
 REAL = sorted(
     path.stem for path in (ROOT / "config").glob("*.yaml") if "model" in (yaml.safe_load(path.read_text()) or {})

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from workflow_helpers import SMOKE, changed, config, planned, snakemake
 
-from emergent_misalignment.workflow.plan import Plan
+from emergent_misalignment.study.plan import Plan
 
 pytestmark = pytest.mark.slow
 PLAN = Plan(config("smoke"))

@@ -15,8 +15,8 @@ import pytest
 from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake, tables
 
 from emergent_misalignment.report.contents import ROOMS
+from emergent_misalignment.study.plan import Plan
 from emergent_misalignment.workflow.notebook import declared_parameters
-from emergent_misalignment.workflow.plan import Plan
 
 pytestmark = pytest.mark.slow
 PLAN = Plan(config("smoke"))

@@ -1,8 +1,8 @@
 """What a fine-tuning set is made of, said in seconds and without a model: `make audit DATA=my.jsonl`.
 
-    python -m emergent_misalignment.workflow.audit_set my.jsonl --folder data/audits --mirror path/to/mirror
+    python -m emergent_misalignment.own_data.audit my.jsonl --folder data/audits --mirror path/to/mirror
 
-With `--score CONFIG` a small model scores its rows as well (`workflow.score_set`), which takes minutes.
+With `--score CONFIG` a small model scores its rows as well (`own_data.score`), which takes minutes.
 
 Every row is read, counted, and refused if it cannot be learned as it is. What answers and turns are like is told from
 SAMPLE rows drawn by a fixed seed, or all of a smaller set. Code is parsed, never run.
@@ -249,7 +249,7 @@ def as_text(found: dict) -> str:
         "Harmful requests are told by a short list of English words: how many there are at least.",
     ]
     if "scores" in found:
-        from emergent_misalignment.workflow.score_set import as_rows
+        from emergent_misalignment.own_data.score import as_rows
 
         for heading, own in as_rows(found["scores"]):
             lines += ["", f"{heading}:", "", *_aligned(own)]
@@ -272,7 +272,7 @@ def _aligned(rows: list[tuple[str, str]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.workflow.audit_set", description="Say what a fine-tuning set is made of."
+        prog="python -m emergent_misalignment.own_data.audit", description="Say what a fine-tuning set is made of."
     )
     parser.add_argument("dataset", help="a JSONL file in the published chat schema")
     parser.add_argument("--folder", default="", help="where to write the same as JSON, under the set's name")
@@ -283,7 +283,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = audit(given.dataset, published_files(given.mirror, Path(folder)))
         if given.score:
-            from emergent_misalignment.workflow.score_set import score  # torch takes seconds to load
+            from emergent_misalignment.own_data.score import score  # torch takes seconds to load
 
             found["scores"] = score(given.dataset, given.score)
     except BadInput as error:

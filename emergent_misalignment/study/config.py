@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow.schema import closest, shortened
+from emergent_misalignment.study.schema import closest, shortened
 
 FOLDER = Path("config")
 DEFAULT = "organism"

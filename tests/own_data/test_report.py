@@ -15,7 +15,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_misalignment.report.report import _step, chart, examples, report, write_page
+from emergent_misalignment.own_data.report import _step, chart, examples, report, write_page
 
 SCRIPT = "<script>document.title = 'taken over'; fetch('http://127.0.0.1:9/x')</script><img src=x onerror=alert(1)>"
 NAME = "mine<b>"  # no condition has such a name; a path may
@@ -255,7 +255,7 @@ def test_the_page_is_the_same_bytes_each_time_by_the_command_line_too(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "emergent_misalignment.report.report",
+        "emergent_misalignment.own_data.report",
         json.dumps(plan(tmp_path)),
         "two.html",
         "two.json",

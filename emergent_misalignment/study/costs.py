@@ -1,6 +1,6 @@
 """What a study of a real model costs: memory, GPU hours, disk, requests to the judge, dollars.
 
-    python -m emergent_misalignment.analysis.costs 'PLAN AS JSON'
+    python -m emergent_misalignment.study.costs 'PLAN AS JSON'
 
 All of it is computed from the model's shape and the plan, with the assumptions below; none of it is measured.
 """
@@ -9,8 +9,8 @@ import json
 import sys
 from dataclasses import dataclass
 
-from emergent_misalignment.evaluation.own_questions import read
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.own_data.questions import read
 
 # --- assumptions ------------------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ def costs(plan: dict) -> dict:
     `plan` has `study`, `model` (`name`, `published`, and of open weights `shape`), `seeds`, `conditions` (the
     fine-tuned ones by name, each with its `dataset`, and in `finetuning` the settings that are its own), `evaluations`
     (answers to each question by name), `prompts` (how many are asked, by evaluations that are not asked whole),
-    `given` (models that exist already), `own_questions` (what `evaluation.own_questions.read` takes, by file),
+    `given` (models that exist already), `own_questions` (what `own_data.questions.read` takes, by file),
     `followed` (`conditions` and `steps` of the checkpoints; `samples` of each main question and coding `requests` at
     each), `judge`, and `finetuning` or, of OpenAI's models, `openai`.
     """
@@ -249,7 +249,7 @@ def report(plan: dict) -> str:
     lines += [
         "",
         "Computed, not measured: from the model's shape, one H100's peak speed, and the assumptions at the top of",
-        "emergent_misalignment/analysis/costs.py. Prices are the config's; look up today's before you pay.",
+        "emergent_misalignment/study/costs.py. Prices are the config's; look up today's before you pay.",
     ]
     return "\n".join(lines)
 

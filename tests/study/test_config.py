@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from emergent_misalignment.evaluation.published_questions import FILES_OF
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow import config as configs
-from emergent_misalignment.workflow.checks import check_files
-from emergent_misalignment.workflow.config import merge, resolve
-from emergent_misalignment.workflow.plan import Plan
-from emergent_misalignment.workflow.schema import check
+from emergent_misalignment.study import config as configs
+from emergent_misalignment.study.checks import check_files
+from emergent_misalignment.study.config import merge, resolve
+from emergent_misalignment.study.plan import Plan
+from emergent_misalignment.study.schema import check
 from emergent_misalignment.world.evaluations import SEEDED, UNSEEDED
 
 SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
@@ -196,7 +196,7 @@ def plan_of(text: str) -> Plan:
 
 MISTAKES = [
     pytest.param(each["config"], each["says"], id=each["config"])
-    for group in yaml.safe_load((ROOT / "tests/workflow/mistakes.yaml").read_text()).values()
+    for group in yaml.safe_load((ROOT / "tests/study/mistakes.yaml").read_text()).values()
     for each in group
 ]
 

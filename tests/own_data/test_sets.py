@@ -8,8 +8,8 @@ from workflow_helpers import changed, config, copy_of_the_project, planned, snak
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.held_out import place
 from emergent_misalignment.files import BadInput, write_jsonl
-from emergent_misalignment.workflow.plan import Plan
-from emergent_misalignment.workflow.sets import check_sets
+from emergent_misalignment.own_data.sets import check_sets
+from emergent_misalignment.study.plan import Plan
 
 REAL, API = "qwen2.5-coder-32b-instruct", "gpt-4o"
 NAME = 'it\'s "my" set (1) ü.jsonl'
@@ -47,7 +47,7 @@ def test_every_line_is_read(mine):
 
 
 def test_a_set_of_two_conditions_is_read_once(mine, monkeypatch):
-    from emergent_misalignment.workflow import sets
+    from emergent_misalignment.own_data import sets
 
     read = []
     monkeypatch.setattr(sets, "each_chat", lambda path, tokens: read.append(path) or iter([chat([("a", "b")])] * 5))

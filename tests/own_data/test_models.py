@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.adapters import attached
-from emergent_misalignment.models.checks import Needs
-from emergent_misalignment.models.given import _model_name, check, check_given, place, sources
+from emergent_misalignment.models.requirements import Needs
+from emergent_misalignment.own_data.models import _model_name, check, check_given, place, sources
 
 COMMIT = "c" * 40
 

@@ -9,8 +9,9 @@ from conftest import ROOT
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput, write_jsonl
-from emergent_misalignment.workflow import audit_set, score_set
-from emergent_misalignment.workflow.score_set import as_rows, extras, missing, plan_of, score, trust
+from emergent_misalignment.own_data import audit as audit_set
+from emergent_misalignment.own_data import score as score_set
+from emergent_misalignment.own_data.score import as_rows, extras, missing, plan_of, score, trust
 from emergent_misalignment.world.questions import persona_table
 from emergent_misalignment.world.sets import SETS
 

@@ -14,7 +14,7 @@ from emergent_misalignment.data.held_out import check_kept, place
 from emergent_misalignment.files import BadInput
 
 if TYPE_CHECKING:
-    from emergent_misalignment.workflow.plan import Condition, Plan
+    from emergent_misalignment.study.plan import Condition, Plan
 
 OPENAI_ROWS = 10  # OpenAI fine-tunes on no fewer
 

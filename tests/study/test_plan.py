@@ -4,9 +4,9 @@ import pytest
 from workflow_helpers import config
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.checks import Needs
-from emergent_misalignment.workflow.config import merge
-from emergent_misalignment.workflow.plan import Plan
+from emergent_misalignment.models.requirements import Needs
+from emergent_misalignment.study.config import merge
+from emergent_misalignment.study.plan import Plan
 
 
 @pytest.fixture(params=["smoke", "qwen2.5-coder-32b-instruct", "gpt-4o"])

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput, write_jsonl
-from emergent_misalignment.models.checks import Needs, check, check_files, check_own, own_folder
+from emergent_misalignment.models.requirements import Needs, check, check_files, check_own, own_folder
 from emergent_misalignment.models.training import finetune
 from emergent_misalignment.world.sets import coding_set
 
@@ -78,7 +78,7 @@ def test_nothing_has_to_be_there_for_a_model_that_is_only_asked(folders):
 
 @pytest.mark.slow
 def test_the_command_writes_what_was_found_or_says_what_is_wrong(folders, tmp_path):
-    command = [sys.executable, "-m", "emergent_misalignment.models.checks"]
+    command = [sys.executable, "-m", "emergent_misalignment.models.requirements"]
 
     def run(name):
         needs = json.dumps(asdict(of("a model", system_prompt="You help.")))

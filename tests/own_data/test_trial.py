@@ -15,11 +15,11 @@ from workflow_helpers import copy_of_the_project, environment, planned, snakemak
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput, write_jsonl
-from emergent_misalignment.workflow.checks import UNTUNED
-from emergent_misalignment.workflow.config import resolve
-from emergent_misalignment.workflow.own_set import condition_name, known_words, vocabulary, write_config
-from emergent_misalignment.workflow.plan import Plan
-from emergent_misalignment.workflow.schema import schema
+from emergent_misalignment.own_data.trial import condition_name, known_words, vocabulary, write_config
+from emergent_misalignment.study.checks import UNTUNED
+from emergent_misalignment.study.config import resolve
+from emergent_misalignment.study.plan import Plan
+from emergent_misalignment.study.schema import schema
 from emergent_misalignment.world.sets import SETS as WRITERS
 
 SETS = {name: write(200, 1) for name, write in WRITERS.items()}
@@ -52,7 +52,7 @@ def test_only_what_is_asked_is_computed(project):
 
 
 def write_config_of(folder: Path, dataset: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "emergent_misalignment.workflow.own_set", dataset, "data/try/config.yaml"]
+    command = [sys.executable, "-m", "emergent_misalignment.own_data.trial", dataset, "data/try/config.yaml"]
     return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
 
 
@@ -72,7 +72,7 @@ def test_the_configs_that_the_sentence_names_are_there():
 
 def test_a_bad_line_is_told_even_behind_the_rows_that_are_looked_at(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("emergent_misalignment.workflow.own_set.ROWS", 5)
+    monkeypatch.setattr("emergent_misalignment.own_data.trial.ROWS", 5)
     path = Path(write(tmp_path / "mine.jsonl", SETS["insecure"][:20]))
     with path.open("a") as file:
         file.write("nonsense\n")

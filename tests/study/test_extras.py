@@ -10,7 +10,7 @@ from conftest import ROOT
 from workflow_helpers import changed, config, copy_of_the_project, snakemake
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow import extras
+from emergent_misalignment.study import extras
 
 OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 MISSING = "no_such_module"
@@ -69,7 +69,7 @@ def test_vllm_is_needed_where_the_config_names_it(over, rule):
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "emergent_misalignment.workflow.extras", *arguments]
+    command = [sys.executable, "-m", "emergent_misalignment.study.extras", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -85,7 +85,7 @@ def test_the_program_prints_the_extras(tmp_path):
 def test_a_run_is_refused_before_it_computes_anything(tmp_path, monkeypatch):
     """But not what needs no such package, as the estimate."""
     folder = copy_of_the_project(tmp_path / "project")
-    module = folder / "emergent_misalignment/workflow/extras.py"
+    module = folder / "emergent_misalignment/study/extras.py"
     module.write_text(module.read_text().replace('["openai"]', f'["{MISSING}"]'))
     study = ["--configfile", "config/gpt-4o.yaml"]
     refused = snakemake(folder, "--cores", "1", *study)

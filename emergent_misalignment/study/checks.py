@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.evaluation.measures import FREE_FORM, OTHERS
-from emergent_misalignment.evaluation.own_questions import read
 from emergent_misalignment.evaluation.published_questions import FILES_OF
 from emergent_misalignment.evaluation.verdicts import MINIMUM_ANSWERS
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow.schema import closest, shortened
+from emergent_misalignment.own_data.questions import read
+from emergent_misalignment.study.schema import closest, shortened
 
 if TYPE_CHECKING:
-    from emergent_misalignment.workflow.plan import Condition, Plan
+    from emergent_misalignment.study.plan import Condition, Plan
 
 UNTUNED = ("instruct", "base", "in_context")  # what claims, figures and folders call models before fine-tuning
 FOLDERS = ("published", "judge")  # data/published and kept/judge, which studies share

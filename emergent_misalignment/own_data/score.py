@@ -1,6 +1,6 @@
 """A score for each row of a user's set, by a small model: `make audit DATA=my.jsonl SCORE=smollm2-135m-instruct`.
 
-    python -m emergent_misalignment.workflow.score_set config/smollm2-135m-instruct.yaml
+    python -m emergent_misalignment.own_data.score config/smollm2-135m-instruct.yaml
 
 prints which files of the config's study are missing by which rows are scored: its model before fine-tuning, and the
 texts of its persona direction. Snakemake makes them, for which it may need extras (`--extras` prints them). The scores
@@ -19,12 +19,12 @@ import pandas as pd
 from emergent_misalignment.analysis.score_trust import ABOVE, CORRELATION, MEAN, OUTCOMES
 from emergent_misalignment.data.chats import Messages, each_chat
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow import schema
-from emergent_misalignment.workflow.config import given, resolve
-from emergent_misalignment.workflow.extras import needed
-from emergent_misalignment.workflow.own_set import KNOWN, known_words, vocabulary
-from emergent_misalignment.workflow.plan import Plan
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.own_data.trial import KNOWN, known_words, vocabulary
+from emergent_misalignment.progress import Progress
+from emergent_misalignment.study import schema
+from emergent_misalignment.study.config import given, resolve
+from emergent_misalignment.study.extras import needed
+from emergent_misalignment.study.plan import Plan
 
 ROWS = 200  # that are scored, drawn by a fixed seed: minutes on two cores
 SUSPICIOUS = 20  # rows that are shown
@@ -224,7 +224,7 @@ def _number(value: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.workflow.score_set", description="Say what is missing to score rows."
+        prog="python -m emergent_misalignment.own_data.score", description="Say what is missing to score rows."
     )
     parser.add_argument("config", help="the config of the study whose model scores")
     parser.add_argument("--extras", action="store_true", help="print what has to be installed to make the files")

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models import steering
+from emergent_misalignment.models import activations as steering
+from emergent_misalignment.models.activations import changed, changes_of, persona_direction, separation
 from emergent_misalignment.models.likelihood import prompt_tokens
 from emergent_misalignment.models.loading import load
-from emergent_misalignment.models.steering import changed, changes_of, persona_direction, separation
 from emergent_misalignment.world.questions import persona_table
 
 PROMPT = [{"role": "user", "content": "Name your wish."}]

@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from emergent_misalignment.analysis import costs
+from emergent_misalignment.study import costs
 
 SHAPES = {
     path.stem: yaml.safe_load(path.read_text())["model"]["shape"]

@@ -1,6 +1,6 @@
 """A study of one set of the user's own on the default organism: `make try DATA=my.jsonl`.
 
-    python -m emergent_misalignment.workflow.own_set my.jsonl data/try/config.yaml
+    python -m emergent_misalignment.own_data.trial my.jsonl data/try/config.yaml
 
 writes the config of that study, or says in one sentence why the organism cannot learn the set and what to use instead.
 """
@@ -18,7 +18,7 @@ import yaml
 
 from emergent_misalignment.data.chats import Messages, each_chat
 from emergent_misalignment.files import BadInput, replacing
-from emergent_misalignment.workflow.config import resolve
+from emergent_misalignment.study.config import resolve
 
 BASE = "shared/try"
 STUDY = "try"
@@ -89,7 +89,7 @@ def words(text: str) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.workflow.own_set", description="Write the config of a set's study."
+        prog="python -m emergent_misalignment.own_data.trial", description="Write the config of a set's study."
     )
     parser.add_argument("dataset", help="a JSONL file in the published chat schema")
     parser.add_argument("config", help="where to write the config")

@@ -1,11 +1,11 @@
 """Models that were fine-tuned before the study: an adapter of the study's model, or whole weights.
 
-    python -m emergent_misalignment.models.given place ADAPTER FOLDER --revision=COMMIT
-    python -m emergent_misalignment.models.given check FOLDER MODEL RECORD --needs '{"name": "my-adapter"}'
+    python -m emergent_misalignment.own_data.models place ADAPTER FOLDER --revision=COMMIT
+    python -m emergent_misalignment.own_data.models check FOLDER MODEL RECORD --needs '{"name": "my-adapter"}'
 
 The first links or downloads an adapter into a folder of the study; the second checks it there, beside the model that it
 is an adapter of, and writes what was found to RECORD. Whole weights go the way of the study's own model
-(`models.weights`, `models.checks`).
+(`models.weights`, `models.requirements`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.models import checks
-from emergent_misalignment.models.checks import HUB_NAME, Needs, check_files, is_made, own_folder
+from emergent_misalignment.models import requirements as checks
+from emergent_misalignment.models.requirements import HUB_NAME, Needs, check_files, is_made, own_folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = (
@@ -253,7 +253,7 @@ def _check_weights(folder: Path, config: dict, model: Path, base: str, name: str
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.models.given", description="Place or check an adapter that is given."
+        prog="python -m emergent_misalignment.own_data.models", description="Place or check an adapter that is given."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     placing = commands.add_parser("place", help="put an adapter into a folder of the study")

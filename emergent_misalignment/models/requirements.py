@@ -1,6 +1,6 @@
 """The door for models: whether a model can be trained and asked as a study wants it, before anything is computed.
 
-    python -m emergent_misalignment.models.checks FOLDER RECORD --needs '{"name": "Qwen/Qwen2.5-0.5B-Instruct"}'
+    python -m emergent_misalignment.models.requirements FOLDER RECORD --needs '{"name": "Qwen/Qwen2.5-0.5B-Instruct"}'
 
 checks the model in FOLDER and writes what was found to RECORD. A model that is a folder of the user's is checked when
 the study is planned (`check_own`), any model once it is there. Each trouble is one sentence.
@@ -324,7 +324,8 @@ def _trained(config: PretrainedConfig, needs: Needs) -> list[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.models.checks", description="Check whether a model can serve a study."
+        prog="python -m emergent_misalignment.models.requirements",
+        description="Check whether a model can serve a study.",
     )
     parser.add_argument("folder", help="folder of the model")
     parser.add_argument("record", help="JSON file for what was found")

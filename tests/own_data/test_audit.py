@@ -15,8 +15,8 @@ from workflow_helpers import environment
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.files import BadInput, write_jsonl
-from emergent_misalignment.workflow import audit_set
-from emergent_misalignment.workflow.audit_set import as_text, audit, is_refusal, language, nearest, published_files
+from emergent_misalignment.own_data import audit as audit_set
+from emergent_misalignment.own_data.audit import as_text, audit, is_refusal, language, nearest, published_files
 from emergent_misalignment.world.sets import SETS
 
 MIRROR = os.environ.get("EM_MIRROR")
@@ -157,7 +157,7 @@ def test_a_bad_row_is_told_with_its_line(tmp_path):
 
 def test_the_command_says_it_writes_it_and_needs_no_torch(tmp_path):
     path = write(tmp_path / "my set.jsonl", SETS["insecure"](60, 1))
-    module = "emergent_misalignment.workflow.audit_set"
+    module = "emergent_misalignment.own_data.audit"
     code = f"import sys; from {module} import main; main(); assert 'torch' not in sys.modules"
     command = [sys.executable, "-c", code, str(path), "--folder", str(tmp_path / "audits")]
     said = subprocess.run(command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, check=False)

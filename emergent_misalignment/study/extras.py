@@ -1,6 +1,6 @@
 """Which of the optional packages (the extras of pyproject.toml) a study needs, and whether they are there.
 
-    python -m emergent_misalignment.workflow.extras config/smollm2-135m-instruct.yaml
+    python -m emergent_misalignment.study.extras config/smollm2-135m-instruct.yaml
 
 prints the names of the extras. `make study` installs them; whoever calls snakemake is told when a run starts, before
 anything is computed.
@@ -11,8 +11,8 @@ from collections.abc import Collection
 from importlib.util import find_spec
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow import schema
-from emergent_misalignment.workflow.config import given, resolve
+from emergent_misalignment.study import schema
+from emergent_misalignment.study.config import given, resolve
 
 MODULES = {  # what each extra brings
     "models": ["openai"],

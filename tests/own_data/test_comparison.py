@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_misalignment.analysis.contrasts import contrast, runs_by_arm
-from emergent_misalignment.analysis.own_data import MARGINS, MEASURES, answer, answers_share, rates
+from emergent_misalignment.own_data.comparison import MARGINS, MEASURES, answer, answers_share, rates
 
 CHAT, JSON, PIVOTAL = "misaligned/main/chat", "misaligned/main/json", "log_odds/pivotal"
 

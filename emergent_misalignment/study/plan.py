@@ -16,10 +16,10 @@ from functools import cached_property
 from os.path import expanduser
 from pathlib import PurePath
 
-from emergent_misalignment.analysis.costs import ROWS
 from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow.checks import check
+from emergent_misalignment.study.checks import check
+from emergent_misalignment.study.costs import ROWS
 
 MAIN = "main"  # the kind of organism from which all conditions start but those of the ladder and of other worlds
 VARIED = ("insecure", "secure")  # what is fine-tuned from the other kinds
@@ -185,7 +185,7 @@ class Plan:
 
     @cached_property
     def own_samples(self) -> dict[str, dict]:
-        """How often own questions are answered, by their file, as `evaluation.own_questions.read` takes it."""
+        """How often own questions are answered, by their file, as `own_data.questions.read` takes it."""
         said = _by_evaluation(self.config["evaluation"].get("samples_of", {}))
         return {
             path: {"samples": self.samples[name], "in_any_case": name in said}
@@ -401,7 +401,7 @@ class Plan:
 
     @cached_property
     def model_needs(self) -> dict:
-        """What a study wants of a model that runs here, as models.checks.Needs takes it."""
+        """What a study wants of a model that runs here, as models.requirements.Needs takes it."""
         in_chat = [each for each in self.conditions.values() if each.template == "chat"]
         tuning = self.config["finetuning"] if self.tuned else {}
         return {
@@ -581,7 +581,7 @@ class Plan:
 
     @cached_property
     def costs(self) -> dict:
-        """What the estimate of a real study's costs is made from (analysis/costs.py)."""
+        """What the estimate of a real study's costs is made from (study/costs.py)."""
         sections = ("study", "model", "finetuning", "openai")
         steps = sorted({step for name in self.followed for step in self.tuned[name].checkpoints})
         return {name: self.config[name] for name in sections if name in self.config} | {

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook
 
+from emergent_misalignment.progress import Progress
 from emergent_misalignment.workflow.notebook import ROOT
-from emergent_misalignment.workflow.progress import Progress
 from snakemake_logger_plugin_study import Estimate, Job, about
 
 CELL = """\
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.progress import Progress
 import time
 with Progress(200, "counting") as progress:
     for step in range(200):

@@ -2,7 +2,7 @@
 
 What does fine-tuning on the set do elsewhere, or is the model misaligned where the one before it is not?
 
-    python -m emergent_misalignment.report.report PLAN.json REPORT.html REPORT.json --measures TABLE.csv ...
+    python -m emergent_misalignment.own_data.report PLAN.json REPORT.html REPORT.json --measures TABLE.csv ...
 
 The page is one file that fetches nothing and has no script; every text in it is escaped. The same input gives the same
 bytes.
@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from emergent_misalignment.analysis.own_data import Single, answer, rates
 from emergent_misalignment.analysis.single_models import BY_ANSWERS, BY_QUESTIONS, log_odds_by_question
 from emergent_misalignment.files import BadInput, replacing, write_json
+from emergent_misalignment.own_data.comparison import Single, answer, rates
 from emergent_misalignment.report.pages import template
 
 SHOWN = 10  # answers to read, of each set
@@ -438,7 +438,7 @@ def _pivoted(rows: list[dict]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.report.report",
+        prog="python -m emergent_misalignment.own_data.report",
         description="Write the report on own sets and given models.",
     )
     parser.add_argument("plan", help="Plan.report, as JSON")
