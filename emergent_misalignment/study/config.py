@@ -1,17 +1,20 @@
-"""A study's config: what files and the command line say, laid over what the config says that it extends.
+"""Read a study's config: files and arguments of the command line, on top of the config that it extends.
 
-YAML takes some mistakes without a word: of a key that stands twice it keeps the last, and `no:` it reads as false.
-Those are refused here, as is an entry that is dropped and was never there.
+YAML accepts some mistakes silently: it keeps the last of two equal keys, and reads `no:` as false. These are refused
+here, as is null for an entry that was not inherited.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.study.schema import closest, shortened
+from emergent_misalignment.study.errors import closest, sentence, shortened, unknown
+from emergent_misalignment.study.model import KINDS, Study, kind_of
 
 FOLDER = Path("config")
 DEFAULT = "organism"
@@ -19,15 +22,38 @@ NO_STUDIES = ("schema", "claims", "published")  # files of the folder that are n
 # Sections whose entries a study may drop by setting them to null, as it may an experiment's conditions; elsewhere null
 # is a value.
 DROPPABLE = (("experiments",), ("ladder",), ("worlds",))
-VARIED_SECTIONS = ("ladder", "worlds")  # experiments that are sections of their own
+EXPERIMENT_SECTIONS = ("ladder", "worlds")  # experiments that are sections of their own
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
-def given(files: Sequence[str | Path], arguments: Sequence[str]) -> dict:
-    """What a run is told: its config files, the later laid over the earlier, and `KEY=VALUE` arguments over both.
+def load(files: Sequence[str | Path] = (), arguments: Sequence[str] = (), folder: Path = FOLDER) -> Study:
+    """The study that config files and `KEY=VALUE` arguments describe; without any, the default study.
 
-    Values of arguments are YAML. Raises BadInput if a file is not to be read, or if none of them names a study of its
-    own, whose results would replace those of the study that is extended.
+    Raises BadInput with one sentence that names the file, the place and the mistake.
+    """
+    file = files[-1] if files else folder / f"{DEFAULT}.yaml"
+    return validated(resolve(combined(files, arguments), folder), str(file))
+
+
+def validated(config: dict, place: str = "The config") -> Study:
+    """The study that a resolved config describes; `place` is named in the sentence of BadInput."""
+    kind = kind_of(config)
+    try:
+        return kind.model_validate(config)
+    except ValidationError as error:
+        raise BadInput(f"{place}: {sentence(error, kind, KINDS)}") from None
+
+
+def read_study(path: str | Path) -> Study:
+    """The study of data/STUDY/study.json."""
+    return validated(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
+
+
+def combined(files: Sequence[str | Path], arguments: Sequence[str]) -> dict:
+    """What config files say, a later file overriding an earlier, and `KEY=VALUE` arguments overriding both.
+
+    Values of arguments are YAML. Raises BadInput if a file cannot be read, or if no file names a study of its own,
+    whose results would replace those of the study that is extended.
     """
     config: dict = {}
     for file in files:
@@ -36,23 +62,21 @@ def given(files: Sequence[str | Path], arguments: Sequence[str]) -> dict:
         name, _, text = argument.partition("=")
         config = merge(config, {name: _load(text, f"--config {name}")})
     if files and "study" not in config:
-        raise BadInput(
-            f"{files[-1]} names no study, so that its results would replace another's; add `study: NAME` to it."
-        )
+        raise BadInput(f"{files[-1]} lacks `study`, so that its results would replace another's; add `study: NAME`.")
     return config
 
 
 def resolve(given: dict, folder: Path = FOLDER) -> dict:
-    """The whole config of a study. `given` is what its file and the command line say.
+    """The whole config of a study.
 
-    `extends: NAME` lays it over config/NAME.yaml, which may extend another. What names no study, as
-    `--config seeds=[1,2]` alone, extends the default study. `only: [NAME, ...]` keeps these experiments, and of
-    VARIED_SECTIONS those that it names. Raises BadInput if a config that is extended is missing, is not valid YAML, or
-    extends itself, and if an entry is dropped or kept that is not there.
+    `extends: NAME` puts it on top of config/NAME.yaml, which may extend another. A config without `study`, such as
+    `--config seeds=[1,2]` alone, extends the default study. `only: [NAME, ...]` keeps these experiments, `ladder` and
+    `worlds` among them. Raises BadInput if a config that is extended is missing, is not valid YAML or extends itself,
+    and if an entry is dropped or kept that does not exist.
     """
     extends = given.get("extends", "" if "study" in given else DEFAULT)
     own = {name: value for name, value in given.items() if name != "extends"}
-    return _kept(_laid_over(_extended(extends, folder, ()), own), own)
+    return _kept(_on_top(_extended(extends, folder, ()), own), own)
 
 
 def merge(base: dict, over: dict) -> dict:
@@ -65,24 +89,24 @@ def merge(base: dict, over: dict) -> dict:
 
 
 def read(path: str | Path) -> dict:
-    """A file's mapping. Raises BadInput with the line if it is not YAML, or if a key stands twice or is no text."""
+    """A file's mapping. Raises BadInput with the line if it is not YAML, or if a key is repeated or is not a text."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not encoded in UTF-8; save it so.") from error
+        raise BadInput(f"{path} is not encoded in UTF-8; save it in UTF-8.") from error
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); name a config file.") from error
     value = _load(text, str(path))
     if value is not None and not isinstance(value, dict):
-        raise BadInput(f"{path} is no mapping; a config is made of lines such as `study: NAME`.")
+        raise BadInput(f"{path} is not a mapping; a config has lines such as `study: NAME`.")
     return value or {}
 
 
 # --- extending --------------------------------------------------------------------------------------------------------
 
 
-def _extended(name, folder: Path, seen: tuple[str, ...]) -> dict:
-    """The config of this name, laid over what it extends; nothing without a name."""
+def _extended(name: Any, folder: Path, seen: tuple[str, ...]) -> dict:
+    """The config of this name, on top of what it extends; nothing without a name."""
     if not name:
         return {}
     if name in seen:
@@ -90,15 +114,13 @@ def _extended(name, folder: Path, seen: tuple[str, ...]) -> dict:
     if not isinstance(name, str) or not (folder / f"{name}.yaml").is_file():
         names = (str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
         known = sorted(each for each in names if each.split(".")[0] not in NO_STUDIES)
-        near = closest(str(name), known)
-        hint = f"did you mean {near}?" if near else f"choose one of {shortened(', '.join(known), 200)}."
-        raise BadInput(f"There is no config {folder}/{shortened(str(name))}.yaml to extend; {hint}")
+        raise BadInput(unknown(f"`extends`: there is no {folder}/{shortened(str(name))}.yaml", str(name), known))
     own = read(folder / f"{name}.yaml")
-    return _kept(_laid_over(_extended(own.pop("extends", ""), folder, (*seen, name)), own), own)
+    return _kept(_on_top(_extended(own.pop("extends", ""), folder, (*seen, name)), own), own)
 
 
-def _laid_over(base: dict, over: dict, path: tuple[str, ...] = ()) -> dict:
-    """`merge`, without the entries that `over` drops; `path` is where both stand in the config.
+def _on_top(base: dict, over: dict, path: tuple[str, ...] = ()) -> dict:
+    """`merge`, without the entries that `over` drops; `path` is the place of both in the config.
 
     Raises BadInput if an entry that is dropped is not in `base`.
     """
@@ -108,7 +130,7 @@ def _laid_over(base: dict, over: dict, path: tuple[str, ...] = ()) -> dict:
         place = (*path, name)
         if isinstance(value, dict):
             inner = base.get(name)
-            merged[name] = _laid_over(inner if isinstance(inner, dict) else {}, value, place)
+            merged[name] = _on_top(inner if isinstance(inner, dict) else {}, value, place)
         elif value is not None or not droppable:
             merged[name] = value
         elif name in base:
@@ -116,16 +138,16 @@ def _laid_over(base: dict, over: dict, path: tuple[str, ...] = ()) -> dict:
         else:
             near = closest(name, list(base))
             raise BadInput(
-                f"The config sets {shortened(': '.join(place), 120)} to null, which drops an inherited entry, but none "
-                f"of that name is inherited; {f'did you mean {near}?' if near else 'remove the line.'}"
+                f"`{shortened(': '.join(place), 120)}` is null, which drops an inherited entry, and no such entry is "
+                f"inherited; {f'did you mean `{near}`?' if near else 'remove the line.'}"
             )
     return merged
 
 
 def _kept(config: dict, own: dict) -> dict:
-    """`config` with the experiments that `only` names, where it says so; `own` is what the config itself says.
+    """`config` with only the experiments that `only` names; `own` is what the config itself says.
 
-    Raises BadInput if it names none that there is, or leaves out one that the config itself adds.
+    Raises BadInput if `only` names an experiment that does not exist, or omits one that the config itself adds.
     """
     if "only" not in config:
         return config
@@ -133,21 +155,15 @@ def _kept(config: dict, own: dict) -> dict:
     if not isinstance(only, list) or not only or not all(isinstance(name, str) for name in only):
         raise BadInput("`only` must be a list of experiments, such as `only: [untuned, code, mine]`.")
     experiments = config["experiments"] if isinstance(config.get("experiments"), dict) else {}
-    varied = {name: config[name] for name in VARIED_SECTIONS if name in config}
+    sections = {name: config[name] for name in EXPERIMENT_SECTIONS if name in config}
     for name in only:
-        if name not in {**experiments, **varied}:
-            near = closest(name, [*experiments, *varied])
-            hint = (
-                f"did you mean {near}?"
-                if near
-                else f"choose from {shortened(', '.join([*experiments, *varied]), 160)}."
-            )
-            raise BadInput(f"`only` keeps {shortened(name)}, and there is no such experiment; {hint}")
+        if name not in {**experiments, **sections}:
+            raise BadInput(unknown(f"`only`: no experiment {shortened(name)}", name, [*experiments, *sections]))
     added = own.get("experiments")
     for name in added if isinstance(added, dict) else ():
         if name in experiments and name not in only:
-            raise BadInput(f"The config has the experiment {name}, and its `only` leaves that out; add it to `only`.")
-    config = {name: value for name, value in config.items() if name != "only" and (name not in varied or name in only)}
+            raise BadInput(f"`only` omits the experiment {name}, which this config adds; add it to `only`.")
+    config = {name: each for name, each in config.items() if name != "only" and (name not in sections or name in only)}
     return config | {"experiments": {name: kept for name, kept in experiments.items() if name in only}}
 
 
@@ -155,7 +171,7 @@ def _kept(config: dict, own: dict) -> dict:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose keys are texts and stand once. Where it was found in is told by `name`."""
+    """YAML whose keys are texts and not repeated. `name` is what is read."""
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)
@@ -166,33 +182,21 @@ class _Loader(yaml.SafeLoader):
             if key.tag == MERGE:
                 continue
             if key.tag != TEXT:
-                raise BadInput(
-                    f"{place}: YAML reads the key `{written}` as {_kind(key)}; put it in quotes, or rename it."
-                )
+                kind = key.tag.rpartition(":")[2]
+                raise BadInput(f"{place}: YAML reads the key `{written}` as {kind}; put it in quotes, or rename it.")
             if key.value in seen:
-                raise BadInput(
-                    f"{place}: the key `{written}` stands in line {seen[key.value]} already, and only one of them "
-                    "would count; remove or rename one."
-                )
+                raise BadInput(f"{place}: the key `{written}` is in line {seen[key.value]} already; remove one.")
             seen[key.value] = line
         return node
 
     def compose_scalar_node(self, anchor):
         node = super().compose_scalar_node(anchor)
         if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in node.value):
-            raise BadInput(
-                f"{self.name}, line {node.start_mark.line + 1}: a character that no text may have; remove the escape."
-            )
+            raise BadInput(f"{self.name}, line {node.start_mark.line + 1}: no valid character; remove the escape.")
         return node
 
 
-def _kind(key: yaml.Node) -> str:
-    """What YAML takes a key for that is no text."""
-    kinds = {"bool": "true or false", "int": "a number", "float": "a number", "null": "null", "timestamp": "a date"}
-    return kinds.get(key.tag.rpartition(":")[2], "no text")
-
-
-def _load(text: str, place: str):
+def _load(text: str, place: str) -> Any:
     """What a YAML text says. Raises BadInput that names `place`, and the line."""
     try:
         loader = _Loader(text)
