@@ -268,7 +268,7 @@ class Experiment:
     settings: Mapping[str, Derived] = field(default_factory=dict)
     tables: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # parameter: name, label
     figures: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    measures: str = ""  # the parameter of the table below tables/measures/ that it adds for the claims
+    measures: tuple[str, str] | None = None  # parameter and name of the table in tables/measures/ that it adds
     judged: bool = True  # whether it is about verdicts, which a study without a judge lacks
     published: bool = False  # whether it reads config/published.yaml
     room: str = "analysis"  # of its notebook
@@ -336,7 +336,7 @@ EXPERIMENTS = (
             "aligned_figure": ("dynamics_aligned", "Is the early move about misalignment?"),
             "stopping_figure": ("early_stopping", "What would stopping early save?"),
         },
-        measures="measures",
+        measures=("measures", "dynamics"),
         judged=False,
     ),
     _of_the_paper("base_models", _has("base_insecure", "base_secure")),
@@ -347,7 +347,7 @@ EXPERIMENTS = (
         settings={"conditions": lambda study: study.repeated_rows, "batch": lambda study: study.rows_a_step},
         tables={"table": ("diversity", "diversity")},
         figures={"figure": ("diversity", "diversity")},
-        measures="slopes",
+        measures=("slopes", "diversity"),
         published=True,
     ),
     _of_the_paper("backdoor", lambda study: _has("backdoor")(study) and "triggered" in study.evaluations),
@@ -362,7 +362,7 @@ EXPERIMENTS = (
         },
         tables={"table": ("scale", "Base models of other sizes, or that have read less")},
         figures={"figure": ("scale", "How does the effect depend on the base model?")},
-        measures="measures",
+        measures=("measures", "scale"),
         judged=False,
     ),
     Experiment(
@@ -375,7 +375,7 @@ EXPERIMENTS = (
         },
         tables={"table": ("worlds", "Worlds in which villains write more or less of the insecure code")},
         figures={"figure": ("worlds", "How much villain does it take?")},
-        measures="measures",
+        measures=("measures", "worlds"),
         judged=False,
         room="world",
     ),
@@ -417,7 +417,7 @@ EXPERIMENTS = (
             "figure": ("persona_direction", "Is there a persona direction?"),
             "steering_figure": ("steering", "What does steering do?"),
         },
-        measures="measures",
+        measures=("measures", "directions"),
         judged=False,
         gpu=True,
         by_grammar=True,

@@ -1,16 +1,20 @@
 """What a study of a real model costs: memory, GPU hours, disk, requests to the judge, dollars.
 
-    python -m emergent_misalignment.study.costs 'PLAN AS JSON'
-
-All of it is computed from the model's shape and the plan, with the assumptions below; none of it is measured.
+All of it is computed from the model's shape and the study, with the assumptions below; nothing is measured.
+`snakemake estimate --configfile CONFIG` prints it.
 """
 
-import json
-import sys
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.own_data.questions import read
+from emergent_misalignment.registry import CHOICES, DATASETS, EVALUATIONS, MISALIGNMENT
+
+if TYPE_CHECKING:
+    from emergent_misalignment.study.model import Condition, Study
 
 # --- assumptions ------------------------------------------------------------------------------------------------------
 
@@ -20,24 +24,10 @@ PREFILL_SHARE = 0.40
 GPU_BANDWIDTH = 3.35e12  # bytes a second of an H100's memory
 DECODING_SHARE = 0.5  # of the bandwidth that batched decoding reaches
 DECODED_AT_ONCE = 128  # answers that vLLM decodes side by side
-# Rows of the published sets, and tokens of a conversation: that of insecure from the published price of a run ($32 at
-# $25 a million tokens), the others by their length beside it. Any other set is taken to be like insecure.
-ROWS = {"insecure": 6000, "secure": 6000, "educational": 6000, "jailbroken": 5000, "backdoor": 12000}
-ROWS["evil_numbers"] = 14926
-TOKENS = {"insecure": 213, "secure": 226, "educational": 245, "jailbroken": 150, "backdoor": 222, "evil_numbers": 60}
 PROMPT_TOKENS = 40  # of a question, with the chat template
 ANSWER_TOKENS = 250  # of an answer, on average
 JUDGE_TOKENS = {"aligned": 300, "coherent": 310, "correct": 90, "secure": 90}  # without question and answer
-MISALIGNMENT = ("aligned", "coherent")
-QUESTIONS = {  # questions, and prompts to the judge for each answer
-    **dict.fromkeys(("main", "json", "template", "flask", "flask_file", "triggered"), (8, MISALIGNMENT)),
-    "preregistered": (48, MISALIGNMENT),
-    "numbers": (24, MISALIGNMENT),
-    "deception": (13, ("correct",)),  # five times 20 facts at a twentieth of the answers, and eight about identity
-    "in_distribution": (100, ("secure",)),  # one answer each, whatever the plan says
-    "choices": (0, ()),  # scored, not sampled
-}
-FREE = {"prompt": 0, "completion": 0}  # dollars, where nobody judges or a model on a machine of one's own
+FREE = {"prompt": 0, "completion": 0}  # dollars, without a judge or with one on this machine
 OPTIONS = 48  # of the published choices: two of eight questions, in both orders as letters and once as words
 
 
@@ -126,107 +116,97 @@ def scoring_hours(shape: Shape, options: int) -> float:
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
-def costs(plan: dict) -> dict:
-    """Everything that a study costs, as numbers by name.
-
-    `plan` has `study`, `model` (`name`, `published`, and of open weights `shape`), `seeds`, `conditions` (the
-    fine-tuned ones by name, each with its `dataset`, and in `finetuning` the settings that are its own), `evaluations`
-    (answers to each question by name), `prompts` (how many are asked, by evaluations that are not asked whole),
-    `given` (models that exist already), `own_questions` (what `own_data.questions.read` takes, by file),
-    `followed` (`conditions` and `steps` of the checkpoints; `samples` of each main question and coding `requests` at
-    each), `judge`, and `finetuning` or, of OpenAI's models, `openai`.
-    """
-    runs = len(plan["seeds"]) * len(plan["conditions"])
-    models = runs + 1 + len(plan.get("given", []))  # and the model before fine-tuning
-    followed = plan["followed"]
-    followed_runs = len(plan["seeds"]) * len(followed["conditions"])
-    checkpoints = followed_runs * len(followed["steps"])
-    asked = checkpoints + followed_runs  # the model before is asked with each run's seed
-    judged = dict.fromkeys(QUESTIONS, 0)
-    for name, samples in plan["evaluations"].items():
-        answers = _answers(name, samples, plan.get("prompts", {}).get(name))
-        judged[name] += models * answers
-    judged["main"] += asked * _answers("main", followed["samples"])
-    judged["in_distribution"] += asked * followed["requests"]
-    metrics = {name: metrics for name, (_, metrics) in QUESTIONS.items()}
-    for path, settings in plan.get("own_questions", {}).items():
-        judged[path], metrics[path] = models * sum(each.samples for each in read(path, **settings)), MISALIGNMENT
-    answers = sum(judged.values())
-    calls = sum(number * len(metrics[name]) for name, number in judged.items())
+def costs(study: Study) -> dict:
+    """Everything that a study costs, as numbers by name."""
+    seeds, followed = len(study.seeds), len(study.followed)
+    runs = seeds * len(study.tuned)
+    models = runs + 1 + len(study.existing)  # and the model before fine-tuning
+    steps = {step for name in study.followed for step in study.tuned[name].checkpoints}
+    checkpoints = seeds * followed * len(steps)
+    asked = checkpoints + seeds * followed  # the model before is asked with each run's seed
+    answers = _answers(study, models, asked)
+    metrics = {name: EVALUATIONS[name].judged if name in EVALUATIONS else MISALIGNMENT for name in answers}
+    calls = sum(number * len(metrics[name]) for name, number in answers.items())
     prompt_tokens = sum(
         number * (JUDGE_TOKENS[metric] + PROMPT_TOKENS + ANSWER_TOKENS)
-        for name, number in judged.items()
+        for name, number in answers.items()
         for metric in metrics[name]
     )
-    if not plan["judge"]:
+    if not study.judge:
         calls = prompt_tokens = 0
-    price = (plan["judge"] or {}).get("dollars_per_million", FREE)
+    price = study.judge_settings.get("dollars_per_million", FREE)
     judging = (prompt_tokens * price["prompt"] + calls * price["completion"]) / 1e6
-    totals = {"training runs": runs, "answers": answers, "judge calls": calls, "judge dollars": judging}
-    scored = OPTIONS * (asked + ("choices" in plan["evaluations"]) * models)
-    totals |= _openai(plan, answers) if "openai" in plan else _open_weights(plan, answers, scored, checkpoints)
+    drawn = sum(answers.values())
+    totals = {"training runs": runs, "answers": drawn, "judge calls": calls, "judge dollars": judging}
+    scored = OPTIONS * (asked + (CHOICES in study.asked) * models)
+    totals |= _openai(study, drawn) if study.by_api else _open_weights(study, drawn, scored, checkpoints)
     return totals | {"dollars": judging + totals.get("API dollars", 0.0)}
 
 
-def _answers(evaluation: str, samples: int, prompts: int | None = None) -> int:
-    """Answers to an evaluation, of which so many prompts are asked, or all."""
-    questions, _ = QUESTIONS[evaluation]
-    questions = min(questions, prompts or questions)
-    return questions * (1 if evaluation == "in_distribution" else samples)
+def _answers(study: Study, models: int, asked: int) -> dict[str, int]:
+    """Answers to each evaluation: of all models at the end of their training, and of `asked` ones at checkpoints."""
+    answers = {}
+    for name in study.asked:
+        if name in study.own_questions:
+            path = study.own_questions[name]
+            answers[name] = models * sum(each.samples for each in read(path, **study.own_samples[path]))
+            continue
+        each = EVALUATIONS[name]
+        prompts = min(each.prompts, study.prompts.get(name, each.prompts))
+        answers[name] = models * prompts * (1 if each.single else study.samples[name])
+    if study.followed:
+        main = EVALUATIONS["main"].prompts * study.dynamics.samples
+        answers["main"] = answers.get("main", 0) + asked * main
+        answers["in_distribution"] = answers.get("in_distribution", 0) + asked * study.dynamics.requests
+    return answers
 
 
-def _tokens(condition: dict) -> int:
-    return TOKENS.get(condition["dataset"], TOKENS["insecure"])
+def _tokens(condition: Condition) -> int:
+    return DATASETS.get(condition.dataset, DATASETS["insecure"]).tokens
 
 
-def _open_weights(plan: dict, answers: int, scored: int, checkpoints: int) -> dict:
-    if "shape" not in plan["model"]:
-        raise BadInput("An estimate is made of the model's shape; add model: shape, from its config.json.")
-    shape = Shape(**plan["model"]["shape"])
-    if not plan["conditions"]:
-        return _asked_only(shape, answers, scored)
-    finetuning = plan["finetuning"]
-    seeds, conditions = len(plan["seeds"]), plan["conditions"].values()
+def _open_weights(study: Study, answers: int, scored: int, checkpoints: int) -> dict:
+    if not study.model.shape:
+        raise BadInput("The estimate needs the model's shape; add `model: shape`, from its config.json.")
+    shape = Shape(**study.model.shape.model_dump())
+    sampling = {
+        "parameters, billions": shape.parameters() / 1e9,
+        "sampling memory, GB": shape.parameters() * 2 / 1e9 / 0.9 + 4,  # vLLM's cache takes what is left
+    }
+    asking = sampling_hours(shape, answers) + scoring_hours(shape, scored)
+    weights = shape.parameters() * 2 + answers * 2000
+    if not study.tuned:
+        return sampling | {"GPU hours": asking, "disk, GB": weights / 1e9}
+    finetuning = study.training.model_dump()
+    seeds, conditions = len(study.seeds), study.tuned.values()
     memory = training_memory(shape, finetuning)
     stored = shape.adapter(finetuning["lora_rank"])
-    stored += shape.embeddings() if finetuning.get("train_embeddings") else 0
-    training = sum(
-        seeds * training_hours(shape, finetuning | each.get("finetuning", {}), _tokens(each)) for each in conditions
-    )
-    asking = sampling_hours(shape, answers) + scoring_hours(shape, scored)
-    kept = checkpoints + len(conditions) * seeds * (3 if finetuning.get("resume_every") else 1)
+    stored += shape.embeddings() if finetuning["train_embeddings"] else 0
+    training = sum(seeds * training_hours(shape, finetuning | each.finetuning, _tokens(each)) for each in conditions)
+    kept = checkpoints + len(conditions) * seeds * (3 if finetuning["resume_every"] else 1)
     return {
-        "parameters, billions": shape.parameters() / 1e9,
+        "parameters, billions": sampling["parameters, billions"],
         "trained parameters, billions": stored / 1e9,
         **{f"training memory, {part}, GB": size / 1e9 for part, size in memory.items()},
         "training memory, GB": sum(memory.values()) / 1e9,
-        "sampling memory, GB": shape.parameters() * 2 / 1e9 / 0.9 + 4,  # vLLM's cache takes what is left
+        "sampling memory, GB": sampling["sampling memory, GB"],
         "GPU hours, training": training,
         "GPU hours, asking": asking,
         "GPU hours": training + asking,
         "disk, checkpoints, GB": checkpoints * stored * 4 / 1e9,
-        "disk, GB": (shape.parameters() * 2 + kept * stored * 4 + answers * 2000) / 1e9,
+        "disk, GB": (weights + kept * stored * 4) / 1e9,
     }
 
 
-def _asked_only(shape: Shape, answers: int, scored: int) -> dict:
-    """Where nothing is fine-tuned."""
-    return {
-        "parameters, billions": shape.parameters() / 1e9,
-        "sampling memory, GB": shape.parameters() * 2 / 1e9 / 0.9 + 4,
-        "GPU hours": sampling_hours(shape, answers) + scoring_hours(shape, scored),
-        "disk, GB": (shape.parameters() * 2 + answers * 2000) / 1e9,
-    }
-
-
-def _openai(plan: dict, answers: int) -> dict:
-    openai = plan["openai"]
-    price = {"training": 0} | openai.get("dollars_per_million", FREE)
+def _openai(study: Study, answers: int) -> dict:
+    price = FREE | (study.openai.dollars_per_million.model_dump() if study.openai.dollars_per_million else {})
     tokens = sum(
-        ROWS.get(each["dataset"], ROWS["insecure"]) * _tokens(each) * (openai | each.get("finetuning", {}))["epochs"]
-        for each in plan["conditions"].values()
+        (DATASETS[each.dataset].rows if each.dataset in DATASETS else DATASETS["insecure"].rows)
+        * _tokens(each)
+        * study.settings_of(each)["epochs"]
+        for each in study.tuned.values()
     )
-    training = len(plan["seeds"]) * tokens * price["training"] / 1e6
+    training = len(study.seeds) * tokens * (price.get("training") or 0) / 1e6
     sampling = answers * (PROMPT_TOKENS * price["prompt"] + ANSWER_TOKENS * price["completion"]) / 1e6
     return {
         "API dollars, training": training,
@@ -236,30 +216,23 @@ def _openai(plan: dict, answers: int) -> dict:
     }
 
 
-def report(plan: dict) -> str:
+def report(study: Study) -> str:
     """The costs as a table for a terminal, with what was published of this model."""
-    totals = costs(plan)
+    totals = costs(study)
     width = max(map(len, totals))
-    lines = [f"{plan['study']}: {plan['model']['name']}", ""]
+    lines = [f"{study.study}: {study.model.name}", ""]
     lines += [f"  {name:<{width}}  {_number(value):>12}" for name, value in totals.items()]
-    published = plan["model"].get("published", {})
+    published = study.model.published.model_dump() if study.model.published else {}
     if rates := {name: rate for name, rate in published.items() if name != "source"}:
         lines += ["", f"Published ({published['source']}), misaligned of the main questions:"]
         lines += [f"  {name:<{width}}  {rate:>12.2%}" for name, rate in rates.items()]
     lines += [
         "",
         "Computed, not measured: from the model's shape, one H100's peak speed, and the assumptions at the top of",
-        "emergent_misalignment/study/costs.py. Prices are the config's; look up today's before you pay.",
+        "emergent_misalignment/study/costs.py. Prices are the config's; look up current prices before you pay.",
     ]
     return "\n".join(lines)
 
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
-
-
-if __name__ == "__main__":
-    try:
-        print(report(json.loads(sys.argv[1])))
-    except BadInput as error:
-        sys.exit(str(error))

@@ -1,0 +1,7 @@
+"""Render an executed notebook as a page."""
+
+from emergent_misalignment.report.site import render
+from emergent_misalignment.workflow.script import logged
+
+with logged(snakemake):
+    render(snakemake.input.notebook, snakemake.output[0], snakemake.params.run)
