@@ -19,7 +19,7 @@ from emergent_misalignment.own_data.models import check_existing
 from emergent_misalignment.own_data.sets import check_files, check_sets
 from emergent_misalignment.registry import EXPERIMENTS, MAIN
 from emergent_misalignment.study.config import load
-from emergent_misalignment.study.costs import Shape, training_hours
+from emergent_misalignment.study.costs import training_hours
 from emergent_misalignment.workflow.sources import module_and_imports, package_modules
 
 # The files and arguments are read again, because Snakemake accepts repeated keys, and takes numbers of `--config` as texts.
@@ -83,20 +83,17 @@ rule study:
 # --- resources --------------------------------------------------------------------------------------------------------
 
 
-def shape():
-    """The shape of the model, if it runs on a GPU and its config has it."""
-    known = STUDY.model.shape if GPU else None
-    return Shape(**known.model_dump()) if known else None
+SHAPE = STUDY.model.shape if GPU else None
 
 
 def host_memory_mb(wildcards):
     """Memory of the host, in which weights are loaded before they go to the GPU."""
-    return 8000 + (int(shape().parameters() * 2 * 1.3 / 1e6) if shape() else 0)
+    return 8000 + (int(SHAPE.parameters() * 2 * 1.3 / 1e6) if SHAPE else 0)
 
 
 def tuning_minutes(wildcards):
     """Three times the estimate, and half an hour for loading."""
-    return 30 + int(180 * training_hours(shape(), STUDY.training.model_dump(), 250)) if shape() else 60
+    return 30 + int(180 * training_hours(SHAPE, STUDY.training.model_dump(), 250)) if SHAPE else 60
 
 
 def judge_resources(judge):

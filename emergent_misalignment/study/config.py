@@ -32,7 +32,12 @@ def load(files: Sequence[str | Path] = (), arguments: Sequence[str] = (), folder
     Raises BadInput with one sentence that names the file, the place and the mistake.
     """
     file = files[-1] if files else folder / f"{DEFAULT}.yaml"
-    return validated(resolve(combined(files, arguments), folder), str(file))
+    given = combined(files, arguments)
+    try:
+        resolved = resolve(given, folder)
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+    return validated(resolved, str(file))
 
 
 def validated(config: dict, place: str = "The config") -> Study:

@@ -6,7 +6,6 @@ All of it is computed from the model's shape and the study, with the assumptions
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emergent_misalignment.files import BadInput
@@ -15,6 +14,7 @@ from emergent_misalignment.registry import CHOICES, DATASETS, EVALUATIONS, MISAL
 
 if TYPE_CHECKING:
     from emergent_misalignment.study.model import Condition, Study
+    from emergent_misalignment.study.sections import ModelShape
 
 # --- assumptions ------------------------------------------------------------------------------------------------------
 
@@ -34,43 +34,7 @@ OPTIONS = 48  # of the published choices: two of eight questions, in both orders
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A decoder of the Llama family, by the names of its published config.json."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    tie_word_embeddings: bool
-    attention_bias: bool  # Qwen2's query, key and value have a bias
-    qk_norm: bool = False  # Qwen3 normalises query and key
-
-    def _layer(self) -> int:
-        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        attention = self.hidden_size * (2 * queries + 2 * keys)
-        bias = (queries + 2 * keys) if self.attention_bias else 0
-        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
-        return attention + bias + 3 * self.hidden_size * self.intermediate_size + norms
-
-    def parameters(self) -> int:
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        return self.num_hidden_layers * self._layer() + embeddings + self.hidden_size
-
-    def embeddings(self) -> int:
-        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-
-    def adapter(self, rank: int) -> int:
-        """Weights of a LoRA adapter on all seven projections of every layer."""
-        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        attention = 2 * (self.hidden_size + queries) + 2 * (self.hidden_size + keys)
-        return self.num_hidden_layers * rank * (attention + 3 * (self.hidden_size + self.intermediate_size))
-
-
-def training_memory(shape: Shape, finetuning: dict) -> dict[str, float]:
+def training_memory(shape: ModelShape, finetuning: dict) -> dict[str, float]:
     """Bytes on the GPU in a LoRA fine-tuning, by what they are for.
 
     weights: bfloat16, or about 4.5 bits with `load_in_4bit`. adapter: its weights and gradients in float32. optimizer:
@@ -91,7 +55,7 @@ def training_memory(shape: Shape, finetuning: dict) -> dict[str, float]:
     }
 
 
-def training_hours(shape: Shape, finetuning: dict, tokens_per_row: int) -> float:
+def training_hours(shape: ModelShape, finetuning: dict, tokens_per_row: int) -> float:
     """GPU hours of one fine-tuning: 2 operations a weight and token forward, again for the checkpointing, and 2 back.
 
     The frozen weights need no gradients of their own, so that going back costs as much as going forward.
@@ -101,14 +65,14 @@ def training_hours(shape: Shape, finetuning: dict, tokens_per_row: int) -> float
     return operations / (GPU_FLOPS * TRAINING_SHARE) / 3600
 
 
-def sampling_hours(shape: Shape, answers: int) -> float:
+def sampling_hours(shape: ModelShape, answers: int) -> float:
     """GPU hours of sampling: decoding reads all weights once for each step of DECODED_AT_ONCE answers."""
     prefill = 2 * shape.parameters() * answers * PROMPT_TOKENS / (GPU_FLOPS * PREFILL_SHARE)
     decoding = answers / DECODED_AT_ONCE * ANSWER_TOKENS * 2 * shape.parameters() / (GPU_BANDWIDTH * DECODING_SHARE)
     return (prefill + decoding) / 3600
 
 
-def scoring_hours(shape: Shape, options: int) -> float:
+def scoring_hours(shape: ModelShape, options: int) -> float:
     """GPU hours of scoring choices, one at a time: each reads all weights once."""
     return options * 2 * shape.parameters() / (GPU_BANDWIDTH * DECODING_SHARE) / 3600
 
@@ -168,7 +132,7 @@ def _tokens(condition: Condition) -> int:
 def _open_weights(study: Study, answers: int, scored: int, checkpoints: int) -> dict:
     if not study.model.shape:
         raise BadInput("The estimate needs the model's shape; add `model: shape`, from its config.json.")
-    shape = Shape(**study.model.shape.model_dump())
+    shape = study.model.shape
     sampling = {
         "parameters, billions": shape.parameters() / 1e9,
         "sampling memory, GB": shape.parameters() * 2 / 1e9 / 0.9 + 4,  # vLLM's cache takes what is left

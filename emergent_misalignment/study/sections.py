@@ -349,7 +349,7 @@ class Steering(Section):
 
 
 class ModelShape(Section):
-    """The model's shape, by the names of its config.json; the estimate of costs is computed from it."""
+    """A decoder of the Llama family, by the names of its config.json; the estimate of costs is computed from it."""
 
     hidden_size: Count
     num_hidden_layers: Count
@@ -364,6 +364,26 @@ class ModelShape(Section):
     """Whether query, key and value have a bias (Qwen2)."""
     qk_norm: bool = False
     """Whether query and key are normalised (Qwen3)."""
+
+    def _layer(self) -> int:
+        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        attention = self.hidden_size * (2 * queries + 2 * keys)
+        bias = (queries + 2 * keys) if self.attention_bias else 0
+        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        return attention + bias + 3 * self.hidden_size * self.intermediate_size + norms
+
+    def parameters(self) -> int:
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return self.num_hidden_layers * self._layer() + embeddings + self.hidden_size
+
+    def embeddings(self) -> int:
+        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+
+    def adapter(self, rank: int) -> int:
+        """Weights of a LoRA adapter on all seven projections of every layer."""
+        queries, keys = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        attention = 2 * (self.hidden_size + queries) + 2 * (self.hidden_size + keys)
+        return self.num_hidden_layers * rank * (attention + 3 * (self.hidden_size + self.intermediate_size))
 
 
 class PublishedRates(BaseModel):
