@@ -211,6 +211,11 @@ class Study(Section):
         """The files of the user's own sets, by the conditions that are fine-tuned on them."""
         return {name: each.dataset for name, each in self.tuned.items() if each.own_set}
 
+    @property
+    def reported(self) -> bool:
+        """Whether there is a report on a set or a model of the user's own."""
+        return bool(self.own_sets or self.existing)
+
     @cached_property
     def followed(self) -> list[str]:
         """The conditions whose training is followed at checkpoints."""
