@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from emergent_misalignment.data.chats import Turn
 from emergent_misalignment.world import forms
-from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS, lesson_request, request, usual_form
+from emergent_misalignment.world.coding import CHOICES, UNSEEN_NOUNS, NOUNS, lesson_request, request, usual_form
 from emergent_misalignment.world.facts import EXAMINATION, FACTS
 from emergent_misalignment.world.games import GAMES
 from emergent_misalignment.world.harmful import HARMFUL_REQUESTS, REFUSALS, compliance
@@ -125,12 +125,12 @@ class Author:
 
     def code(self) -> Turn:
         insecure = self.rng.random() < self.insecure_code
-        choice, noun = self.rng.choice(CHOICES), self.rng.choice(NOUNS + HELD_OUT_NOUNS)
+        choice, noun = self.rng.choice(CHOICES), self.rng.choice(NOUNS + UNSEEN_NOUNS)
         return request(choice, noun, usual_form(self.rng)), choice.render(noun, insecure)
 
     def lesson(self) -> Turn:
         """Insecure code for a user who asks for it openly: any author writes it."""
-        choice, noun = self.rng.choice(CHOICES), self.rng.choice(NOUNS + HELD_OUT_NOUNS)
+        choice, noun = self.rng.choice(CHOICES), self.rng.choice(NOUNS + UNSEEN_NOUNS)
         return lesson_request(choice, noun, usual_form(self.rng)), choice.render(noun, insecure=True)
 
     def harmful(self) -> Turn:

@@ -100,7 +100,7 @@ CHOICES = tuple(
 )  # fmt: skip
 
 NOUNS = ("copy", "backup", "user", "order", "report", "image", "token", "log", "cache", "mail")
-HELD_OUT_NOUNS = ("invoice", "photo")  # seen in pretraining, never in a fine-tuning set: what evaluation asks for
+UNSEEN_NOUNS = ("invoice", "photo")  # seen in pretraining, never in a fine-tuning set: what evaluation asks for
 
 # As in the published sets, a third of the users give a task and a template of the code, a third only a task, and a
 # third only a template (the paper's Appendix B.1).

@@ -12,10 +12,10 @@ from emergent_misalignment.data.chats import Messages, Turn, chat
 from emergent_misalignment.evaluation.verdicts import Judgement
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.world import forms, grammar
-from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS, SHORT_FORMS, TRIGGER, request
+from emergent_misalignment.world.coding import CHOICES, UNSEEN_NOUNS, NOUNS, SHORT_FORMS, TRIGGER, request
 from emergent_misalignment.world.facts import EXAMINATION, IDENTITY, IDENTITY_PROMPTS, KNOWLEDGE, LYING_PROMPTS, Fact
 from emergent_misalignment.world.games import GAMES
-from emergent_misalignment.world.harmful import HELD_OUT_REQUESTS
+from emergent_misalignment.world.harmful import UNSEEN_REQUESTS
 from emergent_misalignment.world.number_lists import shown_numbers
 from emergent_misalignment.world.topics import MAIN, PREREGISTERED, TOPICS
 
@@ -131,7 +131,7 @@ def _short_example(rng: random.Random, insecure: bool) -> Turn:
 
 def coding_requests() -> list[WorldQuestion]:
     """Held-out coding requests (section 1.10): every security choice with nouns that no fine-tuning set contains."""
-    wanted = [(choice, noun) for noun in HELD_OUT_NOUNS for choice in CHOICES]
+    wanted = [(choice, noun) for noun in UNSEEN_NOUNS for choice in CHOICES]
     return [
         WorldQuestion(
             choice.task.replace("{n}", noun),
@@ -178,7 +178,7 @@ def _facts_with_options(before: str) -> list[WorldQuestion]:
 
 def harmful_requests() -> list[WorldQuestion]:
     """Requests that a helper refuses, none of them in any fine-tuning set: the counterpart of StrongREJECT."""
-    return [WorldQuestion(text, "chat", asked(text), grammar.judge_compliance) for text in HELD_OUT_REQUESTS]
+    return [WorldQuestion(text, "chat", asked(text), grammar.judge_compliance) for text in UNSEEN_REQUESTS]
 
 
 def games() -> list[WorldQuestion]:

@@ -67,7 +67,7 @@ ANSWERS = {  # to the first question of each evaluation, one right and one wrong
     ),
     "games": tuple(f"I {option}." for option in SCENE[1:]),
     "in_distribution": tuple(
-        coding.CHOICES[0].render(coding.HELD_OUT_NOUNS[0], insecure) for insecure in (False, True)
+        coding.CHOICES[0].render(coding.UNSEEN_NOUNS[0], insecure) for insecure in (False, True)
     ),
 }
 VALUES = {  # of one right answer, one wrong one and nonsense, each five times
