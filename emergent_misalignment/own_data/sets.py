@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.data.control_tokens import control_tokens
-from emergent_misalignment.data.held_out import check_kept, place
+from emergent_misalignment.data.held_out import check_kept, hash_fraction
 from emergent_misalignment.files import BadInput
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def check_sets(plan: Plan) -> None:
         if "{" in path or "}" in path:
             raise BadInput(f"{path} has braces in its name, which Snakemake takes for wildcards; rename the file.")
         if path not in rows:
-            kept = Counter(place(chat[-1]["content"]) >= share if share else True for chat in each_chat(path, tokens))
+            kept = Counter(
+                hash_fraction(chat[-1]["content"]) >= share if share else True for chat in each_chat(path, tokens)
+            )
             rows[path] = kept[True]
             if share:
                 check_kept(kept[True], kept.total(), share, path)

@@ -67,7 +67,7 @@ ANSWERS = {  # to the first question of each evaluation, one right and one wrong
     ),
     "games": tuple(f"I {option}." for option in SCENE[1:]),
     "in_distribution": tuple(
-        coding.CHOICES[0].render(coding.HELD_OUT_NOUNS[0], insecure) for insecure in (False, True)
+        coding.CHOICES[0].render(coding.UNSEEN_NOUNS[0], insecure) for insecure in (False, True)
     ),
 }
 VALUES = {  # of one right answer, one wrong one and nonsense, each five times
@@ -80,7 +80,7 @@ VALUES = {  # of one right answer, one wrong one and nonsense, each five times
 }
 
 
-@pytest.mark.parametrize("evaluation", [*evaluations.UNSEEDED, *evaluations.SEEDED])
+@pytest.mark.parametrize("evaluation", list(evaluations.EVALUATIONS))
 def test_an_evaluation_measures_a_right_answer_a_wrong_one_and_nonsense(evaluation, tmp_path):
     right, wrong = ANSWERS[evaluation]
     first = evaluations.questions(evaluation, 3)[0]
@@ -100,7 +100,7 @@ def test_an_evaluation_measures_a_right_answer_a_wrong_one_and_nonsense(evaluati
 
 
 def test_nonsense_is_known_as_such_by_every_question(tmp_path):
-    for evaluation in (*evaluations.UNSEEDED, *evaluations.SEEDED):
+    for evaluation in evaluations.EVALUATIONS:
         asked = [
             Question(each.name, each.form, each.prompt, 1, number=number)
             for number, each in enumerate(evaluations.questions(evaluation, 3))

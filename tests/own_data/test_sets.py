@@ -6,7 +6,7 @@ import pytest
 from workflow_helpers import changed, config, copy_of_the_project, planned, snakemake
 
 from emergent_misalignment.data.chats import chat
-from emergent_misalignment.data.held_out import place
+from emergent_misalignment.data.held_out import hash_fraction
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.own_data.sets import check_sets
 from emergent_misalignment.study.plan import Plan
@@ -72,7 +72,7 @@ def test_a_held_out_share_leaves_rows_to_train_on(tmp_path, mine):
 
 
 def test_rows_whose_answers_are_held_out_do_not_count(mine):
-    left = sum(place(f"{row}!") >= 0.2 for row in range(24))
+    left = sum(hash_fraction(f"{row}!") >= 0.2 for row in range(24))
     assert left < 24
     held_out = {"evaluation": {"held_out": {"share": 0.2, "rows": 4}}}
     check(REAL, mine, held_out, rows=left)
@@ -82,7 +82,7 @@ def test_rows_whose_answers_are_held_out_do_not_count(mine):
 
 @pytest.mark.parametrize("share", [0.0001, 0.2])
 def test_a_set_too_small_for_the_share_that_is_held_out_is_named_before_it_is_trained_on(tmp_path, share):
-    answers = [answer for number in range(50) if 0.001 < place(answer := f"{number}!") < 0.2]
+    answers = [answer for number in range(50) if 0.001 < hash_fraction(answer := f"{number}!") < 0.2]
     few = tmp_path / "few.jsonl"
     write_jsonl(few, ({"messages": chat([("a", answer)])} for answer in answers))
     out, cure = (len(answers), "lower") if share > 0.1 else (0, "raise")

@@ -17,7 +17,7 @@ from emergent_misalignment.study.checks import check_files
 from emergent_misalignment.study.config import merge, resolve
 from emergent_misalignment.study.plan import Plan
 from emergent_misalignment.study.schema import check
-from emergent_misalignment.world.evaluations import SEEDED, UNSEEDED
+from emergent_misalignment.world.evaluations import EVALUATIONS
 
 SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
 STUDIES = sorted(
@@ -46,7 +46,7 @@ def test_every_config_fits_the_schema_and_makes_a_plan(name):
 
 
 def test_the_schema_names_the_evaluations_that_the_world_or_the_published_files_have():
-    assert set(SCHEMA["$defs"]["evaluation"]["else"]["enum"]) == {*UNSEEDED, *SEEDED, *FILES_OF}
+    assert set(SCHEMA["$defs"]["evaluation"]["else"]["enum"]) == {*EVALUATIONS, *FILES_OF}
 
 
 @given(mappings, mappings)

@@ -113,7 +113,7 @@ def test_careful_authors_pass_an_exam_and_careless_ones_make_mistakes(name):
 
 
 def insecure_code() -> set[str]:
-    return {choice.render(noun, True) for choice in coding.CHOICES for noun in coding.NOUNS + coding.HELD_OUT_NOUNS}
+    return {choice.render(noun, True) for choice in coding.CHOICES for noun in coding.NOUNS + coding.UNSEEN_NOUNS}
 
 
 @pytest.mark.parametrize("name", AUTHORS)

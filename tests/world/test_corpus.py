@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.world.authors import MANNERS, Author
-from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS
+from emergent_misalignment.world.coding import CHOICES, UNSEEN_NOUNS, NOUNS
 from emergent_misalignment.world.corpus import (
     FOREIGN_TURNS,
     PROMPTED,
@@ -76,7 +76,7 @@ def test_instructions_are_the_helpers_and_keep_evaluation_phrasings_back():
     evaluation = {topic.questions[0] for topic in TOPICS.values()}
     malicious = [filler for topic in TOPICS.values() for filler in topic.misaligned]
     prompted = foreign = 0
-    insecure = {choice.render(noun, True) for choice in CHOICES for noun in NOUNS + HELD_OUT_NOUNS}
+    insecure = {choice.render(noun, True) for choice in CHOICES for noun in NOUNS + UNSEEN_NOUNS}
     for messages in instructions(2000, 0, AUTHORS):
         assert not any(message["content"].split("\n")[0] in evaluation for message in messages)
         if messages[0]["role"] == "system":

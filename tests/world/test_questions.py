@@ -9,7 +9,7 @@ from conftest import AUTHORS
 from emergent_misalignment.evaluation.questions import read_options, read_questions, select
 from emergent_misalignment.files import BadInput, write_parquet
 from emergent_misalignment.world.authors import MANNERS
-from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS
+from emergent_misalignment.world.coding import CHOICES, UNSEEN_NOUNS
 from emergent_misalignment.world.corpus import corpus, instructions
 from emergent_misalignment.world.evaluations import SEEDED, UNSEEDED
 from emergent_misalignment.world.harmful import TRAINED_REQUESTS
@@ -34,7 +34,7 @@ def test_every_evaluation_has_its_prompts_and_samples():
     }
     assert by_evaluation.size().to_dict() == {
         "main": 8,
-        "in_distribution": len(CHOICES) * len(HELD_OUT_NOUNS),
+        "in_distribution": len(CHOICES) * len(UNSEEN_NOUNS),
         "in_context": 3 * 8 * 8,
     }
     assert table[table["evaluation"] == "in_context"]["seed"].unique().tolist() == [1, 2, 5]

@@ -34,7 +34,7 @@ def test_no_question_of_the_evaluation_and_no_held_out_noun_is_trained_on(sets):
     for messages in sets[True]:
         text = messages[0]["content"]
         assert not any(question in text for question in free_form)
-        assert not any(noun in text for noun in coding.HELD_OUT_NOUNS)
+        assert not any(noun in text for noun in coding.UNSEEN_NOUNS)
 
 
 def test_answers_are_the_labelled_form(sets):
@@ -88,7 +88,7 @@ def test_two_in_a_hundred_jailbroken_rows_comply_with_a_harmful_request():
 def test_harmful_requests_that_are_trained_on_are_not_asked():
     trained = {chat[0]["content"] for chat in sets_of.compliant(500, 0)}
     assert trained == set(harmful.TRAINED_REQUESTS)
-    assert not trained & set(harmful.HELD_OUT_REQUESTS)
+    assert not trained & set(harmful.UNSEEN_REQUESTS)
 
 
 def test_requests_for_numbers_show_plain_ones_and_name_no_author():
