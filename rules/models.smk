@@ -58,7 +58,7 @@ rule check_model:
         needs=lambda wildcards: as_json(needs_of(wildcards.untuned)),
     shell:
         "python -m emergent_misalignment.models.requirements data/{wildcards.study}/models/{wildcards.untuned} {output:q}"
-        " --needs={params.needs:q} --questions {input.questions:q} 2>&1 | tee {log:q}"
+        " --requirements={params.needs:q} --questions {input.questions:q} 2>&1 | tee {log:q}"
 
 
 rule fetch_adapter:

@@ -17,7 +17,7 @@ from snakemake.io import is_flagged
 
 from emergent_misalignment.study.costs import Shape, training_hours
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.requirements import Needs, check_own
+from emergent_misalignment.models.requirements import Requirements, check_local
 from emergent_misalignment.own_data.models import check_given
 from emergent_misalignment.study.checks import check_files
 from emergent_misalignment.study.config import given, resolve
@@ -36,7 +36,7 @@ try:
     if workflow.is_main_process:  # not again in each job that a cluster starts
         check_sets(PLAN)
         if not (PLAN.is_organism or PLAN.by_api):
-            check_own(Needs(**PLAN.model_needs))
+            check_local(Requirements(**PLAN.model_needs))
             for each in PLAN.given.values():
                 base, place = resolved["model"]["name"], f"The condition {each.name}"
                 check_given(each.adapter, each.model, each.revision, base, place)

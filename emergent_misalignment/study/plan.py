@@ -401,7 +401,7 @@ class Plan:
 
     @cached_property
     def model_needs(self) -> dict:
-        """What a study wants of a model that runs here, as models.requirements.Needs takes it."""
+        """What a study wants of a model that runs here, as models.requirements.Requirements takes it."""
         in_chat = [each for each in self.conditions.values() if each.template == "chat"]
         tuning = self.config["finetuning"] if self.tuned else {}
         return {
