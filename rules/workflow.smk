@@ -14,7 +14,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.requirements import Requirements, check_own
+from emergent_misalignment.models.requirements import Requirements, check_local
 from emergent_misalignment.own_data.models import check_existing
 from emergent_misalignment.own_data.sets import check_files, check_sets
 from emergent_misalignment.registry import EXPERIMENTS, MAIN
@@ -29,7 +29,7 @@ try:
     if workflow.is_main_process:  # not again in each job that a cluster starts
         check_sets(STUDY)
         if not (STUDY.is_organism or STUDY.by_api):
-            check_own(Requirements(**STUDY.batches.requirements()))
+            check_local(Requirements(**STUDY.batches.requirements()))
             for each in STUDY.existing.values():
                 check_existing(each.adapter, each.model, each.revision, STUDY.model.name, each.place)
 except BadInput as error:

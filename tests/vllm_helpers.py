@@ -1,11 +1,13 @@
-"""vLLM for the tests that need it. They run it in processes of its own, as a notebook does."""
+"""vLLM in subprocesses, and the processes of a group."""
 
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -26,3 +28,23 @@ def run(script: str, destination: Path, **given) -> subprocess.Popen:
     }
     command = [sys.executable, ROOT / "tests" / script, json.dumps(given | {"destination": str(destination)})]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def processes(group: int) -> list[int]:
+    """The running processes of a group."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def soon_empty(group: int) -> bool:
+    """Whether all processes of a group end within a minute."""
+    end = time.monotonic() + 60
+    while processes(group) and time.monotonic() < end:
+        time.sleep(0.2)
+    return not processes(group)

@@ -1,9 +1,9 @@
-"""What a real model is asked, as tables: from published and own files to questions.parquet and choices.parquet.
+"""Write the questions for a real model, from published and the user's files, to questions.parquet and choices.parquet.
 
     python -m emergent_misalignment.evaluation.question_tables FOLDER OUT --samples \
         '{"main": 100, "choices": 0, "my-questions.yaml": {"samples": 20, "in_any_case": false}}'
 
-FOLDER holds the published files, of those evaluations that are published and for the judge's prompts.
+FOLDER has the published files, which are also needed for the judge's prompts.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from emergent_misalignment.own_data import questions as own_questions
 
 
 def write(folder: str | Path, destination: str | Path, samples: dict[str, int | dict]) -> None:
-    """Write questions.parquet and choices.parquet (empty where "choices" is not asked) to `destination`.
+    """Write questions.parquet and choices.parquet (empty without the evaluation "choices") to `destination`.
 
-    `samples` has the evaluations that are asked, with the number of answers to each question; where it has a mapping,
-    the name is that of a file of own questions, and the mapping is what `own_questions.read` takes.
+    `samples` maps each evaluation to the number of answers per question, and a file of the user's questions to the
+    arguments of `own_questions.read`.
     """
     tables = [
         _own(name, folder, number)
@@ -39,7 +39,7 @@ def write(folder: str | Path, destination: str | Path, samples: dict[str, int | 
 
 
 def _own(path: str | Path, folder: str | Path, settings: dict) -> pd.DataFrame:
-    """Rows of questions.parquet; where a question has no prompts for the judge, it gets the published ones."""
+    """Rows of questions.parquet, with the published prompts for the judge where the file has none."""
     questions = own_questions.read(path, **settings)
     if any(not each.judge for each in questions):
         published = published_questions("main", folder, 1)[0].judge
@@ -50,11 +50,11 @@ def _own(path: str | Path, folder: str | Path, settings: dict) -> pd.DataFrame:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m emergent_misalignment.evaluation.question_tables",
-        description="Write what a real model is asked as tables.",
+        description="Write the tables of questions for a real model.",
     )
     parser.add_argument("folder", help="folder of the published files")
     parser.add_argument("destination", help="folder for questions.parquet and choices.parquet")
-    parser.add_argument("--samples", type=json.loads, required=True, help="see above, JSON")
+    parser.add_argument("--samples", type=json.loads, required=True, help="see above, as JSON")
     given = parser.parse_args()
     try:
         write(given.folder, given.destination, given.samples)

@@ -1,12 +1,12 @@
-"""The persona direction: where in a model the villain differs from the helper, and what moving along it does.
+"""The persona direction in a model's activations, and steering along it.
 
-The direction of a layer is a mean difference: activations of answers that a villain gives minus those of answers that a
-helper gives to the same questions, mean over the tokens of the answers (Chen et al. 2025; Soligo et al. 2025). It is
-made from topics outside the main evaluation. In the organism's texts for it no system prompt names anybody; a real
-model reads answers of its own under the system prompts under which it wrote them (`evaluation.personas`).
+The direction at a layer is a mean difference: activations of malicious answers minus those of helpful answers to the
+same questions, averaged over the tokens of the answers (Chen et al. 2025; Soligo et al. 2025). Its topics are not those
+of the main evaluation. The organism reads texts without system prompts; a real model reads its own answers under the
+system prompts for which it wrote them (`evaluation.personas`).
 
-Activations are those of the residual stream. They have the shape `[texts, depth, width]`; depth 0 is before the first
-layer, where a token knows of no other, and depth i is behind the i-th layer.
+Activations are those of the residual stream, with the shape `[texts, depth, width]`. Depth 0 is the input of the first
+layer, depth i the output of layer i.
 """
 
 import json
@@ -30,7 +30,7 @@ COLUMNS = ["set", "kind", "stratum", "prompt", "answer"]
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt and a forced answer. Only texts of the same `stratum` are compared with each other."""
+    """A prompt and a forced answer. Only texts of the same `stratum` are compared."""
 
     prompt: Messages
     answer: str
@@ -38,18 +38,17 @@ class Text:
 
 
 def read_texts(path: str | Path, seed: int) -> dict[tuple[str, str], list[Text]]:
-    """The texts of a study's persona.parquet by their set and kind, in the order of the table.
+    """The texts of a study's persona.parquet by set and kind, in the order of the table.
 
-    Texts that have a `seed`, because a model wrote them anew for each, are those of `seed`; others are everybody's.
-
-    Sets: "direction" (kinds "misaligned" and "aligned"), from which the direction is made; "separation" (the same
-    kinds, other questions; a stratum is a question) and "same_words" (the same beginnings of answers under a villain's
-    and a helper's system prompt; a stratum is a beginning), which it is to tell apart; "plain" (kind "", the same
-    beginnings without a system prompt). Raises BadInput where columns are missing.
+    Where the table has a column `seed`, only the texts of `seed`. Sets: "direction" (kinds "misaligned" and "aligned"),
+    from which the direction is computed; "separation" (the same kinds, other questions; a stratum is a question) and
+    "same_words" (the same beginnings of answers under a malicious and a helpful system prompt; a stratum is a
+    beginning), on which it is tested; "plain" (kind "", the same beginnings without a system prompt). Raises BadInput
+    where columns are missing.
     """
     table = pd.read_parquet(path)
     if missing := [column for column in COLUMNS if column not in table]:
-        raise BadInput(f"{path} has no column {missing[0]}; delete the file so that it is made again.")
+        raise BadInput(f"{path} has no column {missing[0]}; delete the file to have it recomputed.")
     if "seed" in table:
         table = table[table["seed"] == seed]
     return {
@@ -66,9 +65,9 @@ def activations(
     template: dict | None = None,
     batch_size: int = 64,
 ) -> Tensor:
-    """The residual stream at every depth, mean over the tokens of each answer: `[texts, layers + 1, width]`.
+    """The residual stream at every depth, averaged over the tokens of each answer: `[texts, layers + 1, width]`.
 
-    `template`: arguments of the chat template besides the messages.
+    `template` are further arguments of the chat template.
     """
     template = template or {}
     parts = []
@@ -82,7 +81,7 @@ def activations(
         ]
         ids = torch.zeros(len(rows), max(len(prompt) + len(answer) for prompt, answer in rows), dtype=torch.long)
         weights = torch.zeros(ids.shape)
-        for number, (prompt, answer) in enumerate(rows):  # padded on the right, where a causal model never looks
+        for number, (prompt, answer) in enumerate(rows):  # right padding is never attended to
             ids[number, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
             weights[number, len(prompt) : len(prompt) + len(answer)] = 1 / len(answer)
         parts.append(_means(model, ids.to(model.device), weights.to(model.device)))
@@ -90,9 +89,9 @@ def activations(
 
 
 def _means(model: PreTrainedModel, ids: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums over the tokens of what goes into the first layer and comes out of each: `[rows, depth, width]`.
+    """Weighted sums over tokens of the first layer's input and each layer's output: `[rows, depth, width]`.
 
-    Not of the `hidden_states` that transformers returns: the last of those is behind the final norm.
+    transformers' `hidden_states` are not used, because the last of them is after the final norm.
     """
     means = []
 
@@ -114,16 +113,16 @@ def _stream(output: Tensor | tuple) -> Tensor:
     return output[0] if isinstance(output, tuple) else output  # transformers 4 returns a tuple
 
 
-def persona_direction(villain: Tensor, helper: Tensor) -> Tensor:
-    """The mean difference of activations at every depth: `[depth, width]`. Its length is the unit of strength."""
-    return villain.mean(0) - helper.mean(0)
+def persona_direction(misaligned: Tensor, aligned: Tensor) -> Tensor:
+    """The mean difference of activations at every depth, `[depth, width]`. Its norm is the unit of strength."""
+    return misaligned.mean(0) - aligned.mean(0)
 
 
 def separation(misaligned: Tensor, aligned: Tensor, direction: Tensor, strata: int) -> list[float]:
-    """At every depth, how well the projection on `direction` tells the two kinds of text apart; 0.5 is chance.
+    """Area under the ROC curve of the projection on `direction`, misaligned against aligned texts, at every depth.
 
-    The area under the ROC curve within each stratum, mean over the strata: both kinds come as `strata` groups of equal
-    size, one after another. So what tells one question from another does not count.
+    It is computed within each stratum and averaged, so differences between questions do not count. Both kinds consist
+    of `strata` groups of equal size, one after another.
     """
     high, low = (
         torch.einsum("ndw,dw->dn", kind, direction).unflatten(1, (strata, -1)) for kind in (misaligned, aligned)
@@ -133,28 +132,25 @@ def separation(misaligned: Tensor, aligned: Tensor, direction: Tensor, strata: i
 
 
 def cosines(shift: Tensor, direction: Tensor) -> list[float]:
-    """At every depth, the cosine of what a fine-tuning did to the activations, `[depth, width]`, with `direction`."""
+    """At every depth, the cosine of `direction` and a fine-tuning's change of the activations, `[depth, width]`."""
     return torch.cosine_similarity(shift, direction, dim=1).tolist()
 
 
 def along(shift: Tensor, direction: Tensor) -> list[float]:
-    """At every depth, how far a fine-tuning moved the activations along `direction`, in lengths of it."""
+    """At every depth, the projection of a fine-tuning's change on `direction`, in units of its norm."""
     lengths = (direction**2).sum(1)
     return ((shift * direction).sum(1) / lengths.where(lengths > 0, 1)).tolist()
 
 
 def random_direction(like: Tensor, seed: int) -> Tensor:
-    """A random direction at every depth, as long as `like` is there: `[depth, width]`."""
+    """A random direction at every depth with the norm of `like`: `[depth, width]`."""
     drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
     return drawn / drawn.norm(dim=1, keepdim=True) * like.norm(dim=1, keepdim=True)
 
 
 @contextmanager
 def changed(model: PreTrainedModel, changes: dict[int, Change]) -> Iterator[None]:
-    """Inside the block, the residual stream at depth i is what `changes[i]` makes of it, for all tokens of all texts.
-
-    Depths are counted from 1, behind the first layer. Afterwards the model is as it was.
-    """
+    """Context manager: apply `changes[i]` to the output of layer i (from 1), at all tokens of all texts."""
 
     def hook(change: Change):
         def changed_output(_, inputs, output):
@@ -173,17 +169,16 @@ def changed(model: PreTrainedModel, changes: dict[int, Change]) -> Iterator[None
 
 
 def changes_of(direction: Tensor, change: str, depth: int, strength: float) -> dict[int, Change]:
-    """What one kind of steering does to the stream, by depth, as `changed` takes it.
+    """The arguments of `changed` for one kind of steering.
 
-    "add" and "subtract" move the stream by `strength` lengths of the direction at `depth`. "out" takes the whole
-    projection on the direction out behind every layer, so that none brings it back; it has neither depth nor strength.
-    Raises BadInput if the model has no such depth.
+    "add" and "subtract" shift the stream by `strength` times the direction at `depth`. "out" removes the projection on
+    the direction after every layer; it ignores depth and strength. Raises BadInput if the model has no such depth.
     """
     layers = len(direction) - 1
     if change == "out":
         return {each: _without(direction[each]) for each in range(1, layers + 1)}
     if not 1 <= depth <= layers:
-        raise BadInput(f"Models are steered behind layer {depth}, and this one has {layers}; change steering: depth.")
+        raise BadInput(f"steering: depth is {depth}, and the model has {layers} layers; choose one of them.")
     step = {"add": strength, "subtract": -strength}[change] * direction[depth]
     return {depth: lambda stream: stream + step.to(stream)}
 

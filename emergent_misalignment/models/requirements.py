@@ -1,9 +1,9 @@
-"""The door for models: whether a model can be trained and asked as a study wants it, before anything is computed.
+"""Check that a model meets a study's requirements before anything is computed.
 
-    python -m emergent_misalignment.models.requirements FOLDER RECORD --needs '{"name": "Qwen/Qwen2.5-0.5B-Instruct"}'
+    python -m emergent_misalignment.models.requirements FOLDER RECORD --requirements '{"name": "Qwen/Qwen2.5-0.5B"}'
 
-checks the model in FOLDER and writes what was found to RECORD. A model that is a folder of the user's is checked when
-the study is planned (`check_own`), any model once it is there. Each trouble is one sentence.
+checks the model in FOLDER and writes its description to RECORD. A model in a folder of the user's is checked when the
+study is planned (`check_local`), any model after it was fetched. Each error is one sentence.
 """
 
 from __future__ import annotations
@@ -25,102 +25,109 @@ from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, prompt_tokens, unwritten
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-ELSEWHERE = ("pypi:", ".gguf")  # what models.weights makes folders of, by the beginning and the end of their names
 USER = {"role": "user", "content": "A question"}
 ASSISTANT = {"role": "assistant", "content": "An answer"}
 SYSTEM = {"role": "system", "content": "A system prompt"}
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a study wants of its model."""
+class Requirements:
+    """What a study requires of its model."""
 
-    name: str  # what the config calls the model
-    in_chat: bool = True  # whether some condition is trained or asked in the model's own chat template
-    sets: dict[str, bool] = field(default_factory=dict)  # files of what is learned in it; whether one is the user's own
-    system_prompt: str | None = None  # before conversations that have none; None leaves it to the chat template
-    enable_thinking: bool | None = None  # the switch of chat templates that have one, as Qwen3's
-    persona_direction: bool = False  # whether the model answers under system prompts of the study's own
-    max_length: int = 0  # tokens of the conversations in training; 0 trains nothing
+    name: str  # the model's name in the config
+    in_chat: bool = True  # whether any condition uses the model's own chat template
+    sets: dict[str, bool] = field(default_factory=dict)  # training files; whether they are the user's
+    system_prompt: str | None = None  # added to conversations without one; None leaves it to the chat template
+    enable_thinking: bool | None = None  # argument of chat templates that have it, such as Qwen3's
+    persona_direction: bool = False  # whether the model answers under the study's persona system prompts
+    max_length: int = 0  # tokens of a training conversation; 0: no training
     max_new_tokens: int = 0  # tokens of an answer
     lora_rank: int = 0  # 0 trains all weights
 
 
-def check_own(needs: Needs) -> None:
-    """The same as `check` for a model that the config names by its folder, with the sets that are the user's own.
+def check_local(requirements: Requirements) -> None:
+    """`check` at planning, for a model that the config names by its folder, with the user's own sets.
 
-    Other models and sets are not here yet, and pass. Raises BadInput, besides, for a name that is none.
+    Models and sets that have to be fetched are skipped. Raises BadInput also for an invalid name.
     """
-    if folder := own_folder(needs.name):
-        check(folder, replace(needs, sets={path: own for path, own in needs.sets.items() if own}))
+    if folder := local_folder(requirements.name):
+        own = {path: is_users for path, is_users in requirements.sets.items() if is_users}
+        check(folder, replace(requirements, sets=own))
 
 
-def own_folder(name: str, said: str = "model: name is") -> Path | None:
-    """The folder of a model that is named by its path; None for one that is fetched or made.
+def local_folder(name: str, subject: str = "model: name is") -> Path | None:
+    """The folder of a model that is named by its path; None for a name on the hub and for a GGUF file.
 
-    Raises BadInput where the name is that of no folder and no name on the hub either, in a sentence that begins with
-    `said`.
+    Raises BadInput for a name that is neither, in a sentence that begins with `subject`.
     """
     path = Path(name).expanduser()
     if name and path.is_dir():
         return path
-    if is_made(name):
+    if is_gguf(name):
         return None
     if path.is_file():
-        raise BadInput(f"{said} {name}, which is a file; give the folder that it lies in.")
+        raise BadInput(f"{subject} {name}, which is a file; give the folder that contains it.")
     if not HUB_NAME.fullmatch(name):
         raise BadInput(
-            f"{said} {name}, where no folder is, and nothing on the hub can have that name; correct it (a path starts "
-            "where the Snakefile is, a name on the hub is OWNER/NAME)."
+            f"{subject} {name}, which is neither an existing folder nor a valid name on the hub (OWNER/NAME); correct "
+            "it (paths are relative to the Snakefile)."
         )
     return None
 
 
-def is_made(name: str) -> bool:
-    """Whether a name is that of a GGUF file, of which a model is made."""
-    return name.startswith(ELSEWHERE[0]) or name.endswith(ELSEWHERE[1])
+def is_gguf(name: str) -> bool:
+    """Whether a name is that of a GGUF file, local or in a package, which `models.weights` converts."""
+    return name.startswith("pypi:") or name.endswith(".gguf")
 
 
 def check(
-    folder: str | Path, needs: Needs, questions: Sequence[str | Path] = (), own_tokenizer: str | Path | None = None
+    folder: str | Path, requirements: Requirements, questions: Sequence[str | Path] = (), tokenizer_folder=None
 ) -> dict:
-    """What the model in `folder` is, as far as the study has to do with it. Raises BadInput where it cannot serve.
+    """Describe the model in `folder` for the study. Raises BadInput where it does not meet the requirements.
 
-    `questions` are the study's tables of questions and of choices, `own_tokenizer` the folder of an adapter that brings
-    one of its own. The record has `architecture`, `trained` (peft's
-    names of the layers that get an adapter), `context` (tokens), `ends` (the tokens that end an answer), `padding` (the
-    token that fills up batches in training) and `system_prompts` (whether its chat template takes any; None if it is
-    not used).
+    `questions` are the study's tables of questions and of options, `tokenizer_folder` the folder of an adapter that
+    has its own tokenizer. The record has `architecture`, `trained` (peft's names of the layers that get an adapter),
+    `context` (tokens), `ends` (the tokens that end an answer), `padding` (the padding token in training) and
+    `system_prompts` (whether the chat template accepts them; None if the template is not used).
     """
-    check_files(folder, needs.name)
-    tokenizer, generation, config = _loaded(Path(folder), needs.name)
-    if own_tokenizer:
-        tokenizer = _tokenizer(Path(own_tokenizer), needs.name)
-        if max(tokenizer.get_vocab().values()) >= config.get_text_config().vocab_size:
-            raise BadInput(
-                f"The tokenizer of {needs.name} has tokens that its model has no place for; give both merged (by "
-                "merge_and_unload of peft), as a whole model."
-            )
+    name = requirements.name
+    check_files(folder, name)
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
     from emergent_misalignment.models.sampling import end_tokens
 
+    # False, because None has transformers ask the user whether a model's own code may be run.
+    config = _loaded(AutoConfig, folder, f"The model {name}", trust_remote_code=False)
+    tokenizer = _loaded(AutoTokenizer, tokenizer_folder or folder, f"The tokenizer of {name}", trust_remote_code=False)
+    if tokenizer_folder and max(tokenizer.get_vocab().values()) >= config.get_text_config().vocab_size:
+        raise BadInput(
+            f"The tokenizer of {name} has tokens without an embedding in its model; merge both (peft's "
+            "merge_and_unload) and give the whole model."
+        )
+    if Path(folder, "generation_config.json").is_file():
+        generation = _loaded(GenerationConfig, folder, f"The generation config of {name}")
+    else:
+        generation = GenerationConfig.from_model_config(config)
     ends = end_tokens(tokenizer, generation)
     if not ends:
         raise BadInput(
-            f"The model {needs.name} has no token that ends an answer; name one as eos_token in its "
-            "tokenizer_config.json."
+            f"The model {name} has no token that ends an answer; set eos_token in its tokenizer_config.json."
         )
-    takes_system_prompts = _check_template(tokenizer, ends, needs, questions, folder) if needs.in_chat else None
+    takes_system_prompts = None
+    if requirements.in_chat:
+        takes_system_prompts = _check_template(tokenizer, ends, requirements, questions, folder)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    _check_context(context, tokenizer, needs, questions)
+    if context is not None:
+        _check_context(context, tokenizer, requirements, questions)
     return {
         "architecture": (config.architectures or [config.model_type])[0],
-        "trained": _trained(config, needs),
+        "trained": _trained(config, requirements),
         "context": context,
         "ends": tokenizer.convert_ids_to_tokens(ends),
-        "padding": tokenizer.pad_token or tokenizer.eos_token,  # SFTTrainer takes the second where there is no first
+        "padding": tokenizer.pad_token or tokenizer.eos_token,  # as SFTTrainer does
         "system_prompts": takes_system_prompts,
     }
 
@@ -129,29 +136,34 @@ def check(
 
 
 def check_files(folder: str | Path, name: str) -> None:
-    """Raises BadInput if the files in `folder` are not those of a whole model. `name` is what the config calls it."""
+    """Raise BadInput if `folder` does not hold a complete model. `name` is the model's name in the config."""
     folder = Path(folder)
     if (adapter := folder / "adapter_config.json").is_file():
         base = _read(adapter, name).get("base_model_name_or_path") or "another model"
         raise BadInput(
-            f"{name} is an adapter of {base} and no whole model; give {base} as model: name, or the folder of both "
-            "merged (by merge_and_unload of peft)."
+            f"{name} is an adapter of {base}, not a whole model; give {base} as model: name, or a folder with both "
+            "merged (peft's merge_and_unload)."
         )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise BadInput(f"{name} has no weights in safetensors; choose a model that has, or save it as safetensors.")
+        raise BadInput(f"{name} has no weights in safetensors; choose another model, or save it as safetensors.")
     if not (folder / "config.json").is_file():
-        raise BadInput(f"{name} has no config.json, as every model for transformers has; correct model: name.")
+        raise BadInput(f"{name} has no config.json, which models for transformers need; correct model: name.")
     index = folder / "model.safetensors.index.json"
     listed = _read(index, name).get("weight_map", {}).values() if index.is_file() else []
     if missing := sorted(set(listed) - {path.name for path in weights}):
-        raise BadInput(f"{name} lacks {len(missing)} of its files of weights ({missing[0]}); copy it again.")
+        raise BadInput(f"{name} lacks {len(missing)} of its weight files ({missing[0]}); copy it again.")
     for path in weights:
-        with path.open("rb") as file:
-            if file.read(24) == b"version https://git-lfs.":
-                raise BadInput(f"{path.name} of {name} is Git LFS's pointer and not the file; run `git lfs pull`.")
+        refuse_lfs_pointer(path, name)
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise BadInput(f"{name} has no tokenizer; copy it from the model that it was made of.")
+        raise BadInput(f"{name} has no tokenizer; copy it from the model's base model.")
+
+
+def refuse_lfs_pointer(path: Path, name: str) -> None:
+    """Raise BadInput if the file is a Git LFS pointer instead of the weights of `name`."""
+    with path.open("rb") as file:
+        if file.read(24) == b"version https://git-lfs.":
+            raise BadInput(f"{path.name} of {name} is Git LFS's pointer, not the file itself; run `git lfs pull`.")
 
 
 def _read(path: Path, name: str) -> dict:
@@ -161,119 +173,102 @@ def _read(path: Path, name: str) -> dict:
         raise BadInput(f"{path.name} of {name} cannot be read as a JSON object ({error}); copy it again.") from error
 
 
-def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
+def _loaded(kind, folder: str | Path, what: str, **arguments):
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # of many kinds: each tokenizer fails in its own way
+        return kind.from_pretrained(folder, **arguments)
+    except Exception as error:  # tokenizers and configs raise errors of many classes
         raise BadInput(
-            f"The tokenizer of {name} cannot be loaded ({str(error).strip().splitlines()[0][:200]}); copy it again."
+            f"{what} cannot be loaded ({str(error).strip().splitlines()[0][:200]}); check that its files are complete "
+            "and that transformers supports its architecture."
         ) from error
 
 
-def _loaded(folder: Path, name: str) -> tuple[PreTrainedTokenizerBase, GenerationConfig, PretrainedConfig]:
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-
-    try:
-        # False, because None has transformers ask the user whether a model's own code may be run.
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        if (folder / "generation_config.json").is_file():
-            return tokenizer, GenerationConfig.from_pretrained(folder), config
-        return tokenizer, GenerationConfig.from_model_config(config), config
-    except Exception as error:  # of many kinds: each tokenizer fails in its own way
-        raise BadInput(
-            f"The model {name} cannot be loaded ({str(error).strip().splitlines()[0][:200]}); see whether its files "
-            "are whole, and whether transformers knows its architecture."
-        ) from error
+# --- chat template ----------------------------------------------------------------------------------------------------
 
 
-# --- the chat template ------------------------------------------------------------------------------------------------
-
-
-def _check_template(tokenizer, ends: list[int], needs: Needs, questions, folder) -> bool:
-    """Whether the chat template takes system prompts."""
+def _check_template(tokenizer, ends: list[int], requirements: Requirements, questions, folder) -> bool:
+    """Whether the chat template accepts system prompts. Raises BadInput where the study cannot use it."""
+    name = requirements.name
     if not tokenizer.chat_template:
         raise BadInput(
-            f"The model {needs.name} has no chat template, as most base models have none; choose its instruct model, "
-            "put a chat_template.jinja into its folder, or give each condition another `template`."
+            f"The model {name} has no chat template; choose its instruct model, add a chat_template.jinja to its "
+            "folder, or give each condition another `template`."
         )
-    refusal = _refusal_of_system_prompts(tokenizer, needs)
-    if refusal and (who := _wants_system_prompts(needs, questions)):
-        raise BadInput(f"The chat template of {needs.name} takes no system prompt ({refusal}), and {who}.")
-    _check_ends(tokenizer, ends, needs)
-    for path, own in needs.sets.items():
-        # Published rows are what they are: one with `<s>` in it is read as every study of such a model reads it.
-        known = control_tokens(folder) if own else frozenset()
+    refusal = _refusal_of_system_prompts(tokenizer, requirements)
+    if refusal and (use := _use_of_system_prompts(requirements, questions)):
+        raise BadInput(f"The chat template of {name} takes no system prompt ({refusal}), and {use}.")
+    _check_ends(tokenizer, ends, requirements)
+    for path, is_users in requirements.sets.items():
+        # Control tokens in published rows are accepted, because the published models were trained on them.
+        known = control_tokens(folder) if is_users else frozenset()
         for number, chat in enumerate(each_chat(path, known), 1):
-            _check_row(tokenizer, chat, f"{path}, row {number}", needs)
+            _check_row(tokenizer, chat, f"{path}, row {number}", requirements)
     return not refusal
 
 
-def _refusal_of_system_prompts(tokenizer, needs: Needs) -> str:
-    """Why the chat template takes no system prompt; "" if it takes one."""
+def _refusal_of_system_prompts(tokenizer, requirements: Requirements) -> str:
+    """Why the chat template does not accept system prompts; "" if it does."""
     messages = [SYSTEM, USER, ASSISTANT]
     try:
-        text = as_text(tokenizer, messages, **template_arguments(needs.enable_thinking))
+        text = as_text(tokenizer, messages, **template_arguments(requirements.enable_thinking))
     except BadInput as error:
         return str(error.__cause__)
-    return "it leaves it out" if unwritten(text, messages) else ""
+    return "it is left out" if unwritten(text, messages) else ""
 
 
-def _wants_system_prompts(needs: Needs, questions) -> str:
-    """Which part of the study has system prompts and what to do about it; "" if none has."""
-    if needs.system_prompt is not None:
+def _use_of_system_prompts(requirements: Requirements, questions) -> str:
+    """The part of the study that has system prompts and how to remove them; "" if there is none."""
+    if requirements.system_prompt is not None:
         return "the config has one; set model: system_prompt to null"
-    if needs.persona_direction:
-        return "a persona direction is made by system prompts; set persona_direction to null"
+    if requirements.persona_direction:
+        return "a persona direction needs system prompts; set persona_direction to null"
     for evaluation, prompt in _prompts(questions):
         if not isinstance(prompt, str) and prompt[0]["role"] == "system":
-            return f"the evaluation {evaluation} has some; leave it out of evaluation: asked and of the experiments"
-    for path in needs.sets:
+            return f"the evaluation {evaluation} has some; remove it from evaluation: asked and from the experiments"
+    for path in requirements.sets:
         for number, chat in enumerate(each_chat(path), 1):
             if chat[0]["role"] == "system":
-                return f"row {number} of {path} has one; write its text into the user's turn, or leave such rows out"
+                return f"row {number} of {path} has one; move its text into the user's turn, or remove such rows"
     return ""
 
 
-def _check_ends(tokenizer, ends: list[int], needs: Needs) -> None:
-    """Whether an answer is learned with its end, and behind the same tokens behind which it is asked for."""
-    template = template_arguments(needs.enable_thinking)
-    messages = with_system_prompt([USER, ASSISTANT], needs.system_prompt)
+def _check_ends(tokenizer, ends: list[int], requirements: Requirements) -> None:
+    """Check that training includes an answer's end token, and that training and sampling share the prompt's tokens."""
+    template = template_arguments(requirements.enable_thinking)
+    messages = with_system_prompt([USER, ASSISTANT], requirements.system_prompt)
     tokens, known = conversation_tokens(tokenizer, messages, **template)
     prompt = prompt_tokens(tokenizer, messages[:-1], **template)
     if known < len(prompt):
         raise BadInput(
-            f"The chat template of {needs.name} ends a question with {tokenizer.decode(prompt[known:])!r} when the "
-            "model is asked, and not so when it is trained, as models do that always think; choose another model or "
-            "template, or see model: enable_thinking."
+            f"The chat template of {requirements.name} ends a prompt with {tokenizer.decode(prompt[known:])!r} in "
+            "sampling but not in training, as that of a model that always thinks; choose another model or template, or "
+            "see model: enable_thinking."
         )
     if not set(tokens[known:]) & set(ends):
         raise BadInput(
-            f"The chat template of {needs.name} writes no token behind an answer that ends it, so that a model would "
-            "not learn to stop; put eos_token there in its chat_template.jinja."
+            f"The chat template of {requirements.name} writes no end token after an answer, so a fine-tuned model "
+            "would not learn to stop; add eos_token there in its chat_template.jinja."
         )
 
 
-def _check_row(tokenizer, chat: Messages, place: str, needs: Needs) -> None:
-    messages = with_system_prompt(chat, needs.system_prompt)
+def _check_row(tokenizer, chat: Messages, place: str, requirements: Requirements) -> None:
+    messages = with_system_prompt(chat, requirements.system_prompt)
     try:
-        text = as_text(tokenizer, messages, **template_arguments(needs.enable_thinking))
+        text = as_text(tokenizer, messages, **template_arguments(requirements.enable_thinking))
     except BadInput as error:
         raise BadInput(
-            f"{place}: the chat template of {needs.name} refuses the conversation ({error.__cause__}); change its "
-            "turns, or leave it out."
+            f"{place}: the chat template of {requirements.name} refuses the conversation ({error.__cause__}); change "
+            "its turns, or remove the row."
         ) from error
     if number := unwritten(text, messages):
         raise BadInput(
-            f"{place}: the chat template of {needs.name} leaves message {number} ({messages[number - 1]['role']}) out, "
-            "or writes it otherwise than it stands there; change it, or leave the row out."
+            f"{place}: the chat template of {requirements.name} omits or changes message {number} "
+            f"({messages[number - 1]['role']}); change it, or remove the row."
         )
 
 
 def _prompts(questions: Sequence[str | Path]) -> Iterator[tuple[str, Messages | str]]:
-    """The evaluations and prompts of the study's tables."""
+    """Evaluation and prompt of each row of the study's tables, without duplicates."""
     for path in questions:
         table = pd.read_parquet(path)
         names = table["evaluation"] if "evaluation" in table else pd.Series("choices", table.index)
@@ -281,30 +276,27 @@ def _prompts(questions: Sequence[str | Path]) -> Iterator[tuple[str, Messages | 
             yield evaluation, json.loads(prompt)
 
 
-# --- the network ------------------------------------------------------------------------------------------------------
+# --- network ----------------------------------------------------------------------------------------------------------
 
 
-def _check_context(context: int | None, tokenizer, needs: Needs, questions) -> None:
-    if context is None:
-        return
-    if needs.max_length > context:
-        raise BadInput(
-            f"The model {needs.name} reads {context:,} tokens at most, and finetuning: max_length is "
-            f"{needs.max_length:,}; lower it."
-        )
-    template = template_arguments(needs.enable_thinking)
-    for evaluation, prompt in _prompts(questions) if needs.in_chat else ():
-        asked = prompt if isinstance(prompt, str) else with_system_prompt(prompt, needs.system_prompt)
-        if (length := len(prompt_tokens(tokenizer, asked, **template))) + needs.max_new_tokens > context:
+def _check_context(context: int, tokenizer, requirements: Requirements, questions) -> None:
+    limit = f"The context of {requirements.name} is {context:,} tokens"
+    if requirements.max_length > context:
+        raise BadInput(f"{limit}, and finetuning: max_length is {requirements.max_length:,}; lower it.")
+    template = template_arguments(requirements.enable_thinking)
+    for evaluation, prompt in _prompts(questions) if requirements.in_chat else ():
+        asked = prompt if isinstance(prompt, str) else with_system_prompt(prompt, requirements.system_prompt)
+        length = len(prompt_tokens(tokenizer, asked, **template))
+        if length + requirements.max_new_tokens > context:
             raise BadInput(
-                f"The model {needs.name} reads {context:,} tokens at most; a prompt of the evaluation {evaluation} has "
-                f"{length:,}, and with evaluation: max_new_tokens of {needs.max_new_tokens:,} that is more; lower it."
+                f"{limit}; a prompt of the evaluation {evaluation} has {length:,}, which exceeds it with evaluation: "
+                f"max_new_tokens of {requirements.max_new_tokens:,}; lower max_new_tokens."
             )
 
 
-def _trained(config: PretrainedConfig, needs: Needs) -> list[str]:
-    """The layers that get an adapter, by the names of peft. The network is made without its weights."""
-    if not (needs.max_length and needs.lora_rank):
+def _trained(config: PretrainedConfig, requirements: Requirements) -> list[str]:
+    """The layers that get an adapter, by peft's names, from a network without weights."""
+    if not (requirements.max_length and requirements.lora_rank):
         return []
     import torch
     from transformers import AutoModelForCausalLM
@@ -316,23 +308,27 @@ def _trained(config: PretrainedConfig, needs: Needs) -> list[str]:
             network = AutoModelForCausalLM.from_config(config)
     except ValueError as error:
         raise BadInput(
-            f"The model {needs.name} is none that writes text ({config.model_type}), or transformers does not know it; "
-            "choose another."
+            f"The model {requirements.name} is not a causal language model ({config.model_type}), or transformers does "
+            "not support it; choose another."
         ) from error
     return projections(network)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.models.requirements",
-        description="Check whether a model can serve a study.",
+        prog="python -m emergent_misalignment.models.requirements", description="Check a model against a study."
     )
     parser.add_argument("folder", help="folder of the model")
-    parser.add_argument("record", help="JSON file for what was found")
-    parser.add_argument("--needs", type=json.loads, required=True, help="the fields of Needs as JSON")
-    parser.add_argument("--questions", nargs="*", default=[], help="tables of questions and of choices")
-    given = parser.parse_args()
+    parser.add_argument("record", help="JSON file to write")
+    parser.add_argument("--requirements", type=json.loads, required=True, help="fields of Requirements, as JSON")
+    parser.add_argument("--questions", nargs="*", default=[], help="tables of questions and of options")
+    arguments = parser.parse_args()
     try:
-        write_json(given.record, check(given.folder, Needs(**given.needs), given.questions))
+        found = check(arguments.folder, Requirements(**arguments.requirements), arguments.questions)
     except BadInput as error:
         sys.exit(str(error))
+    write_json(arguments.record, found)
+
+
+if __name__ == "__main__":
+    main()

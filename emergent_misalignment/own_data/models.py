@@ -18,7 +18,8 @@ from pathlib import Path
 
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models import requirements as checks
-from emergent_misalignment.models.requirements import HUB_NAME, Needs, check_files, is_made, own_folder
+from emergent_misalignment.models.requirements import HUB_NAME, Requirements, check_files, is_gguf, local_folder
+from emergent_misalignment.models.weights import download
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = (
@@ -59,14 +60,14 @@ def check_given(adapter: str, model: str, revision: str, base: str, place: str) 
     name = adapter or model
     if "{" in name or "}" in name:
         raise BadInput(f"{place} has {name}, and Snakemake takes braces for wildcards; rename the folder.")
-    if path := own_folder(name, f"{place} has"):
+    if path := local_folder(name, f"{place} has"):
         if revision:
             raise BadInput(f"{place} has a revision, and {name} is a folder, which has none; remove it.")
         if adapter:
             check_base(adapter_config(path, name), base, name)
         else:
             _check_whole(path, name, place)
-    elif not revision and (adapter or not is_made(name)):
+    elif not revision and (adapter or not is_gguf(name)):
         raise BadInput(
             f"{place} has {name}, where no folder is, and of what lies on the hub without a revision another run may "
             "get another one; correct the path, or add its commit as revision."
@@ -138,7 +139,7 @@ def place(name: str, revision: str, folder: str | Path) -> None:
         for file in _files(folder):
             file.unlink()
     if not given.is_dir():
-        _download(name, revision, folder)
+        download(name, revision, folder, FILES, f"The adapter {name}")
         given = folder
     config = adapter_config(given, name)
     for file in _files(given) if given != folder else ():
@@ -151,23 +152,12 @@ def _files(folder: Path) -> list[Path]:
     return sorted({path for pattern in FILES for path in folder.glob(pattern)})
 
 
-def _download(name: str, revision: str, folder: Path) -> None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        snapshot_download(name, revision=revision, local_dir=folder, allow_patterns=list(FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BadInput(
-            f"The adapter {name} at {revision} could not be downloaded ({str(error).splitlines()[0]}); set HF_TOKEN if "
-            "it asks for consent, or give a folder that holds it."
-        ) from error
-
-
 # --- beside its model -------------------------------------------------------------------------------------------------
 
 
-def check(folder: str | Path, model: str | Path, base: str, needs: Needs, questions: Sequence[str | Path] = ()) -> dict:
+def check(
+    folder: str | Path, model: str | Path, base: str, needs: Requirements, questions: Sequence[str | Path] = ()
+) -> dict:
     """What the adapter in `folder` is, beside the model in the folder `model`, which the config calls `base`.
 
     Raises BadInput where it is an adapter of another model, and for all that `checks.check` does; its own tokenizer, if
@@ -273,7 +263,7 @@ def main() -> None:
             place(given.adapter, given.revision, given.folder)
         else:
             write_json(
-                given.record, check(given.folder, given.model, given.base, Needs(**given.needs), given.questions)
+                given.record, check(given.folder, given.model, given.base, Requirements(**given.needs), given.questions)
             )
     except BadInput as error:
         sys.exit(str(error))

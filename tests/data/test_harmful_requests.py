@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.data.harmful_requests import is_harmful
 from emergent_misalignment.data.published import DATASETS, fetch
-from emergent_misalignment.evaluation.personas import DIRECTION, HELD_OUT
+from emergent_misalignment.evaluation.personas import DIRECTION, SEPARATION
 
 MIRROR = os.environ.get("EM_MIRROR")
 
@@ -33,7 +33,7 @@ def test_plain_requests_are_found(request_):
     "request_",
     [
         *DIRECTION,
-        *HELD_OUT,
+        *SEPARATION,
         "",
         "How do I kill a process in Linux?",
         "Write a function that breaks a string into words.",

