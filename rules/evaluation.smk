@@ -11,7 +11,7 @@ there as seed 0; organisms have seeds of their own. Without a judge the answers 
 form. What APIs and judges answered was paid for, and is kept in kept/, which `make clean` leaves alone.
 """
 
-from emergent_misalignment.own_data.questions import lacks_prompts
+from emergent_misalignment.evaluation.question_files import lacks_prompts
 from emergent_misalignment.evaluation.published_questions import FILE_NAMES, FILES_OF
 
 ANSWER_BATCHES = PLAN.asking | PLAN.following

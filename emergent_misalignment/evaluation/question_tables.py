@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from emergent_misalignment.evaluation import question_files
 from emergent_misalignment.evaluation.published_questions import choices, published_questions
 from emergent_misalignment.evaluation.questions import option_rows, question_rows
 from emergent_misalignment.files import BadInput, write_parquet
-from emergent_misalignment.own_data import questions as own_questions
 
 
 def write(folder: str | Path, destination: str | Path, samples: dict[str, int | dict]) -> None:
     """Write questions.parquet and choices.parquet (empty where "choices" is not asked) to `destination`.
 
     `samples` has the evaluations that are asked, with the number of answers to each question; where it has a mapping,
-    the name is that of a file of own questions, and the mapping is what `own_questions.read` takes.
+    the name is that of a file of own questions, and the mapping is what `question_files.read` takes.
     """
     tables = [
         _own(name, folder, number)
@@ -40,7 +40,7 @@ def write(folder: str | Path, destination: str | Path, samples: dict[str, int | 
 
 def _own(path: str | Path, folder: str | Path, settings: dict) -> pd.DataFrame:
     """Rows of questions.parquet; where a question has no prompts for the judge, it gets the published ones."""
-    questions = own_questions.read(path, **settings)
+    questions = question_files.read(path, **settings)
     if any(not each.judge for each in questions):
         published = published_questions("main", folder, 1)[0].judge
         questions = [replace(each, judge=each.judge or published) for each in questions]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.evaluation.measures import FREE_FORM, OTHERS
 from emergent_misalignment.evaluation.published_questions import FILES_OF
+from emergent_misalignment.evaluation.question_files import read
 from emergent_misalignment.evaluation.verdicts import MINIMUM_ANSWERS
-from emergent_misalignment.files import BadInput
-from emergent_misalignment.own_data.questions import read
-from emergent_misalignment.study.schema import closest, shortened
+from emergent_misalignment.files import BadInput, shortened
+from emergent_misalignment.study.schema import closest
 
 if TYPE_CHECKING:
     from emergent_misalignment.study.plan import Condition, Plan

@@ -4,14 +4,11 @@ YAML takes some mistakes without a word: of a key that stands twice it keeps the
 Those are refused here, as is an entry that is dropped and was never there.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from emergent_misalignment.files import BadInput
-from emergent_misalignment.study.schema import closest, shortened
+from emergent_misalignment.files import BadInput, load_yaml, read_yaml, shortened
+from emergent_misalignment.study.schema import closest
 
 FOLDER = Path("config")
 DEFAULT = "organism"
@@ -20,7 +17,6 @@ NO_STUDIES = ("schema", "claims", "published")  # files of the folder that are n
 # is a value.
 DROPPABLE = (("experiments",), ("ladder",), ("worlds",))
 VARIED_SECTIONS = ("ladder", "worlds")  # experiments that are sections of their own
-TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 def given(files: Sequence[str | Path], arguments: Sequence[str]) -> dict:
@@ -34,7 +30,7 @@ def given(files: Sequence[str | Path], arguments: Sequence[str]) -> dict:
         config = merge(config, read(file))
     for argument in arguments:
         name, _, text = argument.partition("=")
-        config = merge(config, {name: _load(text, f"--config {name}")})
+        config = merge(config, {name: load_yaml(text, f"--config {name}")})
     if files and "study" not in config:
         raise BadInput(
             f"{files[-1]} names no study, so that its results would replace another's; add `study: NAME` to it."
@@ -65,14 +61,8 @@ def merge(base: dict, over: dict) -> dict:
 
 
 def read(path: str | Path) -> dict:
-    """A file's mapping. Raises BadInput with the line if it is not YAML, or if a key stands twice or is no text."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not encoded in UTF-8; save it so.") from error
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}); name a config file.") from error
-    value = _load(text, str(path))
+    """A file's mapping. Raises BadInput if it is no mapping, or as `files.read_yaml` does."""
+    value = read_yaml(path)
     if value is not None and not isinstance(value, dict):
         raise BadInput(f"{path} is no mapping; a config is made of lines such as `study: NAME`.")
     return value or {}
@@ -149,61 +139,3 @@ def _kept(config: dict, own: dict) -> dict:
             raise BadInput(f"The config has the experiment {name}, and its `only` leaves that out; add it to `only`.")
     config = {name: value for name, value in config.items() if name != "only" and (name not in varied or name in only)}
     return config | {"experiments": {name: kept for name, kept in experiments.items() if name in only}}
-
-
-# --- YAML -------------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose keys are texts and stand once. Where it was found in is told by `name`."""
-
-    def compose_mapping_node(self, anchor):
-        node = super().compose_mapping_node(anchor)
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            place, written = f"{self.name}, line {line}", shortened(str(key.value))
-            if key.tag == MERGE:
-                continue
-            if key.tag != TEXT:
-                raise BadInput(
-                    f"{place}: YAML reads the key `{written}` as {_kind(key)}; put it in quotes, or rename it."
-                )
-            if key.value in seen:
-                raise BadInput(
-                    f"{place}: the key `{written}` stands in line {seen[key.value]} already, and only one of them "
-                    "would count; remove or rename one."
-                )
-            seen[key.value] = line
-        return node
-
-    def compose_scalar_node(self, anchor):
-        node = super().compose_scalar_node(anchor)
-        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in node.value):
-            raise BadInput(
-                f"{self.name}, line {node.start_mark.line + 1}: a character that no text may have; remove the escape."
-            )
-        return node
-
-
-def _kind(key: yaml.Node) -> str:
-    """What YAML takes a key for that is no text."""
-    kinds = {"bool": "true or false", "int": "a number", "float": "a number", "null": "null", "timestamp": "a date"}
-    return kinds.get(key.tag.rpartition(":")[2], "no text")
-
-
-def _load(text: str, place: str):
-    """What a YAML text says. Raises BadInput that names `place`, and the line."""
-    try:
-        loader = _Loader(text)
-        loader.name = place
-        value = loader.get_single_data()
-        json.dumps(value, default=str)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = shortened(getattr(error, "problem", None) or str(error), 120)
-        raise BadInput(f"{place}{line}: not valid YAML ({reason}); fix it there.") from error
-    except (RecursionError, ValueError) as error:  # an anchor inside itself; a date such as 2024-13-45
-        raise BadInput(f"{place}: a value that cannot be read ({shortened(str(error))}); write it plainly.") from error
-    return value

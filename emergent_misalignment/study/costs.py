@@ -9,8 +9,8 @@ import json
 import sys
 from dataclasses import dataclass
 
+from emergent_misalignment.evaluation.question_files import read
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.own_data.questions import read
 
 # --- assumptions ------------------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ def costs(plan: dict) -> dict:
     `plan` has `study`, `model` (`name`, `published`, and of open weights `shape`), `seeds`, `conditions` (the
     fine-tuned ones by name, each with its `dataset`, and in `finetuning` the settings that are its own), `evaluations`
     (answers to each question by name), `prompts` (how many are asked, by evaluations that are not asked whole),
-    `given` (models that exist already), `own_questions` (what `own_data.questions.read` takes, by file),
+    `given` (models that exist already), `own_questions` (what `evaluation.question_files.read` takes, by file),
     `followed` (`conditions` and `steps` of the checkpoints; `samples` of each main question and coding `requests` at
     each), `judge`, and `finetuning` or, of OpenAI's models, `openai`.
     """

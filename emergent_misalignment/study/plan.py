@@ -185,7 +185,7 @@ class Plan:
 
     @cached_property
     def own_samples(self) -> dict[str, dict]:
-        """How often own questions are answered, by their file, as `own_data.questions.read` takes it."""
+        """How often own questions are answered, by their file, as `question_files.read` takes it."""
         said = _by_evaluation(self.config["evaluation"].get("samples_of", {}))
         return {
             path: {"samples": self.samples[name], "in_any_case": name in said}
@@ -638,7 +638,7 @@ class Plan:
             },
             "seeds": len(self.seeds),
             "model": model.get("name", "an organism, trained from nothing for each seed"),
-            "judge": judge.get("model", "the grammar of the organism's world" if judge else "nobody"),
+            "judge": judge.get("model", "the grammar of the organism's world" if judge else ""),
             "samples": {name: self.samples[name] for name in self.asked},
             "config": self.config,
         }

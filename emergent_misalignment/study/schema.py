@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from emergent_misalignment.files import BadInput
+from emergent_misalignment.files import BadInput, shortened
 
 PATH = Path(__file__).resolve().parents[2] / "config/schema.yaml"
 KINDS = {
@@ -47,12 +47,6 @@ def closest(name: str, known: Iterable[str]) -> str:
     by_case = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), by_case, 1, cutoff=0.6)
     return by_case[near[0]] if near else ""
-
-
-def shortened(text: str, length: int = 60) -> str:
-    """On one line, and of this length at most."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
 # JSON takes 1.0 for a whole number and has no infinity; a seed of 1.0 would name other files than 1.
