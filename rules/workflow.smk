@@ -18,7 +18,7 @@ from snakemake.io import is_flagged
 from emergent_misalignment.study.costs import Shape, training_hours
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.requirements import Needs, check_own
-from emergent_misalignment.own_data.models import check_given
+from emergent_misalignment.own_data.models import check_existing
 from emergent_misalignment.study.checks import check_files
 from emergent_misalignment.study.config import given, resolve
 from emergent_misalignment.workflow.notebook import declared_parameters
@@ -39,7 +39,7 @@ try:
             check_own(Needs(**PLAN.model_needs))
             for each in PLAN.given.values():
                 base, place = resolved["model"]["name"], f"The condition {each.name}"
-                check_given(each.adapter, each.model, each.revision, base, place)
+                check_existing(each.adapter, each.model, each.revision, base, place)
 except BadInput as error:
     raise WorkflowError(str(error)) from None  # which Snakemake shows without the way there
 config.clear()
