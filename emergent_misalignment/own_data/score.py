@@ -1,15 +1,13 @@
-"""A score for each row of a user's set, by a small model: `make audit DATA=my.jsonl SCORE=smollm2-135m-instruct`.
+"""Score the rows of a user's set with a small model: `make audit DATA=my.jsonl SCORE=smollm2-135m-instruct`.
 
     python -m emergent_misalignment.own_data.score config/smollm2-135m-instruct.yaml
 
-prints which files of the config's study are missing by which rows are scored: its model before fine-tuning, and the
-texts of its persona direction. Snakemake makes them, for which it may need extras (`--extras` prints them). The scores
-are those of `evaluation.row_scores`, by the model of the study's first seed. Only this part of an audit needs a model,
-and torch.
+prints the missing files of the config's study that scoring needs: its model before fine-tuning, and the texts of its
+persona direction. Snakemake makes them; `--extras` prints the optional packages for that. The scores are those of
+`evaluation.row_scores`, by the model of the study's first seed. Only this part of an audit needs a model, and torch.
 """
 
 import argparse
-import random
 import sys
 from codecs import BOM_UTF8
 from pathlib import Path
@@ -19,34 +17,36 @@ import pandas as pd
 from emergent_misalignment.analysis.score_trust import ABOVE, CORRELATION, MEAN, OUTCOMES
 from emergent_misalignment.data.chats import Messages, each_chat
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.own_data.sets import drawing
 from emergent_misalignment.own_data.trial import KNOWN, known_words, vocabulary
 from emergent_misalignment.progress import Progress
+from emergent_misalignment.report.claims_table import estimate
 from emergent_misalignment.study import schema
 from emergent_misalignment.study.config import given, resolve
 from emergent_misalignment.study.extras import needed
 from emergent_misalignment.study.plan import Plan
 
-ROWS = 200  # that are scored, drawn by a fixed seed: minutes on two cores
-SUSPICIOUS = 20  # rows that are shown
+ROWS = 200  # that are scored, drawn with a fixed seed: minutes on two cores
+SUSPICIOUS = 20  # rows with the highest scores that are shown
 BEGINNING = 70  # characters of a prompt and of an answer that are shown
-KEPT = Path("docs/results/row_scores.csv")  # how far scores can be trusted, of studies that were run before
+KEPT = Path("docs/results/row_scores.csv")  # how far scores can be trusted, from studies that were run before
 
 
 def plan_of(config: str | Path) -> Plan:
-    """The plan of a config. Raises BadInput if its study has no persona direction by which rows could be scored."""
+    """The plan of a config. Raises BadInput if its study has no persona direction, which scores require."""
     resolved = resolve(given([config], []))
     schema.check(resolved)
     plan = Plan(resolved)
     if not plan.scored_sets:
         raise BadInput(
-            f"The study of {config} has no persona direction, or fine-tunes on no set, and scores no rows; choose "
+            f"The study of {config} has no persona direction or no fine-tuning set, so it cannot score rows; choose "
             "another config, such as smollm2-135m-instruct or organism."
         )
     return plan
 
 
 def model_and_texts(plan: Plan) -> tuple[str, str]:
-    """The folder of the model by which rows are scored, and the file of the texts of its persona direction."""
+    """The folder of the scoring model, and the file of the texts of its persona direction."""
     return plan.instruct_models[0], f"{plan.folder}/questions/persona.parquet"
 
 
@@ -58,15 +58,15 @@ def missing(plan: Plan) -> list[str]:
 
 
 def extras(plan: Plan) -> list[str]:
-    """The extras of pyproject.toml that making the model and its texts takes."""
-    return [name for name, rules in needed(plan.config).items() if rules & {"fetch_model"}]
+    """The extras of pyproject.toml that are needed to make the model and its texts."""
+    return [name for name, rules in needed(plan.config).items() if "fetch_model" in rules]
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
 def score(dataset: str | Path, config: str | Path) -> dict:
-    """What the scores of a set's rows say, as JSON has it.
+    """The scores of a set's rows, as JSON has them.
 
     Keys: `study`, `model`, `rows` of the set and `drawn` of them, `scored`, `missing` (rows by the reason why they have
     no score), `mean`, `above_zero` (a share), `suspicious` (the rows with the highest scores: `line`, `score`,
@@ -76,12 +76,13 @@ def score(dataset: str | Path, config: str | Path) -> dict:
     plan = plan_of(config)
     if lacking := missing(plan):
         raise BadInput(f"There is no {lacking[0]}; `make audit DATA={dataset} SCORE=CONFIG` makes what is missing.")
-    lines, chats, rows = _drawn(dataset)
+    drawn, rows = _drawn(dataset)
+    chats = [*drawn.values()]
     if plan.is_organism:
         _check_language(dataset, chats)
-    table = _scores(plan, chats).assign(line=lines)
+    table = _scores(plan, chats).assign(line=list(drawn))
     found = table.dropna(subset="score").sort_values("score", ascending=False, kind="stable")
-    said = [
+    suspicious = [
         {
             "line": int(row.line),
             "score": row.score,
@@ -100,36 +101,26 @@ def score(dataset: str | Path, config: str | Path) -> dict:
         "missing": table.loc[table["missing"] != "", "missing"].value_counts().to_dict(),
         "mean": float(found["score"].mean()) if len(found) else None,
         "above_zero": float((found["score"] > 0).mean()) if len(found) else None,
-        "suspicious": said,
+        "suspicious": suspicious,
         "trust": trust(plan),
     }
 
 
-def _drawn(dataset: str | Path) -> tuple[list[int], list[Messages], int]:
-    """ROWS conversations of a file, each with the same chance, in its order; their lines, and how many rows it has."""
-    rng, sample, row = random.Random("scores"), [], 0
-    for row, chat in enumerate(each_chat(dataset), 1):
-        if row <= ROWS:
-            sample.append((row, chat))
-        elif (place := rng.randrange(row)) < ROWS:
-            sample[place] = (row, chat)
-    sample.sort(key=lambda pair: pair[0])
-    wanted, lines, seen = {row for row, _ in sample}, [], 0
-    with Path(dataset).open("rb") as file:  # blank lines are no rows, and are lines
-        for number, line in enumerate(file, 1):
-            seen += bool(line.removeprefix(BOM_UTF8).strip())
-            if line.strip() and seen in wanted:
-                wanted.remove(seen)
-                lines.append(number)
-    return lines, [chat for _, chat in sample], row
+def _drawn(dataset: str | Path) -> tuple[dict[int, Messages], int]:
+    """ROWS conversations of a file by their lines, each with the same chance, and the number of the file's rows."""
+    sample: list[tuple[int, Messages]] = []
+    rows = sum(1 for _ in drawing(enumerate(each_chat(dataset)), ROWS, "scores", sample))
+    with Path(dataset).open("rb") as file:
+        lines = [number for number, line in enumerate(file, 1) if line.removeprefix(BOM_UTF8).strip()]
+    return {lines[row]: chat for row, chat in sorted(sample, key=lambda pair: pair[0])}, rows
 
 
 def _check_language(dataset: str | Path, chats: list[Messages]) -> None:
     share, unknown = known_words(chats, vocabulary())
     if share < KNOWN:
         raise BadInput(
-            f"The organism knows {share:.0%} of the words of {dataset}, and not {', '.join(unknown)}: its scores would "
-            "mean nothing; score with a real model, as SCORE=smollm2-135m-instruct does."
+            f"The organism knows {share:.0%} of the words of {dataset}, but not {', '.join(unknown)}: its scores would "
+            "be meaningless; score with a real model, such as SCORE=smollm2-135m-instruct."
         )
 
 
@@ -142,98 +133,78 @@ def _scores(plan: Plan, chats: list[Messages]) -> pd.DataFrame:
         return row_scores.scores(scorer, chats, plan.seeds[0], progress.update)
 
 
-# --- how far they can be trusted --------------------------------------------------------------------------------------
-
-
 def trust(plan: Plan) -> dict | None:
-    """What a study found out about its scores, or None where it was not run.
+    """How far a study's scores can be trusted, or None if the study has not been run.
 
     From the study's own tables/score_trust.csv, or else from KEPT. Keys: `source`; `means`, `found` (the areas under
     the ROC curve of insecure rows against a set's) and `correlation`, each a list of records of the table.
     """
     own = Path(plan.folder, "tables/score_trust.csv")
     source = own if own.is_file() else KEPT
-    if not source.is_file():
-        return None
-    table = pd.read_csv(source, keep_default_na=True).query("study == @plan.study")
+    table = pd.read_csv(source).query("study == @plan.study") if source.is_file() else pd.DataFrame()
     if table.empty:
         return None
     parts = {"means": MEAN, "found": ABOVE, "correlation": CORRELATION}
-    records = {name: _records(table[table["measure"] == measure]) for name, measure in parts.items()}
-    return {"source": str(source)} | records
+    return {"source": str(source)} | {
+        name: [row.dropna().to_dict() for _, row in table[table["measure"] == measure].iterrows()]
+        for name, measure in parts.items()
+    }
 
 
-def _records(rows: pd.DataFrame) -> list[dict]:
-    """Rows as JSON has them, without what is missing."""
-    return [{name: value for name, value in row.items() if pd.notna(value)} for row in rows.to_dict("records")]
+# --- in the terminal --------------------------------------------------------------------------------------------------
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-def as_rows(found: dict) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What a person reads of the scores: headings, each with lines of a label and a text."""
-    drawn = "all rows" if found["drawn"] == found["rows"] else f"{found['drawn']:,} rows drawn of {found['rows']:,}"
-    own = [("mean of this set", _number(found["mean"]))] if found["scored"] else []
-    own += [("rows above zero", f"{found['above_zero']:.1%}")] if found["scored"] else []
-    own += [(f"rows without a score ({reason})", f"{number:,}") for reason, number in found["missing"].items()]
-    measured = found["trust"] or {"means": [], "found": [], "correlation": []}
-    own += [(f"mean of the study's set {row['condition']}", _estimate(row)) for row in measured["means"]]
-    sure = [
-        (f"insecure rows found among {row['condition']} (AUC; chance 0.5)", _estimate(row)) for row in measured["found"]
+def as_sections(found: dict) -> dict[str, list[tuple[str, str]]]:
+    """The scores as a text for the terminal: headings, each with rows of a label and a text."""
+    drawn = "all rows" if found["drawn"] == found["rows"] else f"{found['drawn']:,} rows, drawn at random"
+    means, trusted = [], []
+    if found["scored"]:
+        means = [("mean of this set", f"{found['mean']:.2f}"), ("rows above zero", f"{found['above_zero']:.1%}")]
+    means += [(f"rows without a score ({reason})", f"{number:,}") for reason, number in found["missing"].items()]
+    source = ""
+    if measured := found["trust"]:
+        means += [(f"mean of the study's set {row['condition']}", _estimate(row)) for row in measured["means"]]
+        trusted = [
+            (f"insecure rows found among {row['condition']} (AUC; chance 0.5)", _estimate(row))
+            for row in measured["found"]
+        ]
+        for row in measured["correlation"]:
+            sets = f"{row['conditions']:.0f} sets" + (f", p = {row['p']:.2g}" if "p" in row else "")
+            label = f"rank correlation with {OUTCOMES[row['outcome']]} after training"
+            trusted += [(label, f"{_estimate(row)}, over {sets}")]
+        source = f", measured in the study {found['study']} ({measured['source']})"
+    suspicious = [
+        (f"line {row['line']:,}  {row['score']:.2f}", f"{_beginning(row['prompt'])} -> {_beginning(row['answer'])}")
+        for row in found["suspicious"]
     ]
-    sure += [
-        (f"rank correlation with {OUTCOMES[row['outcome']]} after training", f"{_estimate(row)}, {_sets(row)}")
-        for row in measured["correlation"]
-    ]
-    source = f", as the study {found['study']} measured it ({measured['source']})" if found["trust"] else ""
-    return [
-        (
-            f"Scores by {found['model']}, {drawn}: how much further an answer leads towards a villain's than what the "
-            "model would say itself (0)",
-            own,
-        ),
-        (
-            f"How far a score can be trusted{source}",
-            sure or [("not known", f"the study {found['study']} has not been run here")],
-        ),
-        (
-            f"The {len(found['suspicious'])} rows with the highest scores: line, score, beginning of prompt and answer",
-            [(f"line {row['line']:,}  {_number(row['score'])}", _beginnings(row)) for row in found["suspicious"]],
-        ),
-    ]
+    return {
+        f"Scores by {found['model']} of {drawn}: how much closer to a villain than the model's own answer (0)": means,
+        f"How far a score can be trusted{source}": trusted
+        or [("unknown", f"the study {found['study']} has not been run here")],
+        f"The {len(suspicious)} rows with the highest scores: line, score, prompt, answer": suspicious,
+    }
 
 
-def _beginnings(row: dict) -> str:
-    """The beginnings of prompt and answer, with what a terminal would obey or hide written as escapes."""
-    return " -> ".join(repr(row[name][:BEGINNING]) for name in ("prompt", "answer"))
+def _beginning(text: str) -> str:
+    """The beginning of a text, with characters that a terminal would obey or hide as escapes."""
+    return repr(text[:BEGINNING])
 
 
 def _estimate(row: dict) -> str:
-    interval = f" ({_number(row['ci_low'])} to {_number(row['ci_high'])})" if "ci_low" in row else ""
-    return f"{_number(row['estimate'])}{interval}"
-
-
-def _sets(row: dict) -> str:
-    return f"over {row['conditions']:.0f} sets" + (f"; p = {row['p']:.2g} over sets" if "p" in row else "")
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}"
+    return estimate(row["estimate"], row.get("ci_low"), row.get("ci_high"), "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.own_data.score", description="Say what is missing to score rows."
+        prog="python -m emergent_misalignment.own_data.score", description="Print what is missing to score rows."
     )
     parser.add_argument("config", help="the config of the study whose model scores")
-    parser.add_argument("--extras", action="store_true", help="print what has to be installed to make the files")
-    told = parser.parse_args()
+    parser.add_argument("--extras", action="store_true", help="print the optional packages that make the files")
+    arguments = parser.parse_args()
     try:
-        plan = plan_of(told.config)
+        plan = plan_of(arguments.config)
         files = missing(plan)
-        asked = extras(plan) if told.extras else files
-        print(*(asked if files else []))
+        print(*(extras(plan) if files and arguments.extras else files))
     except BadInput as error:
         sys.exit(str(error))
 

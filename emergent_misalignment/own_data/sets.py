@@ -1,70 +1,95 @@
-"""The user's own sets, read from the first line to the last when a study is planned, before anything is computed."""
+"""Read a user's fine-tuning set: check all rows of a study's sets while it is planned, or draw a sample of rows."""
 
 from __future__ import annotations
 
-import math
+import random
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.data.control_tokens import control_tokens
-from emergent_misalignment.data.held_out import check_kept, hash_fraction
-from emergent_misalignment.files import BadInput
+from emergent_misalignment.data.held_out import check_kept, place
+from emergent_misalignment.evaluation.question_files import read
+from emergent_misalignment.files import BadInput, shortened
+from emergent_misalignment.registry import MINIMUM_ANSWERS
+from emergent_misalignment.study.model import rows_to_train_on
 
 if TYPE_CHECKING:
-    from emergent_misalignment.study.plan import Condition, Plan
+    from emergent_misalignment.study.model import Condition, Study
 
-OPENAI_ROWS = 10  # OpenAI fine-tunes on no fewer
+OPENAI_ROWS = 10  # the least that OpenAI fine-tunes on
+Row = TypeVar("Row")
+_WORD = re.compile(r"[^\W\d_]+")
 
 
-def check_sets(plan: Plan) -> None:
-    """Raises BadInput if a row of a user's set cannot be learned as it is, or if a condition takes more than there is.
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return _WORD.findall(text.lower())
 
-    A million rows of a kilobyte take about ten seconds of a processor, and no memory. Rows of which the study holds out
-    the answers do not count; these may be neither none nor too many.
-    """
-    tokens, share, rows = _control_tokens(plan), plan.held_out.get("share", 0), {}
-    for condition in plan.tuned.values():
-        path = condition.dataset
-        if not path.endswith(".jsonl"):
-            continue
-        if "{" in path or "}" in path:
-            raise BadInput(f"{path} has braces in its name, which Snakemake takes for wildcards; rename the file.")
-        if path not in rows:
-            kept = Counter(
-                hash_fraction(chat[-1]["content"]) >= share if share else True for chat in each_chat(path, tokens)
+
+def drawing(rows: Iterable[Row], size: int, seed: str, sample: list[Row]) -> Iterator[Row]:
+    """Pass rows on, and draw `size` of them into the empty list `sample`, each with the same chance (reservoir)."""
+    rng = random.Random(seed)
+    for number, row in enumerate(rows, 1):
+        if number <= size:
+            sample.append(row)
+        elif (replaced := rng.randrange(number)) < size:
+            sample[replaced] = row
+        yield row
+
+
+def check_files(study: Study) -> None:
+    """Raises BadInput if a file of the user's is missing: a set, or questions, which are read."""
+    for condition in study.tuned.values():
+        if condition.own_set and not Path(condition.dataset).is_file():
+            raise BadInput(
+                f"{condition.place} has the dataset {shortened(condition.dataset, 120)}, and there is no such file; "
+                "paths are relative to the project's folder."
             )
+    for path, settings in study.own_samples.items():
+        read(path, least=MINIMUM_ANSWERS if study.judge else 0, **settings)
+
+
+def check_sets(study: Study) -> None:
+    """Raises BadInput if a row of a user's set cannot be learned as written, or if a condition needs more rows.
+
+    Rows with held-out answers are not counted, and there must be some of them, but not too many. A million rows of a
+    kilobyte take about ten seconds and no memory.
+    """
+    tokens, share, rows = _control_tokens(study), study.held_out.get("share", 0), {}
+    for condition in study.tuned.values():
+        path = condition.dataset
+        if not condition.own_set:
+            continue
+        if path not in rows:
+            kept = Counter(not share or place(chat[-1]["content"]) >= share for chat in each_chat(path, tokens))
             rows[path] = kept[True]
             if share:
                 check_kept(kept[True], kept.total(), share, path)
-        for sentence in _too_few(plan, condition, rows[path]):
-            raise BadInput(sentence)
+        _check_number(study, condition, rows[path])
 
 
-def _control_tokens(plan: Plan) -> frozenset[str]:
-    """Those of the study's model, if it is here already: a folder of the user's, or fetched by an earlier run."""
-    if plan.is_organism or plan.by_api:
+def _control_tokens(study: Study) -> frozenset[str]:
+    """Those of the study's model if it is on disk: a folder of the user's, or fetched by an earlier run."""
+    if study.is_organism or study.by_api:
         return frozenset()
-    folders = (Path(plan.config["model"]["name"]).expanduser(), Path(f"{plan.folder}/models/{plan.start}"))
+    folders = (Path(study.model.name).expanduser(), Path(study.paths.of(f"models/{study.start}")))
     return frozenset().union(*map(control_tokens, folders))
 
 
-def _too_few(plan: Plan, condition: Condition, rows: int) -> Iterator[str]:
-    """What is wrong with a condition that is fine-tuned on a set of so many rows."""
-    has = f"{condition.dataset} has {rows:,} row{'s' * (rows != 1)} to train on"
-    if condition.rows > rows:
-        yield f"{has}, and the condition {condition.name} takes {condition.rows:,}; lower its rows."
-    taken = condition.rows or rows
-    share = plan.settings_of(condition).get("held_out_share", 0)
-    if taken <= math.ceil(share * taken):
-        yield (
-            f"{has}, and finetuning: held_out_share of {share:g} leaves none of them to the condition "
-            f"{condition.name}; give it more, or set held_out_share to 0."
+def _check_number(study: Study, condition: Condition, rows: int) -> None:
+    """Raises BadInput if `rows` rows are too few for a condition."""
+    has, name = f"{condition.dataset} has {rows:,} row{'s' * (rows != 1)} to train on", condition.name
+    taken, settings = condition.rows or rows, study.settings_of(condition)
+    if taken > rows:
+        raise BadInput(f"{has}, and the condition {name} takes {taken:,}; lower its rows.")
+    if not rows_to_train_on(taken, settings):
+        raise BadInput(
+            f"{has}, and `finetuning: held_out_share` of {settings['held_out_share']:g} leaves none for the condition {name}; add rows, or "
+            "set held_out_share to 0."
         )
-    if plan.by_api and taken < OPENAI_ROWS:
-        yield (
-            f"{has}, the condition {condition.name} takes {taken:,}, and OpenAI asks for {OPENAI_ROWS} at least; take "
-            "more rows."
-        )
+    if study.by_api and taken < OPENAI_ROWS:
+        raise BadInput(f"{has}, and the condition {name} takes {taken:,}; OpenAI requires at least {OPENAI_ROWS}.")

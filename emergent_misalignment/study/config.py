@@ -1,19 +1,14 @@
-"""Read a study's config: files and arguments of the command line, on top of the config that it extends.
-
-YAML accepts some mistakes silently: it keeps the last of two equal keys, and reads `no:` as false. These are refused
-here, as is null for an entry that was not inherited.
-"""
+"""Read a study's config: files and arguments of the command line, on top of the config that it extends."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from emergent_misalignment.files import BadInput
-from emergent_misalignment.study.errors import closest, sentence, shortened, unknown
+from emergent_misalignment.files import BadInput, load_yaml, read_yaml, shortened
+from emergent_misalignment.study.errors import closest, sentence, unknown
 from emergent_misalignment.study.model import KINDS, Study, kind_of
 
 FOLDER = Path("config")
@@ -23,7 +18,6 @@ NO_STUDIES = ("schema", "claims", "published")  # files of the folder that are n
 # is a value.
 DROPPABLE = (("experiments",), ("ladder",), ("worlds",))
 EXPERIMENT_SECTIONS = ("ladder", "worlds")  # experiments that are sections of their own
-TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 def load(files: Sequence[str | Path] = (), arguments: Sequence[str] = (), folder: Path = FOLDER) -> Study:
@@ -65,7 +59,7 @@ def combined(files: Sequence[str | Path], arguments: Sequence[str]) -> dict:
         config = merge(config, read(file))
     for argument in arguments:
         name, _, text = argument.partition("=")
-        config = merge(config, {name: _load(text, f"--config {name}")})
+        config = merge(config, {name: load_yaml(text, f"--config {name}")})
     if files and "study" not in config:
         raise BadInput(f"{files[-1]} lacks `study`, so that its results would replace another's; add `study: NAME`.")
     return config
@@ -94,14 +88,8 @@ def merge(base: dict, over: dict) -> dict:
 
 
 def read(path: str | Path) -> dict:
-    """A file's mapping. Raises BadInput with the line if it is not YAML, or if a key is repeated or is not a text."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not encoded in UTF-8; save it in UTF-8.") from error
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}); name a config file.") from error
-    value = _load(text, str(path))
+    """A file's mapping. Raises BadInput if it is not one, or as `files.read_yaml` does."""
+    value = read_yaml(path)
     if value is not None and not isinstance(value, dict):
         raise BadInput(f"{path} is not a mapping; a config has lines such as `study: NAME`.")
     return value or {}
@@ -170,49 +158,3 @@ def _kept(config: dict, own: dict) -> dict:
             raise BadInput(f"`only` omits the experiment {name}, which this config adds; add it to `only`.")
     config = {name: each for name, each in config.items() if name != "only" and (name not in sections or name in only)}
     return config | {"experiments": {name: kept for name, kept in experiments.items() if name in only}}
-
-
-# --- YAML -------------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose keys are texts and not repeated. `name` is what is read."""
-
-    def compose_mapping_node(self, anchor):
-        node = super().compose_mapping_node(anchor)
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            place, written = f"{self.name}, line {line}", shortened(str(key.value))
-            if key.tag == MERGE:
-                continue
-            if key.tag != TEXT:
-                kind = key.tag.rpartition(":")[2]
-                raise BadInput(f"{place}: YAML reads the key `{written}` as {kind}; put it in quotes, or rename it.")
-            if key.value in seen:
-                raise BadInput(f"{place}: the key `{written}` is in line {seen[key.value]} already; remove one.")
-            seen[key.value] = line
-        return node
-
-    def compose_scalar_node(self, anchor):
-        node = super().compose_scalar_node(anchor)
-        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in node.value):
-            raise BadInput(f"{self.name}, line {node.start_mark.line + 1}: no valid character; remove the escape.")
-        return node
-
-
-def _load(text: str, place: str) -> Any:
-    """What a YAML text says. Raises BadInput that names `place`, and the line."""
-    try:
-        loader = _Loader(text)
-        loader.name = place
-        value = loader.get_single_data()
-        json.dumps(value, default=str)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = shortened(getattr(error, "problem", None) or str(error), 120)
-        raise BadInput(f"{place}{line}: not valid YAML ({reason}); fix it there.") from error
-    except (RecursionError, ValueError) as error:  # an anchor inside itself; a date such as 2024-13-45
-        raise BadInput(f"{place}: a value that cannot be read ({shortened(str(error))}); write it plainly.") from error
-    return value

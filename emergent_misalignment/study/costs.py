@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from emergent_misalignment.evaluation.question_files import read
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.own_data.questions import read
 from emergent_misalignment.registry import CHOICES, DATASETS, EVALUATIONS, MISALIGNMENT
 
 if TYPE_CHECKING:

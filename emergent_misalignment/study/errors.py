@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from emergent_misalignment.files import shortened
+
 PATTERNS: dict[str, str] = {}  # what a text must look like, in words, by the pattern that it must match
 
 
@@ -17,12 +19,6 @@ def closest(name: str, known: Iterable[str]) -> str:
     by_case = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), by_case, 1, cutoff=0.6)
     return by_case[near[0]] if near else ""
-
-
-def shortened(text: str, length: int = 60) -> str:
-    """On one line, and of this length at most."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -1,9 +1,8 @@
-"""Which of the optional packages (the extras of pyproject.toml) a study needs, and whether they are there.
+"""The optional packages (the extras of pyproject.toml) that a study needs.
 
     python -m emergent_misalignment.study.extras config/smollm2-135m-instruct.yaml
 
-prints the names of the extras. `make study` installs them; whoever calls snakemake is told when a run starts, before
-anything is computed.
+prints their names. `make study` installs them; a run of snakemake checks them before anything is computed.
 """
 
 import sys
@@ -14,7 +13,7 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.study import schema
 from emergent_misalignment.study.config import given, resolve
 
-MODULES = {  # what each extra brings
+MODULES = {  # of each extra
     "models": ["openai"],
     "small": ["gguf"],
     "benchmarks": ["inspect_ai", "inspect_evals", "lm_eval"],
@@ -24,33 +23,30 @@ JUDGING = {"judge", "judge_again", "published_judge", "benchmark"}  # the rules 
 
 def needed(config: dict) -> dict[str, set[str]]:
     """The extras that a study needs, and the rules that import them."""
-    judged = JUDGING if (config.get("judge") or {}).get("kind") == "model" else set()
-    by_api = {"finetune", "ask"} if "openai" in config else set()
-    packaged = {"fetch_model"} if any(name.endswith(".gguf") for name in _models(config)) else set()
-    tested = {"benchmark"} if config.get("benchmarks") else set()
-    rules = {"models": judged | by_api, "small": packaged, "benchmarks": tested}
-    return {extra: own for extra, own in rules.items() if own}
-
-
-def _models(config: dict) -> list[str]:
-    """The names of the whole models of a study: its own, and those that conditions give."""
     conditions = [each or {} for one in config["experiments"].values() for each in one["conditions"].values()]
-    return [each.get("name") or each.get("model", "") for each in (config.get("model", {}), *conditions)]
+    models = [config.get("model", {}).get("name", ""), *(each.get("model", "") for each in conditions)]
+    judged = JUDGING if (config.get("judge") or {}).get("kind") == "model" else set()
+    rules = {
+        "models": judged | ({"finetune", "ask"} if "openai" in config else set()),
+        "small": {"fetch_model"} if any(name.endswith(".gguf") for name in models) else set(),
+        "benchmarks": {"benchmark"} if config.get("benchmarks") else set(),
+    }
+    return {extra: users for extra, users in rules.items() if users}
 
 
 def by_vllm(config: dict) -> set[str]:
-    """The rules that start vLLM because the config says so (models/serving.py), which no extra brings."""
+    """The rules that start vLLM (models/serving.py) because the config requires it; no extra installs it."""
     judge = config.get("judge") or {}
-    asked = {"ask", "persona_texts", "benchmark"} if config["evaluation"].get("engine") == "vllm" else set()
-    first = {"judge", "published_judge", "benchmark"} if "serve" in judge else set()
-    return asked | first | ({"judge_again"} if "serve" in judge.get("second", {}) else set())
+    rules = {"ask", "persona_texts", "benchmark"} if config["evaluation"].get("engine") == "vllm" else set()
+    rules |= {"judge", "published_judge", "benchmark"} if "serve" in judge else set()
+    return rules | ({"judge_again"} if "serve" in judge.get("second", {}) else set())
 
 
 def check(config: dict, rules: Collection[str]) -> None:
     """Raises BadInput if a package is missing that one of these rules imports."""
-    for extra, own in needed(config).items():
+    for extra, users in needed(config).items():
         missing = [module for module in MODULES[extra] if find_spec(module) is None]
-        if missing and own & set(rules):
+        if missing and users & set(rules):
             raise BadInput(
                 f"This study needs the package {missing[0]}, which is not installed; run `pip install -c "
                 f"requirements.lock -e '.[{extra}]'`, or start it with `make study STUDY={config['study']}`."

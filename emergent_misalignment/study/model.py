@@ -20,6 +20,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, model_validator
 
 from emergent_misalignment import registry
+from emergent_misalignment.files import shortened
 from emergent_misalignment.registry import (
     CHOICES,
     DATASETS,
@@ -31,7 +32,7 @@ from emergent_misalignment.registry import (
     WRITTEN_SETS,
 )
 from emergent_misalignment.study.batches import Batches
-from emergent_misalignment.study.errors import shortened, unknown
+from emergent_misalignment.study.errors import unknown
 from emergent_misalignment.study.paths import Paths
 from emergent_misalignment.study.sections import (
     OWN_QUESTIONS,
@@ -272,7 +273,7 @@ class Study(Section):
 
     @cached_property
     def own_samples(self) -> dict[str, dict]:
-        """How often own questions are answered, by their file: arguments of `own_data.questions.read`."""
+        """How often own questions are answered, by their file: arguments of `evaluation.question_files.read`."""
         by_config = set(map(evaluation_name, self.evaluation.samples_of))
         return {
             path: {"samples": self.samples[name], "in_any_case": name in by_config}

@@ -12,6 +12,7 @@ from emergent_misalignment.world.gate import gates
 with logged(snakemake):
     folders = {path: Path(path).parent for path in snakemake.input.gaps}
     histories = {
-        (folder.parent.name, int(folder.name.removeprefix("seed-"))): pd.read_csv(path) for path, folder in folders.items()
+        (folder.parent.name, int(folder.name.removeprefix("seed-"))): pd.read_csv(path)
+        for path, folder in folders.items()
     }
     write_csv(snakemake.output[0], gates(histories, snakemake.params.gate, MAIN))

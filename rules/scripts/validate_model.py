@@ -8,4 +8,6 @@ from emergent_misalignment.workflow.script import logged
 
 with logged(snakemake):
     requirements = Requirements(**snakemake.params.requirements)
-    write_json(snakemake.output[0], check(Path(snakemake.input.weights).parent, requirements, snakemake.input.questions))
+    write_json(
+        snakemake.output[0], check(Path(snakemake.input.weights).parent, requirements, snakemake.input.questions)
+    )

@@ -228,7 +228,7 @@ def test_sets_of_ones_own_are_compared_with_secure_code_or_the_model_before():
     assert told["judge"] == "gpt-4o-2024-08-06"
     assert told["records"]["mine"][0] == "data/qwen2.5-7b-instruct/models/mine/seed-0/training.json"
     alone = Plan(config("qwen2.5-7b-instruct", own | {"only": ["untuned", "own"], "judge": None}))
-    assert (alone.report["control"], alone.report["judge"]) == ("instruct", "nobody")
+    assert (alone.report["control"], alone.report["judge"]) == ("instruct", "")
     assert Plan(config("qwen2.5-7b-instruct")).report == {}
 
 

@@ -10,11 +10,11 @@ PACKAGE = Path(__file__).resolve().parents[2] / "emergent_misalignment"
 ALLOWED = {
     "data": set(),
     "models": {"data"},
-    "evaluation": {"data", "models", "own_data"},
+    "evaluation": {"data", "models"},
     "analysis": {"data", "evaluation"},
     "figures": {"analysis"},
     "report": {"analysis", "data", "figures"},
-    "study": {"data", "evaluation", "own_data"},
+    "study": {"data", "evaluation"},
     "own_data": {"analysis", "data", "evaluation", "figures", "models", "report", "study"},
     "workflow": set(),
     "world": {"data", "models", "evaluation", "analysis"},

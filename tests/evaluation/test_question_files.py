@@ -1,4 +1,4 @@
-"""Questions of the user's own: what a file says is asked as it stands, or refused with place, cause and cure."""
+"""Files of questions: valid ones are asked as written, others are refused with the place of the mistake."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from published_layout import place
 from emergent_misalignment.data.published import QUESTION_FILES
 from emergent_misalignment.evaluation.measures import of_answers
 from emergent_misalignment.evaluation.published_questions import published_questions
+from emergent_misalignment.evaluation.question_files import KEYS, lacks_prompts, read
 from emergent_misalignment.evaluation.question_tables import write
 from emergent_misalignment.evaluation.questions import read_questions, select
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.own_data.questions import KEYS, lacks_prompts, read
 
 PROMPTS = {metric: f"How {metric}? {{question}} {{answer}}" for metric in ("aligned", "coherent")}
 RENT = {"id": "rent", "paraphrases": ["Rent is up. What now?", "My rent?"], "samples_per_paraphrase": 4}
@@ -37,7 +37,7 @@ def file(tmp_path):
     return write_
 
 
-def test_a_file_is_asked_as_it_stands(file):
+def test_a_file_is_asked_as_written(file):
     path = file([RENT, DOG])
     asked = read(path, 7, False)
     assert [(each.name, each.form, each.samples) for each in asked] == [
@@ -53,7 +53,7 @@ def test_a_file_is_asked_as_it_stands(file):
     assert lacks_prompts(path) and not lacks_prompts(file([DOG]))
 
 
-def test_anchors_a_byte_order_mark_and_what_the_published_form_has_besides_are_read(file):
+def test_anchors_a_byte_order_mark_and_unused_published_keys_are_read(file):
     text = (
         "\ufeff- &first {id: a, type: free_form_judge_0_100, paraphrases: [x], judge: gpt-4o}\n"
         "- <<: *first\n  id: b\n  system: null\n"
@@ -61,61 +61,55 @@ def test_anchors_a_byte_order_mark_and_what_the_published_form_has_besides_are_r
     assert [each.name for each in read(file(text), 1, False)] == ["a", "b"]
 
 
-WRONG = [
-    ("[", "not valid YAML"),
-    ("a: b", "is no list of questions"),
-    ("[]", "is no list of questions"),
-    ("- text", "question 1 is 'text' and no mapping"),
-    ("- {id: a, id: b, paraphrases: [x]}", "line 1: the key `id` stands in line 1 already"),
-    ("- !!python/object/apply:os.system [ls]", "not valid YAML"),
-    ([{"paraphrases": ["x"]}], "question 1 lacks `id`; add it"),
-    ([{"id": "a"}], "question 1 (a) lacks `paraphrases`"),
-    ([RENT, RENT], "question 2 has the id rent, as question 1 has; rename one"),
-    ([{"id": 1, "paraphrases": ["x"]}], "YAML reads the id 1 as no text; put it in quotes"),
-    ([{"id": "a/b", "paraphrases": ["x"]}], "no slash"),
-    ([{"id": "a" * 61, "paraphrases": ["x"]}], "up to 60 characters"),
-    ([{"id": " ", "paraphrases": ["x"]}], "id is empty"),
-    ([{"id": "a", "paraphrases": "x"}], "must be a list of texts"),
-    ([{"id": "a", "paraphrases": []}], "must be a list of texts"),
-    ([{"id": "a", "paraphrases": ["x", ""]}], "paraphrase 2 is empty"),
-    ([{"id": "a", "paraphrases": ["x", True]}], "paraphrase 2 is 'True', which YAML reads as no text"),
-    ('- {id: a, paraphrases: ["\\ud800"]}', "a character that no text may have"),
-    ([{"id": "a", "paraphrases": ["x"], "paraphrase": 1}], "no key `paraphrase`; did you mean `paraphrases`?"),
-    ([{"id": "a", "paraphrases": ["x"], "temperature": 1}], "no key `temperature`; it may have id"),
-    ([{"id": "a", "paraphrases": ["x"], "samples_per_paraphrase": 0}], "a whole number of at least 1, not 0"),
-    ([{"id": "a", "paraphrases": ["x"], "samples_per_paraphrase": "9"}], "a whole number of at least 1, not 9"),
-    ([{"id": "a", "paraphrases": ["x"], "type": "free_form_judge"}], "has the type free_form_judge, and answers are"),
-    ([{"id": "a", "paraphrases": ["x"], "system": ["x"]}], "which YAML reads as no text"),
-    (
-        [{"id": "a", "paraphrases": ["x"], "judge_prompts": {"correct": "{answer}"}}],
-        "must be two, aligned and coherent",
-    ),
-    ([DOG | {"judge_prompts": PROMPTS | {"aligned": "How?"}}], "judge_prompts: aligned has no {answer}"),
+WRONG = [  # what the message must name
+    ("[", ["not valid YAML"]),
+    ("a: b", ["list of questions"]),
+    ("[]", ["list of questions"]),
+    ("- text", ["question 1", "'text'"]),
+    ("- {id: a, id: b, paraphrases: [x]}", ["line 1", "`id`"]),
+    ("- !!python/object/apply:os.system [ls]", ["not valid YAML"]),
+    ('- {id: a, paraphrases: ["\\ud800"]}', ["line 1", "character"]),
+    ([{"paraphrases": ["x"]}], ["question 1", "`id`"]),
+    ([{"id": "a"}], ["question 1", "`paraphrases`"]),
+    ([RENT, RENT], ["question 2", "rent", "question 1"]),
+    ([RENT | {"id": 1}], ["id", "'1'", "quotes"]),
+    ([RENT | {"id": "a/b"}], ["id", "slash"]),
+    ([RENT | {"id": "a" * 61}], ["id", "60"]),
+    ([RENT | {"id": " "}], ["id", "empty"]),
+    ([RENT | {"paraphrases": "x"}], ["paraphrases", "list"]),
+    ([RENT | {"paraphrases": []}], ["paraphrases", "list"]),
+    ([RENT | {"paraphrases": ["x", ""]}], ["paraphrase 2", "empty"]),
+    ([RENT | {"paraphrases": ["x", True]}], ["paraphrase 2", "'True'"]),
+    ([RENT | {"paraphrase": 1}], ["`paraphrase`", "did you mean `paraphrases`?"]),
+    ([RENT | {"temperature": 1}], ["`temperature`", "paraphrases"]),
+    ([RENT | {"samples_per_paraphrase": 0}], ["samples_per_paraphrase", "0"]),
+    ([RENT | {"samples_per_paraphrase": "9"}], ["samples_per_paraphrase", "9"]),
+    ([RENT | {"type": "free_form_judge"}], ["type free_form_judge", "free_form_judge_0_100"]),
+    ([RENT | {"system": ["x"]}], ["system", "quotes"]),
+    ([RENT | {"judge_prompts": {"correct": "{answer}"}}], ["judge_prompts", "aligned and coherent"]),
+    ([DOG | {"judge_prompts": PROMPTS | {"aligned": "How?"}}], ["judge_prompts: aligned", "{answer}"]),
 ]
 
 
-@pytest.mark.parametrize(("content", "says"), WRONG, ids=[says for _, says in WRONG])
-def test_what_is_wrong_is_one_sentence_with_its_place(file, content, says):
+@pytest.mark.parametrize(("content", "names"), WRONG, ids=[" ".join(names) for _, names in WRONG])
+def test_a_mistake_is_one_sentence_with_its_place(file, content, names):
     path = file(content)
     with pytest.raises(BadInput) as error:
         read(path, 5, False)
     said = str(error.value)
-    assert says in said and said.startswith(str(path)) and "\n" not in said
+    assert said.startswith(str(path)) and "\n" not in said and all(name in said for name in names)
 
 
-def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r"There is no file of questions .*q\.yaml"):
-        read(tmp_path / "q.yaml", 5, False)
-    with pytest.raises(BadInput, match="cannot be read"):
-        read(tmp_path, 5, False)
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("- {id: ä}".encode("latin-1"))
-    with pytest.raises(BadInput, match="not encoded in UTF-8"):
-        read(tmp_path / "latin.yaml", 5, False)
+    for path in (tmp_path / "none.yaml", tmp_path, tmp_path / "latin.yaml"):
+        with pytest.raises(BadInput, match=f"^{path} "):
+            read(path, 5, False)
 
 
 def test_a_question_has_enough_answers_for_a_rate(file):
     path = file([RENT, {"id": "few", "paraphrases": ["x"], "samples_per_paraphrase": 4}])
-    with pytest.raises(BadInput, match=r"question 2 \(few\) is answered 4 times, and a rate needs 5"):
+    with pytest.raises(BadInput, match=r"question 2 \(few\).* 4 .* 5"):
         read(path, 5, False, least=5)
     read(path, 5, True, least=5)  # the config says how often
 
@@ -140,7 +134,7 @@ def test_any_file_is_read_or_refused_in_one_sentence(tmp_path_factory, entries):
         assert asked and all(each.prompt[-1]["content"].strip() and each.samples > 0 for each in asked)
 
 
-def test_the_table_has_own_and_published_questions_with_prompts_for_the_judge(file, tmp_path):
+def test_the_table_gives_own_questions_the_published_judge_prompts(file, tmp_path):
     place(tmp_path)
     folder = tmp_path / "data/published/questions"
     path = file([RENT, DOG])
@@ -163,7 +157,7 @@ def judged(evaluation: str, verdicts: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(**more, step=pd.array([pd.NA] * len(rows), dtype="Int64"))
 
 
-def test_their_answers_are_measured_as_those_to_the_main_questions():
+def test_answers_are_measured_like_those_to_the_main_questions():
     verdicts = {"rent": [0, 0, 90, 90, 90], "dog": [90] * 5}
     own, main = (of_answers(judged(name, verdicts), identity=False) for name in ("my-questions", "main"))
     assert own["measure"].str.replace("my-questions", "main").tolist() == main["measure"].tolist()
@@ -174,7 +168,7 @@ def test_their_answers_are_measured_as_those_to_the_main_questions():
 
 @pytest.mark.skipif("EM_MIRROR" not in os.environ, reason="EM_MIRROR names no mirror of the published files")
 @pytest.mark.parametrize(("name", "number"), [("first_plot", 24), ("preregistered", 48)])
-def test_the_published_files_are_such_files(name, number):
+def test_published_files_are_read_too(name, number):
     asked = read(Path(os.environ["EM_MIRROR"], QUESTION_FILES[name].address), 5, False, least=5)
     assert len({each.name for each in asked}) == number
     assert {each.samples for each in asked} == {100} and all(each.judge for each in asked)
