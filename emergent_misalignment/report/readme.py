@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from emergent_misalignment.analysis.claims import numbers
-from emergent_misalignment.figures.choices import changes, draw_choices, summary
+from emergent_misalignment.analysis.choices import changes, summary
+from emergent_misalignment.analysis.formatting import numbers
+from emergent_misalignment.figures.choices import draw_choices
 from emergent_misalignment.files import BadInput, replacing, write_csv, write_json
 from emergent_misalignment.report.claims_table import (
     Claim,
