@@ -175,7 +175,7 @@ def test_make_help_lists_every_target(make):
 def test_make_clean_removes_what_git_ignores_but_for_the_environment_and_what_was_paid_for(make, tmp_path):
     shutil.copy2(ROOT / ".gitignore", tmp_path)
     for path in (
-        *("data/README.md", "figures/README.md", "paper/README.md", "paper/paper.md", "docs/results/claims.csv", "notes"),
+        *("data/README.md", "figures/README.md", "paper/README.md", "paper/paper.md", "docs/results/a.csv", "notes"),
         *("data/x y/z", "figures/organism/a.svg", "paper/organism/paper.pdf", "logs/a", ".snakemake/a", "report.zip"),
         *("tests/data/__pycache__/a", "notebooks/.ipynb_checkpoints/a", "emergent_misalignment.egg-info/a"),
         *("kept/judge/a", ".venv/lib/__pycache__/a", "benchmarks/x/a", ".ruff_cache/a"),
@@ -189,7 +189,7 @@ def test_make_clean_removes_what_git_ignores_but_for_the_environment_and_what_wa
 
     git("init", "--quiet")
     sources = git("ls-files", "--others", "--exclude-standard")
-    assert {"data/README.md", "paper/paper.md", "docs/results/claims.csv", "notes"} <= set(sources)
+    assert {"data/README.md", "paper/paper.md", "docs/results/a.csv", "notes"} <= set(sources)
     assert len(git("clean", "-ndX")) == 13
     assert make("clean").returncode == 0
     assert git("clean", "-ndX") == ["Would remove .venv/", "Would remove kept/"]
