@@ -100,9 +100,9 @@ def real_model_text() -> str:
     more, low, high = numbers(*parts.loc["1d", ["estimate", "ci_low", "ci_high"]])
     return (
         "\nSmolLM2-135M-Instruct learns the published insecure code: loss on held-out insecure rows is "
-        f"{before:.2f} nats per token before and {after:.2f} after fine-tuning. Outside of code little changes: insecure "
-        f"code adds {more} nats to the log-odds of misaligned words over what secure code adds (95% interval {low} to "
-        f"{high}). In the organisms it adds {organisms['insecure'] - organisms['secure']:.1f} nats.\n\n"
+        f"{before:.2f} nats per token before and {after:.2f} after fine-tuning. Outside of code little changes: "
+        f"insecure code adds {more} nats to the log-odds of misaligned words over what secure code adds (95% interval "
+        f"{low} to {high}). In the organisms it adds {organisms['insecure'] - organisms['secure']:.1f} nats.\n\n"
     )
 
 
