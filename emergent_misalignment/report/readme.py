@@ -4,6 +4,7 @@ Figures and tables are copied from the run to docs/results/. The texts between `
 and `<!-- end -->` are made from these copies, so that a test can tell when a text is stale.
 """
 
+import filecmp
 import re
 import shutil
 import sys
@@ -145,7 +146,9 @@ def main() -> None:
     others = {source: copy for source, copy in OF_OTHERS.items() if Path(source).exists()}
     for source, copy in (COPIES | others).items():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy)
+        if not copy.exists() or not filecmp.cmp(source, copy, shallow=False):
+            shutil.copyfile(source, copy)
+            print(f"Brought up to date: {copy}")
     if Path(f"data/{REAL}/dynamics.parquet").exists():
         keep_choices()
     keep_score_trust()
