@@ -71,13 +71,14 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
-readme: .venv/.installed  ## bring the README's figure and claims up to date, after a run of the default study
+readme: .venv/.installed  ## update the results in README.md and docs/results, after a run of the default study
 	.venv/bin/python -m emergent_misalignment.report.readme
 
-clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
-	@# kept/ stays: it holds answers that were paid for.
-	rm -rf data figures paper logs benchmarks report.html report.zip
-	rm -rf .snakemake .pytest_cache .hypothesis .ruff_cache unsloth_compiled_cache
+clean:  ## remove everything that is computed, and caches; .venv and kept/ (answers that were paid for) stay
+	rm -rf data/*/ figures/*/ paper/*/ logs benchmarks report.html report.zip
+	rm -rf .snakemake .pytest_cache .hypothesis .ruff_cache unsloth_compiled_cache *.egg-info
+	find . \( -path ./.venv -o -path ./kept -o -path ./.git \) -prune -o \
+		-type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define need_python
 $(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))

@@ -19,9 +19,9 @@ SOURCES = [
     "config",
     "emergent_misalignment",
     "notebooks",
-    "docs/paper",
     "profiles",
     "rules",
+    *(f"paper/{path.name}" for path in (ROOT / "paper").iterdir() if path.is_file()),  # no computed paper
 ]
 SMOKE = ["--configfile", "config/smoke.yaml"]
 

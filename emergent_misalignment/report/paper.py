@@ -2,8 +2,8 @@
 
     python -m emergent_misalignment.report.paper CONTENTS.json FOLDER [--compare CLAIMS.csv ...]
 
-`docs/paper/paper.md` is a Jinja template of Markdown. A number stands in it by its name and format,
-`{{rate_insecure:.1%}}`, and `docs/paper/numbers.yaml` says which cell of which table each name is. Only results that
+`paper/paper.md` is a Jinja template of Markdown. A number stands in it by its name and format,
+`{{rate_insecure:.1%}}`, and `paper/numbers.yaml` says which cell of which table each name is. Only results that
 a chapter of CONTENTS.json lists are read, so a study that has not made some of them has a paper without the sentences,
 figures and sections about them. A name that nothing defines, that has no value where a sentence asks for it, or that no
 sentence uses is an error. The same results give the same bytes.
@@ -32,7 +32,7 @@ from emergent_misalignment.report.claims_table import Claim, escaped, listed, ma
 from emergent_misalignment.report.contents import Contents, read_contents
 from emergent_misalignment.report.site import title_and_question
 
-SOURCE = Path("docs/paper")
+SOURCE = Path("paper")
 TEXT, NUMBERS = SOURCE / "paper.md", SOURCE / "numbers.yaml"
 STYLE = "emergent_misalignment/report/templates/style.css"
 # LaTeX does not know the minus sign that stands in the tables' numbers.

@@ -90,7 +90,10 @@ def registry(config: dict = CONFIG, kind: str = "organism", leave_out: tuple[str
 def study(tmp_path, monkeypatch) -> Contents:
     """A small study, with a copy of what the paper is made of; the working directory is there."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ROOT / paper.SOURCE, paper.SOURCE)
+    paper.SOURCE.mkdir()
+    for path in (ROOT / paper.SOURCE).iterdir():
+        if path.is_file():  # folders hold computed papers
+            shutil.copy2(path, paper.SOURCE)
     write(paper.STYLE, (ROOT / paper.STYLE).read_text())
     place = {"format": "chat", "question_set": "main", "question": "all", "coherent_share": 0.93, "answers": 4000}
     rates = [
@@ -356,10 +359,10 @@ def refusal(text: str, numbers: dict | None = None, definitions: dict | None = N
 
 def test_a_number_that_nothing_defines_or_that_nothing_uses_is_named():
     rate = {"rate": {"file": "tables/rates.csv", "column": "rate"}}
-    assert refusal("{{rate:.1%}}").startswith("docs/paper/paper.md names `rate`, which nothing defines: ")
-    assert "Nothing in docs/paper/paper.md uses `rate`" in refusal("{{ study }}", definitions=rate)
+    assert refusal("{{rate:.1%}}").startswith("paper/paper.md names `rate`, which nothing defines: ")
+    assert "Nothing in paper/paper.md uses `rate`" in refusal("{{ study }}", definitions=rate)
     missing = refusal("A rate of {{rate.interval:.1%}}.", definitions=rate)
-    assert "docs/paper/paper.md asks for `rate`, and this study has no value for it in tables/rates.csv" in missing
+    assert "paper/paper.md asks for `rate`, and this study has no value for it in tables/rates.csv" in missing
     guarded = "{% if rate is defined %}{{rate:.1%}}{% endif %}"
     assert paper.fill(guarded, rate, {}, {}) == ""
     assert paper.fill(guarded, rate, {"rate": paper.Number(0.2204)}, {}) == "22.0%"
@@ -405,7 +408,7 @@ def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
 def test_an_unknown_reference_is_named(study, text, words):
     with pytest.raises(BadInput) as caught:
         paper.pandoc(text, ".", "html5")
-    assert str(caught.value).startswith("docs/paper/paper.md cannot be set: ")
+    assert str(caught.value).startswith("paper/paper.md cannot be set: ")
     assert words in str(caught.value) and "traceback" not in str(caught.value)
 
 
