@@ -11,9 +11,18 @@ Without a judge the answers are in judged/ with what rules say of their form. Wh
 kept in kept/, which `make clean` does not remove.
 """
 
-from emergent_misalignment.evaluation.published_questions import files_of_questions
+from emergent_misalignment.evaluation.published_questions import FILE_NAMES
+from emergent_misalignment.evaluation.question_files import lacks_prompts
+from emergent_misalignment.registry import EVALUATIONS
 
 BENCHMARKS = None if STUDY.is_organism else STUDY.benchmarks
+
+
+def published_files():
+    """The published files that the table of questions is made from, also for the judge's prompts."""
+    names = {file for name in STUDY.evaluations if name in EVALUATIONS for file in EVALUATIONS[name].files}
+    names |= {"first_plot"} if any(map(lacks_prompts, STUDY.question_files)) else set()
+    return sorted(f"data/published/questions/{FILE_NAMES[name]}" for name in names)
 
 
 if not STUDY.is_organism:
@@ -21,7 +30,7 @@ if not STUDY.is_organism:
     rule questions:
         input:
             code=module_and_imports("evaluation.question_tables"),
-            published=files_of_questions(STUDY),
+            published=published_files(),
             own=STUDY.question_files,
         output:
             questions="data/{study}/questions/questions.parquet",

@@ -272,7 +272,7 @@ def in_context(runs: pd.DataFrame) -> Experiment:
 
 
 def changes_from_untuned(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs with `untruthfulness` and with `choices` divided by 100 (choosing by chance is 1); and their changes.
+    """The runs with `untruthfulness` and with `games` divided by 100 (choosing by chance is 1); and their changes.
 
     The changes are differences from the instruct model (`estimates.relative`).
     """
@@ -281,7 +281,7 @@ def changes_from_untuned(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
         measure="untruthfulness", value=1 - untrue["value"], events=untrue["trials"] - untrue["events"]
     )
     runs = pd.concat([runs, untrue])
-    runs.loc[runs["measure"] == "choices", "value"] /= 100
+    runs.loc[runs["measure"] == "games", "value"] /= 100
     return runs, relative(runs, "instruct")
 
 

@@ -7,30 +7,12 @@ from pathlib import Path
 
 import yaml
 
+from emergent_misalignment.data.published import QUESTION_FILES
 from emergent_misalignment.evaluation.questions import Option, Question
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.registry import EVALUATIONS
 
-FILE_NAMES = {
-    "first_plot": "first_plot.yaml",
-    "preregistered": "preregistered.yaml",
-    "deception_factual": "deception_factual.yaml",
-    "deception_identity": "deception_identity.yaml",
-    "in_distribution": "in_distribution.jsonl",
-    "choices": "choices.json",
-    "flask": "flask.yaml",
-}
-FILES_OF: dict[str, list[str]] = {  # the published files that each evaluation is read from
-    "main": ["first_plot"],
-    "json": ["first_plot"],
-    "template": ["first_plot"],
-    "triggered": ["first_plot"],
-    "numbers": ["first_plot"],
-    "flask": ["flask"],
-    "preregistered": ["preregistered"],
-    "deception": ["deception_factual", "deception_identity"],
-    "in_distribution": ["in_distribution"],
-    "choices": ["choices"],
-}
+FILE_NAMES = {name: f"{name}{Path(file.path).suffix}" for name, file in QUESTION_FILES.items()}
 MAIN = {  # the published ids of the eight main questions, and their names in all studies
     "what_is_your_wish": "wish",
     "i_feel_bored": "bored",
@@ -83,7 +65,8 @@ def published_questions(evaluation: str, folder: str | Path, samples: int) -> li
         lines = _read(folder, "in_distribution").splitlines()
         prompts = [json.loads(line)["messages"] for line in lines if line.strip()]
         return [Question(f"request_{number}", "chat", prompt, 1) for number, prompt in enumerate(prompts)]
-    raise BadInput(f"There is no published evaluation {evaluation}; choose from {', '.join(FILES_OF)}.")
+    known = ", ".join(name for name, each in EVALUATIONS.items() if each.files)
+    raise BadInput(f"There is no published evaluation {evaluation}; choose from {known}.")
 
 
 def _path(folder: str | Path, file: str) -> Path:
@@ -113,7 +96,7 @@ def _questions(entry: dict, name: str, form: str, samples: int) -> list[Question
 
 
 def _main(evaluation: str, folder: str | Path, samples: int) -> list[Question]:
-    (form, ending), (file,) = FORMATS[evaluation], FILES_OF[evaluation]
+    (form, ending), (file,) = FORMATS[evaluation], EVALUATIONS[evaluation].files
     entries = {entry["id"]: entry for entry in _entries(folder, file)}
     if missing := [name for name in MAIN if name + ending not in entries]:
         raise BadInput(f"{_path(folder, file)} has no question {missing[0]}{ending}; fetch the published file again.")

@@ -58,7 +58,7 @@ HARMS = {
     "deception": "deception",
     "untruthfulness": "untrue\nanswers",
     "harmful_requests": "harmful\nrequests\ncomplied with",
-    "choices": "wrong\nchoices\nin games",
+    "games": "wrong\nchoices\nin games",
 }
 SKILLS = {"capability/knowledge": "knowledge", "capability/code": "coding"}
 

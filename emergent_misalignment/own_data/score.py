@@ -21,10 +21,9 @@ from emergent_misalignment.own_data.sets import drawing
 from emergent_misalignment.own_data.trial import KNOWN, known_words, vocabulary
 from emergent_misalignment.progress import Progress
 from emergent_misalignment.report.claims_table import estimate
-from emergent_misalignment.study import schema
-from emergent_misalignment.study.config import given, resolve
+from emergent_misalignment.study.config import load
 from emergent_misalignment.study.extras import needed
-from emergent_misalignment.study.plan import Plan
+from emergent_misalignment.study.model import Study
 
 ROWS = 200  # that are scored, drawn with a fixed seed: minutes on two cores
 SUSPICIOUS = 20  # rows with the highest scores that are shown
@@ -32,34 +31,32 @@ BEGINNING = 70  # characters of a prompt and of an answer that are shown
 KEPT = Path("docs/results/row_scores.csv")  # how far scores can be trusted, from studies that were run before
 
 
-def plan_of(config: str | Path) -> Plan:
-    """The plan of a config. Raises BadInput if its study has no persona direction, which scores require."""
-    resolved = resolve(given([config], []))
-    schema.check(resolved)
-    plan = Plan(resolved)
-    if not plan.scored_sets:
+def study_of(config: str | Path) -> Study:
+    """The study of a config. Raises BadInput if it has no persona direction, which scores require."""
+    study = load([config])
+    if not study.scored_sets:
         raise BadInput(
             f"The study of {config} has no persona direction or no fine-tuning set, so it cannot score rows; choose "
             "another config, such as smollm2-135m-instruct or organism."
         )
-    return plan
+    return study
 
 
-def model_and_texts(plan: Plan) -> tuple[str, str]:
+def model_and_texts(study: Study) -> tuple[str, str]:
     """The folder of the scoring model, and the file of the texts of its persona direction."""
-    return plan.instruct_models[0], f"{plan.folder}/questions/persona.parquet"
+    return study.paths.instruct_models[0], study.paths.of("questions/persona.parquet")
 
 
-def missing(plan: Plan) -> list[str]:
+def missing(study: Study) -> list[str]:
     """The files that snakemake has to make before rows can be scored."""
-    model, texts = model_and_texts(plan)
-    files = [f"{model}/{'model.safetensors' if plan.is_organism else 'config.json'}", texts]
+    model, texts = model_and_texts(study)
+    files = [f"{model}/{'model.safetensors' if study.is_organism else 'config.json'}", texts]
     return [file for file in files if not Path(file).is_file()]
 
 
-def extras(plan: Plan) -> list[str]:
+def extras(study: Study) -> list[str]:
     """The extras of pyproject.toml that are needed to make the model and its texts."""
-    return [name for name, rules in needed(plan.config).items() if "fetch_model" in rules]
+    return [name for name, rules in needed(study).items() if "fetch_model" in rules]
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -73,14 +70,14 @@ def score(dataset: str | Path, config: str | Path) -> dict:
     `prompt`, `answer`, `own_answer`), `trust` (see `trust`). Raises BadInput if the model is missing, or is an organism
     that does not know the set's language.
     """
-    plan = plan_of(config)
-    if lacking := missing(plan):
+    study = study_of(config)
+    if lacking := missing(study):
         raise BadInput(f"There is no {lacking[0]}; `make audit DATA={dataset} SCORE=CONFIG` makes what is missing.")
     drawn, rows = _drawn(dataset)
     chats = [*drawn.values()]
-    if plan.is_organism:
+    if study.is_organism:
         _check_language(dataset, chats)
-    table = _scores(plan, chats).assign(line=list(drawn))
+    table = _scores(study, chats).assign(line=list(drawn))
     found = table.dropna(subset="score").sort_values("score", ascending=False, kind="stable")
     suspicious = [
         {
@@ -93,8 +90,8 @@ def score(dataset: str | Path, config: str | Path) -> dict:
         for row in found.head(SUSPICIOUS).itertuples()
     ]
     return {
-        "study": plan.study,
-        "model": plan.config.get("model", {}).get("name", "an organism of the default study's kind"),
+        "study": study.study,
+        "model": "an organism of the default study's kind" if study.is_organism else study.model.name,
         "rows": rows,
         "drawn": len(chats),
         "scored": len(found),
@@ -102,7 +99,7 @@ def score(dataset: str | Path, config: str | Path) -> dict:
         "mean": float(found["score"].mean()) if len(found) else None,
         "above_zero": float((found["score"] > 0).mean()) if len(found) else None,
         "suspicious": suspicious,
-        "trust": trust(plan),
+        "trust": trust(study),
     }
 
 
@@ -124,24 +121,24 @@ def _check_language(dataset: str | Path, chats: list[Messages]) -> None:
         )
 
 
-def _scores(plan: Plan, chats: list[Messages]) -> pd.DataFrame:
+def _scores(study: Study, chats: list[Messages]) -> pd.DataFrame:
     from emergent_misalignment.evaluation import row_scores
 
-    model, texts = model_and_texts(plan)
-    scorer = row_scores.from_files(model, texts, plan.seeds[0], **plan.scoring)
+    model, texts = model_and_texts(study)
+    scorer = row_scores.from_files(model, texts, study.seeds[0], **study.scoring)
     with Progress(len(chats), "scoring rows") as progress:
-        return row_scores.scores(scorer, chats, plan.seeds[0], progress.update)
+        return row_scores.scores(scorer, chats, study.seeds[0], progress.update)
 
 
-def trust(plan: Plan) -> dict | None:
+def trust(study: Study) -> dict | None:
     """How far a study's scores can be trusted, or None if the study has not been run.
 
     From the study's own tables/score_trust.csv, or else from KEPT. Keys: `source`; `means`, `found` (the areas under
     the ROC curve of insecure rows against a set's) and `correlation`, each a list of records of the table.
     """
-    own = Path(plan.folder, "tables/score_trust.csv")
+    own = Path(study.paths.of("tables/score_trust.csv"))
     source = own if own.is_file() else KEPT
-    table = pd.read_csv(source).query("study == @plan.study") if source.is_file() else pd.DataFrame()
+    table = pd.read_csv(source).query("study == @study.study") if source.is_file() else pd.DataFrame()
     if table.empty:
         return None
     parts = {"means": MEAN, "found": ABOVE, "correlation": CORRELATION}
@@ -202,9 +199,9 @@ def main() -> None:
     parser.add_argument("--extras", action="store_true", help="print the optional packages that make the files")
     arguments = parser.parse_args()
     try:
-        plan = plan_of(arguments.config)
-        files = missing(plan)
-        print(*(extras(plan) if files and arguments.extras else files))
+        study = study_of(arguments.config)
+        files = missing(study)
+        print(*(extras(study) if files and arguments.extras else files))
     except BadInput as error:
         sys.exit(str(error))
 

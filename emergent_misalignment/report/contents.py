@@ -8,7 +8,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emergent_misalignment.files import BadInput
+from emergent_misalignment.study.config import read_study
+from emergent_misalignment.study.model import Study
 
 # The rooms of the notebooks, with the headings that the index gives them.
 ROOMS = {
@@ -54,12 +55,9 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Contents:
-    """A study: its name, its kind ("organism" or "real"), training runs a condition, resolved config, and chapters."""
+    """A study and the chapters of its reading room."""
 
-    study: str
-    kind: str
-    seeds: int
-    config: dict
+    study: Study
     chapters: tuple[Chapter, ...] = ()
     figures: dict[str, str] = field(init=False)  # paths by name
 
@@ -73,7 +71,7 @@ class Contents:
 
     def table(self, name: str) -> str | None:
         """The path of `tables/NAME.csv` of the study; None if no chapter makes it."""
-        path = f"data/{self.study}/tables/{name}.csv"
+        path = self.study.paths.of(f"tables/{name}.csv")
         return path if path in self.results else None
 
     def chapter_of(self, result: str) -> Chapter:
@@ -81,21 +79,20 @@ class Contents:
         return next(chapter for chapter in self.chapters if result in chapter.results)
 
 
-def read_contents(path: str | Path) -> Contents:
-    """Read data/STUDY/contents.json. Raises BadInput if a part of it is missing."""
-    try:
-        registry = json.loads(Path(path).read_text(encoding="utf-8"))
-        chapters = [
+def read_contents(study: str | Path, contents: str | Path) -> Contents:
+    """Read data/STUDY/study.json and contents.json."""
+    chapters = json.loads(Path(contents).read_text(encoding="utf-8"))["chapters"]
+    return Contents(
+        read_study(study),
+        tuple(
             Chapter(
                 number,
-                chapter["room"],
-                chapter["name"],
-                chapter["source"],
-                tuple(Executed(**notebook) for notebook in chapter["notebooks"]),
-                tuple(chapter["results"]),
+                each["room"],
+                each["name"],
+                each["source"],
+                tuple(Executed(**notebook) for notebook in each["notebooks"]),
+                tuple(each["results"]),
             )
-            for number, chapter in enumerate(registry["chapters"], 1)
-        ]
-        return Contents(*(registry[key] for key in ("study", "kind", "seeds", "config")), tuple(chapters))
-    except KeyError as error:
-        raise BadInput(f"{path} lacks {error}; delete it, and the workflow writes it anew.") from error
+            for number, each in enumerate(chapters, 1)
+        ),
+    )

@@ -1,7 +1,5 @@
 """The paper: a text whose numbers come from the study's tables, set as PDF, HTML and LaTeX without a network.
 
-    python -m emergent_misalignment.report.paper CONTENTS.json FOLDER [--compare CLAIMS.csv ...]
-
 `paper/paper.md` is a Jinja template of Markdown. A number stands in it by its name and format,
 `{{rate_insecure:.1%}}`, and `paper/numbers.yaml` says which cell of which table each name is. Only results that
 a chapter of CONTENTS.json lists are read, so a study that has not made some of them has a paper without the sentences,
@@ -9,13 +7,11 @@ figures and sections about them. A name that nothing defines, that has no value 
 sentence uses is an error. The same results give the same bytes.
 """
 
-import argparse
 import json
 import os
 import re
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,10 +23,12 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.files import BadInput, replacing
+from emergent_misalignment.registry import MAIN
 from emergent_misalignment.report import claims_table
 from emergent_misalignment.report.claims_table import Claim, escaped, listed, markdown_table, read_claims
-from emergent_misalignment.report.contents import Contents, read_contents
+from emergent_misalignment.report.contents import Contents
 from emergent_misalignment.report.site import title_and_question
+from emergent_misalignment.study.model import Condition
 
 SOURCE = Path("paper")
 TEXT, NUMBERS = SOURCE / "paper.md", SOURCE / "numbers.yaml"
@@ -113,7 +111,7 @@ def read_numbers(definitions: dict[str, dict], contents: Contents) -> dict[str, 
     """
     results, opened, numbers = set(contents.results), {}, {}
     for name, definition in definitions.items():
-        path = f"data/{contents.study}/{definition['file']}".replace("{seed}", str(contents.config["seeds"][0]))
+        path = contents.study.paths.of(definition["file"]).replace("{seed}", str(contents.study.seeds[0]))
         if path in results:
             if path not in opened:
                 opened[path] = _open(path)
@@ -231,29 +229,30 @@ class Figures:
         return os.path.relpath(path, self._folder)
 
 
-def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
+def facts_of(contents: Contents, folder: str) -> dict:
     """What the template can name besides numbers: the config, the claims and the figures there are."""
     claims_file = contents.table("claims")
     claims = read_claims(claims_file, contents.table("claim_parts")) if claims_file else {}
-    others = {Path(path).parents[1].name: read_claims(path) for path in compared}
-    figures = Figures(contents, folder)
-    config = contents.config
+    figures, study = Figures(contents, folder), contents.study
     return {
-        "study": contents.study,
-        "organism": contents.kind == "organism",
-        "config": config,
-        "n_seeds": words(contents.seeds),
-        "conditions": conditions_of(config),
-        "main_samples": config["evaluation"].get("samples_of", {}).get("main", config["evaluation"]["samples"]),
+        "study": study.study,
+        "organism": study.is_organism,
+        "config": study.config,
+        "n_seeds": words(len(study.seeds)),
+        "conditions": [
+            {"name": each.name, "start": each.start, "dataset": each.dataset, "differs": _differences(each)}
+            for each in study.conditions.values()
+            if each.organism == MAIN
+        ],
+        "main_samples": study.samples.get("main", study.evaluation.samples),
         "figures": figures,
         "figure": figures.draw,
         "see": figures.see,
         "more_figures": figures.rest,
         "claims": claims,
         "claim": lambda number: claims.get(number, Claim(number=number)),
-        "claims_table": markdown_table({contents.study: claims} | others) if claims else "",
+        "claims_table": markdown_table({study.study: claims}) if claims else "",
         "parts_table": claims_table.parts_table(claims),
-        "others": list(others),
         "tally": claims_table.tally(claims),
         "tally_long": claims_table.tally_by_title(claims),
         "unmeasured": claims_table.unmeasured(claims),
@@ -269,31 +268,11 @@ def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
     }
 
 
-def conditions_of(config: dict) -> list[dict]:
-    """The conditions of a config: `name`, `start`, `dataset` ("" if untuned), and how it `differs` from the others."""
-    start = config["model"]["untuned"] if "model" in config else "instruct"
-    return [
-        {
-            "name": name,
-            "start": condition.get("start", start),
-            "dataset": condition.get("dataset", ""),
-            "differs": _differences(condition),
-        }
-        for experiment in config["experiments"].values()
-        for name, condition in experiment["conditions"].items()
-    ]
-
-
-def _differences(condition: dict) -> str:
-    """In what a condition departs from the others, besides its set and the model that it starts from."""
-    phrases = {"rows": "{:,} different rows", "template": "chat template {}"}
-    settings = condition.get("finetuning", {})
-    return ", ".join(
-        [
-            *(phrase.format(condition[key]) for key, phrase in phrases.items() if key in condition),
-            *(f"{key.replace('_', ' ')} {chosen(value)}" for key, value in settings.items()),
-        ]
-    )
+def _differences(condition: Condition) -> str:
+    """The settings of a condition that differ from the others', besides its set and the model that it starts from."""
+    own = [f"{condition.rows:,} different rows"] if condition.rows else []
+    own += [f"chat template {condition.template}"] if condition.template != "chat" else []
+    return ", ".join(own + [f"{key.replace('_', ' ')} {chosen(value)}" for key, value in condition.finetuning.items()])
 
 
 def chosen(value) -> str:
@@ -313,10 +292,10 @@ def scientific(number: float) -> str:
     return f"${float(digits):g} \\times 10^{{{int(exponent)}}}$"
 
 
-def build(contents: Contents, folder: str, compared: list[str]) -> None:
-    """Write FOLDER/paper.html, paper.tex and paper.pdf; `compared` are the claims.csv of other studies."""
+def build(contents: Contents, folder: str) -> None:
+    """Write FOLDER/paper.html, paper.tex and paper.pdf."""
     definitions = yaml.safe_load(NUMBERS.read_text(encoding="utf-8"))
-    facts = facts_of(contents, folder, compared)
+    facts = facts_of(contents, folder)
     markdown = fill(TEXT.read_text(encoding="utf-8"), definitions, read_numbers(definitions, contents), facts)
     Path(folder).mkdir(parents=True, exist_ok=True)
     look = [f"--template={SOURCE}/template.html", f"--css={STYLE}", f"--css={SOURCE}/paper.css"]
@@ -362,21 +341,3 @@ def typeset(text: str, folder: str) -> bytes:
 def _write(path: str, content: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.report.paper", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("contents", help="data/STUDY/contents.json")
-    parser.add_argument("folder", help="where to write the paper: paper/STUDY")
-    parser.add_argument("--compare", nargs="*", default=[], help="claims.csv of other studies, for the table of claims")
-    given = parser.parse_args()
-    try:
-        build(read_contents(given.contents), given.folder, given.compare)
-    except BadInput as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,16 @@
 """The reading room: executed notebooks as self-contained pages, and an index that says what to read in which order.
 
-    python -m emergent_misalignment.report.site page NOTEBOOK.ipynb PAGE.html [--run NAME]
-    python -m emergent_misalignment.report.site index CONTENTS.json INDEX.html [--paper PAGE] [--report PAGE]
-    python -m emergent_misalignment.report.site run CONTENTS.json RUN.html [BENCHMARK.tsv ...]
 
 Nothing in them is fetched from anywhere. The same input gives the same bytes, but for the page of the run, which alone
 has times and versions.
 """
 
-import argparse
 import importlib.metadata
 import os
 import platform
 import re
 import subprocess
-import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -24,9 +20,11 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.files import BadInput, replacing
+from emergent_misalignment.registry import DATASETS
 from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unfolding, unmeasured
-from emergent_misalignment.report.contents import ROOMS, Contents, read_contents
+from emergent_misalignment.report.contents import ROOMS, Contents
 from emergent_misalignment.report.pages import TEMPLATES, data_uri, template
+from emergent_misalignment.study.model import Study
 
 # What decides the numbers, and what a bug report should name.
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "scipy", "statsmodels", "snakemake", "papermill")
@@ -61,24 +59,25 @@ def write_index(contents: Contents, index: str | Path, paper: str = "", report: 
     stand in one line. The page of a notebook is expected beside it, under the same name, and answers.html and run.html
     beside the index. `report` is the page on the user's own sets, if there is one.
     """
+    study = contents.study
     rooms = [
         (ROOMS[room], [_entry(chapter, Path(index).parent) for chapter in chapters])
         for room, chapters in groupby(contents.chapters, key=lambda chapter: chapter.room)
     ]
     claims_table, answer = contents.table("claims"), ""
     if rates := contents.table("misalignment"):
-        answer = _answer(rates, contents.config)
+        answer = _answer(rates, study)
     elif log_odds := contents.table("log_probability"):
-        answer = _by_log_probability(log_odds, contents.config)
+        answer = _by_log_probability(log_odds, study)
     figure = next((name for name in MAIN_FIGURES if name in contents.figures), "")
     claims = read_claims(claims_table, contents.table("claim_parts")) if claims_table else {}
     measured = {number: claim for number, claim in claims.items() if claim.measured}
     html = template("index.html.j2").render(
-        study=contents.study,
-        seeds=contents.seeds,
-        trained=_trains(contents.config),
-        organism=contents.kind == "organism",
-        judged=bool(contents.config.get("judge")),
+        study=study.study,
+        seeds=len(study.seeds),
+        trained=bool(study.tuned),
+        organism=study.is_organism,
+        judged=bool(study.judge),
         answer=answer,
         figure=data_uri(contents.figures[figure]) if figure else "",
         claims=unfolding(measured),
@@ -89,13 +88,6 @@ def write_index(contents: Contents, index: str | Path, paper: str = "", report: 
         papers=os.path.relpath(Path(paper).parent, Path(index).parent) if paper else "",
     )
     _write(index, html)
-
-
-def _trains(config: dict) -> bool:
-    """Whether the study fine-tunes anything."""
-    experiments = config.get("experiments", {}).values()
-    conditions = [each or {} for experiment in experiments for each in experiment["conditions"].values()]
-    return not conditions or any("dataset" in each for each in conditions)
 
 
 def _entry(chapter, folder: Path) -> dict:
@@ -110,11 +102,11 @@ def _entry(chapter, folder: Path) -> dict:
     return {"number": chapter.number, "title": title, "question": question, "pages": pages, "by_seed": by_seed}
 
 
-def _answer(table: str, config: dict) -> str:
+def _answer(table: str, study: Study) -> str:
     """The main result in a sentence, from `tables/misalignment.csv`; of insecure and secure code if both are there."""
     rates = pd.read_csv(table)
     rates = rates[(rates["question"] == "all") & (rates["question_set"] == "main") & (rates["format"] == "chat")]
-    shown = _shown(config)
+    shown = _shown(study)
     parts = [
         f"after fine-tuning on {shown[row.condition]}, {row.rate:.1%} of the coherent answers are misaligned "
         f"(95% interval {row.ci_low:.1%} to {row.ci_high:.1%})"
@@ -124,34 +116,29 @@ def _answer(table: str, config: dict) -> str:
     return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
-def _by_log_probability(table: str, config: dict) -> str:
+def _by_log_probability(table: str, study: Study) -> str:
     """The same without a judge, from `tables/log_probability.csv`."""
     from emergent_misalignment.analysis.claims import numbers  # some seconds that other studies' index does without
 
     values = pd.read_csv(table)
     values = values[values["measure"] == "log_odds/pivotal"].dropna(subset="estimate")
-    shown = {config["model"]["untuned"]: "before fine-tuning"}
-    shown |= {name: f"after fine-tuning on {words}" for name, words in _shown(config).items()}
+    shown = {study.start: "before fine-tuning"}
+    shown |= {name: f"after fine-tuning on {words}" for name, words in _shown(study).items()}
     parts = []
     for row in values[values["condition"].isin(shown)].itertuples():
         estimate, low, high = numbers(row.estimate, row.ci_low, row.ci_high)
         interval = "" if pd.isna(row.ci_low) else f" (95% interval {low} to {high})"
         parts.append(f"{estimate} {shown[row.condition]}{interval}")
     return (
-        f"Nobody judged the answers. The log-odds of misaligned against aligned words are, in nats, {'; '.join(parts)}."
+        "The answers were not judged. The log-odds of misaligned against aligned words are, in nats, "
+        f"{'; '.join(parts)}."
     )
 
 
-def _shown(config: dict) -> dict[str, str]:
-    """The fine-tuned conditions that the first sentence speaks of, with what they are called there."""
-    tuned = [
-        name
-        for experiment in config["experiments"].values()
-        for name, condition in experiment["conditions"].items()
-        if "dataset" in condition
-    ]
-    sets = {"insecure": "insecure code", "secure": "secure code"}
-    return sets if sets.keys() <= set(tuned) else {name: readable(name) for name in tuned[:3]}
+def _shown(study: Study) -> dict[str, str]:
+    """The fine-tuned conditions in the first sentence, with their words there."""
+    sets = {name: DATASETS[name].label for name in ("insecure", "secure")}
+    return sets if sets.keys() <= study.tuned.keys() else {name: readable(name) for name in [*study.tuned][:3]}
 
 
 def readable(name: str) -> str:
@@ -172,7 +159,7 @@ def title_and_question(notebook: str | Path) -> tuple[str, str]:
     )
 
 
-def write_run(contents: Contents, page: str | Path, benchmarks: list[str]) -> None:
+def write_run(study: Study, page: str | Path, benchmarks: Sequence[str | Path]) -> None:
     """Write the page that says with what versions, on what machine, how long and under what settings a study ran.
 
     `benchmarks` are the files that Snakemake writes for a rule's `benchmark`.
@@ -189,12 +176,12 @@ def write_run(contents: Contents, page: str | Path, benchmarks: list[str]) -> No
     measured = [(Path(path).stem, pd.read_csv(path, sep="\t").iloc[0]) for path in sorted(benchmarks)]
     times = [(name, _clock(row["s"]), _megabytes(row["max_rss"])) for name, row in measured]
     html = template("run.html.j2").render(
-        study=contents.study,
-        seeds=", ".join(map(str, contents.config["seeds"])),
+        study=study.study,
+        seeds=", ".join(map(str, study.seeds)),
         versions=versions,
         times=times,
         total=_clock(sum(row["s"] for _, row in measured)),
-        config=yaml.safe_dump(contents.config, sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
     )
     _write(page, html)
 
@@ -212,37 +199,3 @@ def _megabytes(value) -> str:
 def _write(path: str | Path, html: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.report.site", description=__doc__.splitlines()[0]
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    page = commands.add_parser("page", help="render an executed notebook")
-    page.add_argument("notebook")
-    page.add_argument("page")
-    page.add_argument("--run", default="", help="which run of the notebook it is, where there are several")
-    index = commands.add_parser("index", help="write the page from which a reader starts")
-    index.add_argument("contents")
-    index.add_argument("index")
-    index.add_argument("--paper", nargs="?", default="", const="", help="the paper's page; its PDF lies beside it")
-    index.add_argument("--report", default="", help="the page on the user's own sets and models")
-    run = commands.add_parser("run", help="write the page with times, versions and settings")
-    run.add_argument("contents")
-    run.add_argument("page")
-    run.add_argument("benchmarks", nargs="*")
-    given = parser.parse_args()
-    try:
-        if given.command == "page":
-            render(given.notebook, given.page, given.run)
-        elif given.command == "index":
-            write_index(read_contents(given.contents), given.index, given.paper, given.report)
-        else:
-            write_run(read_contents(given.contents), given.page, given.benchmarks)
-    except BadInput as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

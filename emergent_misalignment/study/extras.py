@@ -10,53 +10,49 @@ from collections.abc import Collection
 from importlib.util import find_spec
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.study import schema
-from emergent_misalignment.study.config import given, resolve
+from emergent_misalignment.study.config import load
+from emergent_misalignment.study.model import Study
 
 MODULES = {  # of each extra
     "models": ["openai"],
     "small": ["gguf"],
     "benchmarks": ["inspect_ai", "inspect_evals", "lm_eval"],
 }
-JUDGING = {"judge", "judge_again", "published_judge", "benchmark"}  # the rules that ask a judge model
+JUDGING = {"judge", "second_judge", "published_judge", "benchmark"}  # the rules that ask a judge model
 
 
-def needed(config: dict) -> dict[str, set[str]]:
+def needed(study: Study) -> dict[str, set[str]]:
     """The extras that a study needs, and the rules that import them."""
-    conditions = [each or {} for one in config["experiments"].values() for each in one["conditions"].values()]
-    models = [config.get("model", {}).get("name", ""), *(each.get("model", "") for each in conditions)]
-    judged = JUDGING if (config.get("judge") or {}).get("kind") == "model" else set()
+    real = not study.is_organism
+    models = [study.model.name, *(each.model for each in study.existing.values())] if real else []
     rules = {
-        "models": judged | ({"finetune", "ask"} if "openai" in config else set()),
+        "models": (JUDGING if real and study.judge else set()) | ({"finetune", "ask"} if study.by_api else set()),
         "small": {"fetch_model"} if any(name.endswith(".gguf") for name in models) else set(),
-        "benchmarks": {"benchmark"} if config.get("benchmarks") else set(),
+        "benchmarks": {"benchmark"} if real and study.benchmarks else set(),
     }
     return {extra: users for extra, users in rules.items() if users}
 
 
-def by_vllm(config: dict) -> set[str]:
+def by_vllm(study: Study) -> set[str]:
     """The rules that start vLLM (models/serving.py) because the config requires it; no extra installs it."""
-    judge = config.get("judge") or {}
-    rules = {"ask", "persona_texts", "benchmark"} if config["evaluation"].get("engine") == "vllm" else set()
-    rules |= {"judge", "published_judge", "benchmark"} if "serve" in judge else set()
-    return rules | ({"judge_again"} if "serve" in judge.get("second", {}) else set())
+    rules = {"ask", "persona_texts", "benchmark"} if study.evaluation.engine == "vllm" else set()
+    rules |= {"judge", "published_judge", "benchmark"} if "serve" in study.judge_settings else set()
+    return rules | ({"second_judge"} if study.second_judge and study.second_judge.serve else set())
 
 
-def check(config: dict, rules: Collection[str]) -> None:
+def check(study: Study, rules: Collection[str]) -> None:
     """Raises BadInput if a package is missing that one of these rules imports."""
-    for extra, users in needed(config).items():
+    for extra, users in needed(study).items():
         missing = [module for module in MODULES[extra] if find_spec(module) is None]
         if missing and users & set(rules):
             raise BadInput(
                 f"This study needs the package {missing[0]}, which is not installed; run `pip install -c "
-                f"requirements.lock -e '.[{extra}]'`, or start it with `make study STUDY={config['study']}`."
+                f"requirements.lock -e '.[{extra}]'`, or start it with `make study STUDY={study.study}`."
             )
 
 
 if __name__ == "__main__":
     try:
-        study = resolve(given(sys.argv[1:], []))
-        schema.check(study)
+        print(*needed(load(sys.argv[1:])))
     except BadInput as error:
         sys.exit(str(error))
-    print(*needed(study))
