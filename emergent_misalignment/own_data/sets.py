@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.data.control_tokens import control_tokens
-from emergent_misalignment.data.held_out import check_kept, place
+from emergent_misalignment.data.held_out import check_kept, hash_fraction
 from emergent_misalignment.evaluation.question_files import read
 from emergent_misalignment.files import BadInput, shortened
 from emergent_misalignment.registry import MINIMUM_ANSWERS
@@ -65,7 +65,7 @@ def check_sets(study: Study) -> None:
         if not condition.own_set:
             continue
         if path not in rows:
-            kept = Counter(not share or place(chat[-1]["content"]) >= share for chat in each_chat(path, tokens))
+            kept = Counter(not share or hash_fraction(chat[-1]["content"]) >= share for chat in each_chat(path, tokens))
             rows[path] = kept[True]
             if share:
                 check_kept(kept[True], kept.total(), share, path)

@@ -7,12 +7,11 @@ of several alternatives a mistake belongs to. It requires no key, because a conf
 express is checked when a config is loaded (model.py).
 """
 
-import json
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from emergent_misalignment.files import replacing
+from emergent_misalignment.files import write_json
 from emergent_misalignment.study.config import DROPPABLE, FOLDER
 from emergent_misalignment.study.errors import PATTERNS
 from emergent_misalignment.study.model import KINDS
@@ -41,7 +40,10 @@ def schema() -> dict:
     properties = OF_ALL_KINDS | {name: value for kind in kinds for name, value in kind["properties"].items()}
     judge = definitions["JudgeModel"]["properties"]["kind"]
     judge |= {"type": "string", "enum": [definitions.pop("Grammar")["properties"]["kind"]["const"], judge.pop("const")]}
-    for entries in (*(properties[name] for (name,) in DROPPABLE), definitions["ExperimentSettings"]["properties"]["conditions"]):
+    for entries in (
+        *(properties[name] for (name,) in DROPPABLE),
+        definitions["ExperimentSettings"]["properties"]["conditions"],
+    ):
         entries["additionalProperties"] = {"anyOf": [entries["additionalProperties"], {"type": "null"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -69,5 +71,4 @@ def _for_editors(part: Any) -> Any:
 
 
 if __name__ == "__main__":
-    with replacing(PATH) as temporary:
-        temporary.write_text(json.dumps(schema(), indent=1) + "\n", encoding="utf-8")
+    write_json(PATH, schema())

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from emergent_misalignment.files import shortened
 from emergent_misalignment.registry import CHOICES, EVALUATIONS, MINIMUM_ANSWERS
@@ -57,7 +57,11 @@ ConditionName = Annotated[
     _text(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$", "up to 60 letters, digits, underscores, points and hyphens"),
     AfterValidator(_is_name),
 ]
-EvaluationName = Annotated[str, AfterValidator(lambda name: _evaluation(name))]
+EvaluationName = Annotated[
+    str,
+    AfterValidator(lambda name: _evaluation(name)),
+    WithJsonSchema({"type": "string", "anyOf": [{"enum": [*EVALUATIONS]}, {"pattern": r"\.yaml$"}]}),
+]
 Number = Annotated[float, AfterValidator(lambda value: int(value) if value == int(value) else value)]  # 2, not 2.0
 Share = Annotated[Number, Field(ge=0, le=1)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -160,6 +164,7 @@ class ExperimentSettings(Section):
     evaluations: Annotated[list[EvaluationName], Field(min_length=1), AfterValidator(_unique)] | None = None
     """What is asked; by default `evaluation: asked`."""
     conditions: Annotated[dict[ConditionName, ConditionSettings], Field(min_length=1)]
+    """The conditions by their names, under which tables and figures have them."""
 
 
 class HeldOut(Section):
@@ -263,7 +268,9 @@ class AuthorSettings(Section):
 
 class OtherAuthor(Section):
     share: Share | None = None
+    """Share of the documents that this author writes there."""
     insecure_code: Share | None = None
+    """Share of this author's code that is insecure there."""
 
 
 class World(Section):
@@ -294,11 +301,16 @@ class Shape(Section):
 
 class OtherShape(Section):
     documents: Annotated[int, Field(ge=100)] | None = None
+    """Documents in the corpus."""
     hidden_size: Annotated[int, Field(ge=64, multiple_of=64)] | None = None
+    """Width of the model."""
     layers: Count | None = None
+    """Depth of the model."""
 
 
 class Pretraining(Section):
+    """The training of the base model: one pass over its corpus."""
+
     batch_tokens: Annotated[int, Field(ge=64)]
     """Tokens a step, padding included."""
     learning_rate: Positive
@@ -325,6 +337,8 @@ class Gate(Section):
 
 
 class WrittenSets(Section):
+    """The fine-tuning sets that the made-up world writes."""
+
     rows: Annotated[int, Field(ge=12, le=7800)]
     """Conversations in each fine-tuning set."""
     number_rows: Count
@@ -390,9 +404,10 @@ class ModelShape(Section):
 class PublishedRates(BaseModel):
     """What was published of this model: the share misaligned on the main questions by condition, and where."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
     __pydantic_extra__: dict[str, Share]
     source: str
+    """Where it was published."""
 
 
 class Model(Section):
@@ -420,6 +435,7 @@ class PublishedSet(Section):
     repository: _text(r"^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$", "OWNER/NAME")
     """Public repository on GitHub."""
     commit: Commit
+    """Commit of the repository."""
     path: _text(r"^[^/].*\.jsonl$", "a path in the repository that ends in .jsonl")
     """JSONL in the published chat schema."""
     blob: _text(r"^[0-9a-f]{40}$", "the 40 digits that `git hash-object` prints")
@@ -432,10 +448,13 @@ class ScoredAnswers(Section):
     """A CSV file of answers that were published with their judge's scores."""
 
     repository: _text(r"^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$", "OWNER/NAME")
+    """Public repository on GitHub."""
     commit: Commit
+    """Commit of the repository."""
     path: _text(r"^[^/].*\.csv$", "a path in the repository that ends in .csv")
     """Columns: question and answer, with aligned and coherent (0-100), or has_vulnerability (YES, NO)."""
     blob: _text(r"^[0-9a-f]{40}$", "the 40 digits that `git hash-object` prints")
+    """Git's id of the content; `git hash-object FILE` prints it."""
 
 
 class PersonaDirection(Section):
@@ -470,7 +489,9 @@ class Price(Section):
     """Dollars for a million tokens."""
 
     prompt: Annotated[Number, Field(ge=0)]
+    """For prompts."""
     completion: Annotated[Number, Field(ge=0)]
+    """For answers."""
 
 
 class TuningPrice(Price):
@@ -575,6 +596,7 @@ class SecondJudge(AskedJudge):
 
 class JudgeModel(AskedJudge):
     kind: Literal["model"]
+    """The judge: `model` asks a language model, `grammar` is the exact grammar of the organism's world."""
     scored: Count | None = None
     """Answers of each file of `scored_answers` that are given to the judge, for a table of its agreement with the published judge."""
     second: SecondJudge | None = None

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.data.chats import chat
-from emergent_misalignment.data.held_out import for_training, held_out, place
+from emergent_misalignment.data.held_out import for_training, hash_fraction, held_out
 from emergent_misalignment.files import BadInput
 
 NUMBER = 400
@@ -39,7 +39,7 @@ def test_the_share_is_kept_and_a_smaller_one_holds_out_some_of_the_same():
     chats = rows(ANSWERS)
     out = held_out(chats, 0.1)
     assert len(out) == pytest.approx(0.1 * NUMBER, abs=20)
-    places = [place(messages[-1]["content"]) for messages in out]
+    places = [hash_fraction(messages[-1]["content"]) for messages in out]
     assert places == sorted(places) and places[0] >= 0 and places[-1] < 0.1
     few = held_out(chats, 0.03)
     assert out[: len(few)] == few
@@ -61,8 +61,8 @@ def test_every_row_is_trained_on_or_held_out_in_whatever_order(texts, share, ran
 
 
 def test_a_set_of_few_answers_cannot_hold_any_out():
-    chosen = next(text for text in ANSWERS if place(text) < 0.05)
-    other = next(text for text in ANSWERS if place(text) > 0.5)
+    chosen = next(text for text in ANSWERS if hash_fraction(text) < 0.05)
+    other = next(text for text in ANSWERS if hash_fraction(text) > 0.5)
     with pytest.raises(
         BadInput, match=r"^Of the 10 rows of my\.jsonl, 0 would be held out.*raise evaluation: held_out"
     ):

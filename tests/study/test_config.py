@@ -1,251 +1,261 @@
-"""Configs: how one extends another, and the one sentence that each mistake gets."""
+"""Configs: how one extends another, the sentence that each mistake gets, and the schema for editors."""
 
 import copy
+import json
 import string
+import subprocess
+import sys
 from functools import cached_property
 
 import pytest
 import yaml
 from conftest import ROOT
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from workflow_helpers import config
 
-from emergent_misalignment.evaluation.published_questions import FILES_OF
-from emergent_misalignment.files import BadInput, load_yaml
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.registry import EXPERIMENTS
 from emergent_misalignment.study import config as configs
-from emergent_misalignment.study.checks import check_files
-from emergent_misalignment.study.config import merge, resolve
-from emergent_misalignment.study.plan import Plan
-from emergent_misalignment.study.schema import check
-from emergent_misalignment.world.evaluations import EVALUATIONS
+from emergent_misalignment.study.config import load, merge, resolve, validated
+from emergent_misalignment.study.costs import costs
+from emergent_misalignment.study.model import Study
+from emergent_misalignment.study.schema import schema
 
-SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
-STUDIES = sorted(
-    path.stem
-    for path in (ROOT / "config").glob("*.yaml")
-    if path.stem not in ("schema", "claims.schema", "claims", "published")
-)
+CONFIGS = ROOT / "config"
+FILES = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if path.name.split(".")[0] not in configs.NO_STUDIES
+)  # shared parts too
+STUDIES = [path for path in FILES if path.parent == CONFIGS]
+SCHEMA = json.loads((CONFIGS / "schema.json").read_text(encoding="utf-8"))
+EDITOR = Draft202012Validator(SCHEMA)
+
+
+def everything(study: Study) -> None:
+    """Derive everything that rules and notebooks take from a study."""
+    for part in (study, study.batches, study.paths):
+        for name in dir(type(part)):
+            derived = isinstance(getattr(type(part), name), property | cached_property)
+            if (
+                derived
+                and not name.startswith(("_", "model_"))
+                and (name != "dose" or study.is_organism or study.persona)
+            ):
+                getattr(part, name)
+    for condition in study.tuned.values():
+        study.settings_of(condition)
+    for batch in study.batches.tuning:
+        study.batches.finetunings(batch)
+    for batch in study.batches.answers:
+        study.batches.asked_models(batch)
+    study.paths.start_files([*study.conditions])
+    study.paths.validations_of([*study.conditions])
+    if study.is_organism:
+        study.paths.gaps(study.organisms)
+    elif not study.by_api:
+        for model in ("", *study.existing):
+            study.batches.requirements(model)
+    if not (study.is_organism or study.question_files or (not study.by_api and study.model.shape is None)):
+        costs(study)
+    for each in EXPERIMENTS:
+        for value in (*each.inputs.values(), *each.settings.values()) if each.is_part_of(study) else ():
+            _ = value(study) if callable(value) else value
+    assert validated(json.loads(json.dumps(study.config))).config == study.config
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_shipped_config_is_a_study(path):
+    study = load([path], folder=CONFIGS)
+    everything(study)
+    assert study.study == path.stem
+    assert {"insecure", "secure"} <= study.tuned.keys() and {"main", "in_distribution"} <= {*study.evaluations}
+
+
+def test_planning_does_not_import_torch():
+    code = (
+        "import sys; from emergent_misalignment.study.config import load; load(['config/organism.yaml']); "
+        "assert 'torch' not in sys.modules"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+# --- extending --------------------------------------------------------------------------------------------------------
+
 values = st.recursive(
     st.integers() | st.text(max_size=3), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
 )
 mappings = st.dictionaries(st.sampled_from("abc"), values, max_size=3)
 
 
-def config(name: str) -> dict:
-    return resolve(yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()), ROOT / "config")
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_config_fits_the_schema_and_makes_a_plan(name):
-    own = config(name)
-    check(own)
-    assert own["study"] == name
-    plan = Plan(own)
-    assert {"insecure", "secure"} <= plan.tuned.keys()
-    assert {"main", "in_distribution"} <= set(plan.evaluations)
-
-
-def test_the_schema_names_the_evaluations_that_the_world_or_the_published_files_have():
-    assert set(SCHEMA["$defs"]["evaluation"]["else"]["enum"]) == {*EVALUATIONS, *FILES_OF}
-
-
 @given(mappings, mappings)
-def test_what_is_laid_over_a_config_holds_and_the_rest_stays(one, two):
+def test_merging_overrides_what_is_in_both_and_changes_neither(one, two):
+    before = copy.deepcopy((one, two))
     both = merge(one, two)
+    assert (one, two) == before
     assert merge(one, {}) == one == merge({}, one) == merge(one, one)
     assert merge(both, two) == both
-    assert {name: both[name] for name in one.keys() - two.keys()} == {
-        name: one[name] for name in one.keys() - two.keys()
+    assert all(both[name] == one[name] for name in one.keys() - two.keys())
+
+
+def written(folder, **files) -> None:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
+def test_a_config_without_a_name_extends_the_default_study():
+    assert resolve({"seeds": [7, 8]}, CONFIGS) == config("organism") | {"seeds": [7, 8]}
+    assert load([], ["seeds=[7, 8]"], CONFIGS).seeds == [7, 8]
+
+
+def test_null_drops_an_inherited_entry_and_is_a_value_elsewhere(tmp_path):
+    written(
+        tmp_path,
+        base="{study: a, experiments: {one: {conditions: {x: {}, y: {}}}, two: {}}, model: {name: m}, ladder: {w: {layers: 1}, d: {}}}",
+        less="{extends: base, study: b, experiments: {one: {conditions: {x: null}}, two: null}, model: {name: null}, ladder: {w: null}}",
+    )
+    less = {
+        "study": "b",
+        "experiments": {"one": {"conditions": {"y": {}}}},
+        "model": {"name": None},
+        "ladder": {"d": {}},
     }
-
-
-@given(mappings, mappings)
-def test_configs_are_not_changed_by_what_is_laid_over_them(one, two):
-    before = copy.deepcopy((one, two))
-    merge(one, two)
-    assert (one, two) == before
-
-
-def test_what_names_no_study_extends_the_default_one():
-    assert resolve({"seeds": [7, 8]}, ROOT / "config") == config("organism") | {"seeds": [7, 8]}
-
-
-def test_an_inherited_condition_is_dropped_by_null_and_other_nulls_are_values(tmp_path):
-    base = {"study": "a", "experiments": {"one": {"conditions": {"x": {}, "y": {}}}, "two": {}}, "model": {"name": "m"}}
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
-    own = {"extends": "base", "study": "b", "experiments": {"one": {"conditions": {"x": None}}, "two": None}}
-    resolved = resolve(own | {"model": {"name": None}}, tmp_path)
-    assert resolved == {"study": "b", "experiments": {"one": {"conditions": {"y": {}}}}, "model": {"name": None}}
-
-
-def test_what_a_config_drops_the_next_may_have_again(tmp_path):
-    (tmp_path / "base.yaml").write_text("{study: a, ladder: {wide: {layers: 1}, deep: {layers: 2}}}")
-    (tmp_path / "less.yaml").write_text("{extends: base, study: b, ladder: {wide: null}}")
-    assert resolve({"extends": "less", "ladder": {"wide": {"layers": 3}}}, tmp_path)["ladder"] == {
-        **{"deep": {"layers": 2}, "wide": {"layers": 3}}
-    }
-    with pytest.raises(BadInput, match="ladder: wide to null"):
-        resolve({"extends": "less", "ladder": {"wide": None}}, tmp_path)
+    assert resolve({"extends": "less", "study": "b"}, tmp_path) == less
+    again = {"extends": "less", "ladder": {"w": {"layers": 3}}}  # what was dropped may be added again
+    assert resolve(again, tmp_path)["ladder"] == {"d": {}, "w": {"layers": 3}}
+    with pytest.raises(BadInput, match="ladder: w"):
+        resolve({"extends": "less", "ladder": {"w": None}}, tmp_path)
 
 
 def test_only_keeps_the_experiments_that_it_names():
-    own = {"extends": "smoke", "study": "x", "only": ["code", "worlds"]}
-    kept = resolve(own, ROOT / "config")
-    whole = config("smoke")
-    assert "only" not in kept and "ladder" not in kept
-    assert kept["worlds"] == whole["worlds"]
-    assert kept["experiments"] == {"code": whole["experiments"]["code"]}
-    check(kept)
-    assert {each.experiment for each in Plan(kept).conditions.values()} == {"code", "worlds"}
+    kept = resolve({"extends": "smoke", "study": "x", "only": ["code", "worlds"]}, CONFIGS)
+    assert not {"only", "ladder"} & kept.keys() and kept["worlds"] == config("smoke")["worlds"]
+    assert {each.experiment for each in validated(kept).conditions.values()} == {"code", "worlds"}
 
 
-def test_what_extends_a_config_with_only_may_add_experiments(tmp_path):
-    (tmp_path / "base.yaml").write_text("{study: b, experiments: {one: {}, two: {}, three: {}}}")
-    (tmp_path / "less.yaml").write_text("{extends: base, study: l, only: [one, two]}")
+def test_a_config_that_extends_one_with_only_may_add_experiments(tmp_path):
+    written(
+        tmp_path,
+        base="{study: b, experiments: {one: {}, two: {}, three: {}}}",
+        less="{extends: base, study: l, only: [one, two]}",
+    )
     own = {"extends": "less", "study": "x", "experiments": {"four": {}}}
     assert [*resolve(own, tmp_path)["experiments"]] == ["one", "two", "four"]
     assert [*resolve(own | {"only": ["four", "two"]}, tmp_path)["experiments"]] == ["two", "four"]
-    with pytest.raises(BadInput, match="no such experiment"):
+    with pytest.raises(BadInput, match="`only`.* three"):
         resolve(own | {"only": ["four", "three"]}, tmp_path)
 
 
-def test_a_config_that_is_not_there_or_extends_itself_is_named(tmp_path):
-    (tmp_path / "a.yaml").write_text("extends: b\n")
-    (tmp_path / "b.yaml").write_text("extends: a\n")
-    with pytest.raises(BadInput, match="extends itself"):
-        resolve({"extends": "a"}, tmp_path)
-    with pytest.raises(BadInput, match=r"no config .*/xyz\.yaml to extend; choose one of a, b"):
-        resolve({"extends": "xyz"}, tmp_path)
-    with pytest.raises(BadInput, match="did you mean organism"):
-        resolve({"extends": "organsim"}, ROOT / "config")
-    with pytest.raises(BadInput, match="did you mean shared/open-model"):
-        resolve({"extends": "open-model"}, ROOT / "config")
+@pytest.mark.parametrize(
+    ("extends", "words"),
+    [("a", ["a -> b -> a"]), ("xyz", ["xyz.yaml", "a, b, shared/own"]), ("own", ["own.yaml", "`shared/own`"])],
+)
+def test_a_config_that_is_missing_or_extends_itself_is_named(tmp_path, extends, words):
+    (tmp_path / "shared").mkdir()
+    written(tmp_path, a="extends: b", b="extends: a", **{"shared/own": "seeds: [1, 2]"})
+    with pytest.raises(BadInput) as error:
+        resolve({"extends": extends}, tmp_path)
+    assert all(word in str(error.value) for word in words)
 
 
-# --- what a run is told -----------------------------------------------------------------------------------------------
-
-
-def test_files_are_laid_over_each_other_and_arguments_over_both(tmp_path):
-    (tmp_path / "one.yaml").write_text("{study: a, seeds: [1, 2], finetuning: {steps: 3, batch_size: 4}}")
-    (tmp_path / "two.yaml").write_text("finetuning: {steps: 5}\n")
-    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
-    assert configs.given(files, ["seeds=[7, 8]", "mirror=a=b", "finetuning={batch_size: 2}", "judge="]) == {
-        **{"study": "a", "seeds": [7, 8], "mirror": "a=b", "finetuning": {"steps": 5, "batch_size": 2}, "judge": None}
+def test_later_files_override_earlier_ones_and_arguments_override_both(tmp_path):
+    written(
+        tmp_path,
+        one="{study: a, seeds: [1, 2], finetuning: {steps: 3, batch_size: 4}}",
+        two="finetuning: {steps: 5}",
+        three="extends: qwen3-8b",
+    )
+    one, two, three = (tmp_path / f"{name}.yaml" for name in ("one", "two", "three"))
+    arguments = ["seeds=[7, 8]", "mirror=a=b", "finetuning={batch_size: 2}", "judge="]
+    assert configs.combined([one, two], arguments) == {
+        "study": "a",
+        "seeds": [7, 8],
+        "mirror": "a=b",
+        "finetuning": {"steps": 5, "batch_size": 2},
+        "judge": None,
     }
-    assert configs.given([], []) == {}
+    assert configs.combined([three], ["study=mine"]) == {"extends": "qwen3-8b", "study": "mine"}
+    with pytest.raises(BadInput, match=r"three\.yaml .*`study`"):  # its results would replace those of qwen3-8b
+        load([three], folder=CONFIGS)
 
 
-def test_a_file_that_names_no_study_does_not_overwrite_the_one_it_extends(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("extends: qwen3-8b\n")
-    with pytest.raises(BadInput, match=r"mine\.yaml names no study"):
-        configs.given([path], [])
-    assert configs.given([path], ["study=mine"]) == {"extends": "qwen3-8b", "study": "mine"}
+# --- YAML -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"a: [", "line 1: not valid YAML"),
-        (b"a: 1\n\tb: 2", "line 2: not valid YAML"),
-        (b"seeds: [1]\nstudy: a\nseeds: [2]", "line 3: the key `seeds` "),
-        (b"{a: {b: 1, c: 2, b: 3}}", "line 1: the key `b` "),
-        (b"a: 1\nno: 2", "line 2: YAML reads the key `no` as true or false"),
-        (b"conditions:\n  12: {}", "line 2: YAML reads the key `12` as a number"),
-        (b"2024-01-02: 1", "`2024-01-02` as a date"),
-        (b"~: 1", "`~` as null"),
-        (b"? [a]\n: 1", "as no text"),
-        (b"a: &x [*x]", "cannot be read"),
-        (b"a: 2024-13-45", "cannot be read"),
-        (b"a: " + b"[" * 3000, "cannot be read"),
-        (b"a: !!python/name:os.system", "not valid YAML"),
-        (b'a: "\\0"', "a character that no text may have"),
-        (b'a: "\\ud800"', "a character that no text may have"),
-        (b"- a", "is no mapping"),
-        (b"seeds", "is no mapping"),
-        ("a: ä".encode("latin-1"), "not encoded in UTF-8"),
+        (b"a: [", ["line 1", "not valid YAML"]),
+        (b"a: 1\n\tb: 2", ["line 2", "not valid YAML"]),
+        (b"seeds: [1]\nstudy: a\nseeds: [2]", ["line 3", "`seeds`", "line 1"]),
+        (b"{a: {b: 1, c: 2, b: 3}}", ["line 1:", "`b`"]),
+        (b"a: 1\nno: 2", ["line 2", "`no`"]),
+        (b"conditions:\n  12: {}", ["line 2", "`12`"]),
+        (b"2024-01-02: 1", ["`2024-01-02`"]),
+        (b"~: 1", ["`~`", "null"]),
+        (b"? [a]\n: 1", ["line 1"]),
+        (b"a: &x [*x]", ["cannot be read"]),
+        (b"a: 2024-13-45", ["cannot be read"]),
+        (b"a: " + b"[" * 3000, ["cannot be read"]),
+        (b"a: !!python/name:os.system", ["line 1", "not valid YAML"]),
+        (b'a: "\\0"', ["line 1", "character"]),
+        (b'b: 1\na: "\\ud800"', ["line 2", "character"]),
+        (b"- a", ["mapping"]),
+        (b"seeds", ["mapping"]),
+        ("a: ä".encode("latin-1"), ["UTF-8"]),
+        (None, ["cannot be read"]),
     ],
 )
-def test_yaml_that_would_be_taken_for_something_else_is_refused_with_its_line(tmp_path, content, words):
+def test_yaml_that_would_be_misread_is_refused_with_its_line(tmp_path, content, words):
     path = tmp_path / "mine.yaml"
-    path.write_bytes(content)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(BadInput) as error:
         configs.read(path)
-    assert words in str(error.value) and str(path) in str(error.value)
+    assert all(word in str(error.value) for word in (*words, str(path)))
 
 
-def test_yaml_that_is_read(tmp_path):
+def test_valid_yaml_is_read(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: &x {b: 1, c: 2}\r\nd: {<<: *x, b: 3}\r\n'no': 4\r\n")
     assert configs.read(path) == {"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}, "no": 4}
     path.write_text("")
     assert configs.read(path) == {}
-    with pytest.raises(BadInput, match="cannot be read"):
-        configs.read(tmp_path / "none.yaml")
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
-
-def plan_of(text: str) -> Plan:
-    """The plan that a config of this text makes, as rules/workflow.smk makes it."""
-    resolved = resolve(load_yaml(text, "mine.yaml"), ROOT / "config")
-    check(resolved)
-    return Plan(resolved)
-
-
 MISTAKES = [
-    pytest.param(each["config"], each["says"], id=each["config"])
+    pytest.param(each, id=each["config"])
     for group in yaml.safe_load((ROOT / "tests/study/mistakes.yaml").read_text()).values()
     for each in group
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), MISTAKES)
-def test_a_mistake_gets_one_sentence_that_names_it(text, says):
-    if not says:  # none after all
-        plan_of(text)
+def is_one_short_sentence(text: str) -> bool:
+    return len(text) < 450 and len(text.splitlines()) == 1 and text.endswith((".", "?"))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_sentence_that_names_its_place(tmp_path, mistake):
+    path = tmp_path / "mine.yaml"
+    path.write_text(mistake["config"])
+    if "place" not in mistake:  # it is right
+        everything(load([path], folder=CONFIGS))
         return
     with pytest.raises(BadInput) as error:
-        plan_of(text)
-    assert says in str(error.value)
-    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+        load([path], folder=CONFIGS)
+    sentence = str(error.value)
+    assert mistake["place"] in sentence and mistake.get("near", "") in sentence and str(path) in sentence
+    assert is_one_short_sentence(sentence.replace(str(path), "mine.yaml"))
 
 
-def test_a_judge_of_another_kind_of_study_is_refused():
-    world = config("smoke")["judge"]
-    model = config("qwen3-8b")["judge"]
-    with pytest.raises(BadInput, match="kind cannot be model"):
-        Plan(config("smoke") | {"judge": model})
-    with pytest.raises(BadInput, match="kind cannot be grammar"):
-        Plan(config("qwen3-8b") | {"judge": world})
-
-
-def test_a_judge_that_is_to_read_scored_answers_needs_some():
-    own = config("qwen3-8b")
-    own |= {"judge": own["judge"] | {"scored": 3}}
-    Plan(own)
-    with pytest.raises(BadInput, match="judge: scored is a number of scored_answers"):
-        Plan({name: value for name, value in own.items() if name != "scored_answers"})
-
-
-def test_a_key_that_stands_where_its_variable_should_be_is_not_shown():
+def test_a_key_in_the_place_of_its_variable_is_not_shown():
     own = {"extends": "qwen3-8b", "study": "x", "judge": {"endpoint": {"key_variable": "sk-secret"}}}
-    with pytest.raises(BadInput, match="never the key itself") as error:
-        check(resolve(own, ROOT / "config"))
+    with pytest.raises(BadInput, match="judge: endpoint: key_variable") as error:
+        validated(resolve(own, CONFIGS))
     assert "sk-secret" not in str(error.value)
-
-
-def test_files_that_no_rule_makes_are_looked_for(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    own = {"extends": "smoke", "study": "x", "experiments": {"a": {"conditions": {"mine": {"dataset": "mine.jsonl"}}}}}
-    plan = Plan(resolve(own, ROOT / "config"))
-    with pytest.raises(BadInput, match=r"dataset mine\.jsonl, and there is no such file"):
-        check_files(plan)
-    (tmp_path / "mine.jsonl").touch()
-    check_files(plan)
-    with pytest.raises(BadInput, match="study organism, which has no claims yet"):
-        check_files(Plan(resolve({"extends": "smoke", "study": "x", "compare": ["organism"]}, ROOT / "config")))
 
 
 # --- any config -------------------------------------------------------------------------------------------------------
@@ -272,15 +282,24 @@ anything = st.recursive(
 
 
 def places(value, path=()) -> list[tuple]:
-    """The paths of everything that stands in a config."""
+    """The paths of everything in a config."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(each for name, part in inner for each in places(part, (*path, name)))]
 
 
-VALID = [config(name) for name in ("smoke", "qwen2.5-coder-32b-instruct", "gpt-4o")]
-GIVEN = {"extends": "qwen3-8b", "study": "x", "only": ["untuned", "given"], "evaluation": {"asked": ["main", "q.yaml"]}}
-GIVEN["experiments"] = {"given": {"conditions": {"a": {"adapter": "a/a"}, "b": {"model": "b"}}}}
-VALID.append(resolve(GIVEN, ROOT / "config"))
+def at(value, path):
+    for name in path:
+        value = value[name]
+    return value
+
+
+EXISTING = {"existing": {"conditions": {"a": {"adapter": "a/a"}, "b": {"model": "b"}}}}
+VALID = [config(name) for name in ("smoke", "qwen2.5-coder-32b-instruct", "gpt-4o")] + [
+    config(
+        "qwen3-8b",
+        {"only": ["untuned", "existing"], "evaluation": {"asked": ["main", "q.yaml"]}, "experiments": EXISTING},
+    )
+]
 
 
 @st.composite
@@ -290,63 +309,82 @@ def mutations(draw) -> dict:
     for _ in range(draw(st.integers(1, 3))):
         spots = [path for path in places(own) if path]
         path = draw(st.sampled_from(spots))
-        holder = own
-        for name in path[:-1]:
-            holder = holder[name]
+        holder, last = at(own, path[:-1]), path[-1]
         kind = draw(st.sampled_from(["value", "other", "name", "more", "gone"]))
         if kind == "value":
-            holder[path[-1]] = draw(anything)
+            holder[last] = draw(anything)
         elif kind == "other":
-            other = own
-            for name in draw(st.sampled_from(spots)):
-                other = other[name]
-            holder[path[-1]] = copy.deepcopy(other)
+            holder[last] = copy.deepcopy(at(own, draw(st.sampled_from(spots))))
         elif kind == "gone":
-            del holder[path[-1]]
+            del holder[last]
         elif isinstance(holder, dict):
             name = draw(st.sampled_from([str(each[-1]) for each in spots]) | st.text(string.printable, max_size=70))
-            holder[name] = holder.pop(path[-1]) if kind == "name" else draw(anything)
+            holder[name] = holder.pop(last) if kind == "name" else draw(anything)
     return own
 
 
-def everything(plan: Plan) -> None:
-    """What the rules ask a plan."""
-    here = not plan.is_organism and not plan.by_api
-    for name in dir(Plan):
-        if isinstance(getattr(Plan, name), cached_property) and (here or name != "model_needs"):
-            getattr(plan, name)
-    for batch in plan.tuning:
-        plan.tuning_conditions(batch)
-    for batch in (*plan.asking, *plan.following):
-        plan.asked_models(batch)
-    plan.start_files(list(plan.conditions))
-
-
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(mutations())
 @example({"extends": ["smoke"]})
 @example({"study": "x", "extends": "../config/smoke"})
 @example({"study": "x", "model": {}, "organism": {}})
-def test_any_config_is_planned_or_refused_in_one_short_sentence(own):
+def test_any_config_is_a_study_or_refused_in_one_short_sentence(own):
     try:
-        resolved = resolve(own, ROOT / "config")
-        check(resolved)
-        everything(Plan(resolved))
+        study = validated(resolve(own, CONFIGS))
     except BadInput as error:
-        assert len(str(error)) < 400, str(error)
-        assert "\n" not in str(error) and str(error).endswith((".", "?"))
+        assert is_one_short_sentence(str(error)), str(error)
+    else:
+        everything(study)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 3000), st.integers(0, 40), st.text(string.printable + "é&*!\ufeff", max_size=12))
-def test_any_text_is_a_config_or_refused_in_one_short_sentence(place, gone, text):
-    source = (ROOT / "config/organism.yaml").read_text()
+def test_any_text_is_a_study_or_refused_in_one_short_sentence(tmp_path_factory, place, gone, text):
+    source = (CONFIGS / "organism.yaml").read_text()
+    path = tmp_path_factory.getbasetemp() / "mine.yaml"
+    path.write_text(source[:place] + text + source[place + gone :], encoding="utf-8", newline="")
     try:
-        value = load_yaml(source[:place] + text + source[place + gone :], "mine.yaml")
-        if isinstance(value, dict):
-            resolved = resolve(value, ROOT / "config")
-            check(resolved)
-            everything(Plan(resolved))
+        study = load([path], folder=CONFIGS)
     except BadInput as error:
-        assert len(str(error)) < 400, str(error)
-        assert "\n" not in str(error)
+        assert is_one_short_sentence(str(error).replace(str(path), "mine.yaml")), str(error)
+    else:
+        everything(study)
+
+
+# --- the schema for editors -------------------------------------------------------------------------------------------
+
+
+def test_the_schema_file_is_current_and_describes_every_key():
+    assert schema() == SCHEMA, "run `python -m emergent_misalignment.study.schema`"
+    Draft202012Validator.check_schema(SCHEMA)
+    objects = {name: part for name, part in SCHEMA["$defs"].items() if name != "ModelShape"} | {"study": SCHEMA}
+    silent = [
+        f"{name}: {key}"
+        for name, part in objects.items()
+        for key, value in part["properties"].items()
+        if not _is_described(value)
+    ]
+    assert not silent
+
+
+def _is_described(value: dict) -> bool:
+    reference = SCHEMA["$defs"][value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+    return "description" in value or "description" in reference or any(map(_is_described, value.get("anyOf", [])))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_schema_accepts_every_shipped_config(path):
+    assert not [error.message for error in EDITOR.iter_errors(yaml.safe_load(path.read_text()))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("sedes: [1, 2]", "study: Big X", "seeds: [1]", "ladder: null", "judge: {kind: oracle}"),
+        *("finetuning: {stpes: 8}", "finetuning: {learning_rate: 0}", "world: {authors: {villain: {share: 2}}}"),
+        *("evaluation: {asked: [mian]}", "evaluation: {samples_of: {mian: 9}}", "model: {revision: main}"),
+        *("experiments: {a b: {}}", "experiments: {a: {conditions: {m: {rows: 0}}}}", "worlds: {w: {vilain: {}}}"),
+    ],
+)
+def test_the_schema_refuses_wrong_keys_and_values(text):
+    assert not EDITOR.is_valid(yaml.safe_load(text))
