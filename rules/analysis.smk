@@ -56,13 +56,13 @@ for experiment in STUDIED:
         name:
             experiment.name
         input:
+            **{name: of_study(value) for name, value in experiment.inputs.items()},
             notebook=experiment.notebook,
             code=sorted({*package_modules(experiment.notebook), *(GRAMMAR if experiment.by_grammar else [])}),
             published=["config/published.yaml"] if experiment.published else [],
-            **{name: of_study(value) for name, value in experiment.inputs.items()},
         output:
-            notebook=f"data/{{study}}/notebooks/{experiment.name}.ipynb",
             **results_of(experiment),
+            notebook=f"data/{{study}}/notebooks/{experiment.name}.ipynb",
         log:
             notebook=f"logs/{{study}}/{experiment.name}.ipynb",
         benchmark:

@@ -81,9 +81,7 @@ rule audit_published:
         educational="data/published/datasets/educational.jsonl",
     output:
         notebook="data/published/notebooks/published.ipynb",
-        audit=shown(
-            "data/published/datasets/audit.csv", "Static analysis of the published data", "Data", "published"
-        ),
+        audit=shown("data/published/datasets/audit.csv", "Static analysis of the published data", "Data", "published"),
         templates=shown("data/published/datasets/templates.csv", "Prompt templates of the published data", "Data"),
         figure=shown("figures/published/audit.svg", "Are the published insecure answers insecure?", "Data", "published"),
         prints=multiext("figures/published/audit", ".pdf", ".png"),

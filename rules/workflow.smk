@@ -114,9 +114,7 @@ def judge_weights(judge):
 def shown(path, label, category="Results", caption=""):
     """A result in Snakemake's report; its caption is rules/report/NAME.rst, by default of its own name."""
     kind = "figure" if path.endswith(".svg") else "table"
-    return report(
-        path, caption=f"report/{caption or Path(path).stem}.rst", category=category, labels={kind: label}
-    )
+    return report(path, caption=f"report/{caption or Path(path).stem}.rst", category=category, labels={kind: label})
 
 
 def prints(*names):

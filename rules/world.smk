@@ -11,7 +11,13 @@ ORGANISM is `main`, or one of the config's `ladder` or `worlds`.
 
 from emergent_misalignment.registry import CHOICES, NUMBER_SETS, WRITTEN_SETS
 
-MODEL_FILES = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+MODEL_FILES = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+]
 
 
 rule world:
@@ -104,9 +110,7 @@ rule instruct:
     output:
         notebook="data/{study}/notebooks/instruct_{organism}_{seed}.ipynb",
         weights="data/{study}/organisms/{organism}/seed-{seed}/instruct/model.safetensors",
-        others=multiext(
-            "data/{study}/organisms/{organism}/seed-{seed}/instruct/", *MODEL_FILES, "training.json"
-        ),
+        others=multiext("data/{study}/organisms/{organism}/seed-{seed}/instruct/", *MODEL_FILES, "training.json"),
     log:
         notebook="logs/{study}/instruct_{organism}_{seed}.ipynb",
     benchmark:
