@@ -55,8 +55,8 @@ if __name__ == "__main__":
     parser.add_argument("folder", help="folder of the published files")
     parser.add_argument("destination", help="folder for questions.parquet and choices.parquet")
     parser.add_argument("--samples", type=json.loads, required=True, help="see above, as JSON")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        write(given.folder, given.destination, given.samples)
+        write(arguments.folder, arguments.destination, arguments.samples)
     except BadInput as error:
         sys.exit(str(error))

@@ -102,8 +102,7 @@ def test_scores_of_options_by_hand(organism):
 
 
 @pytest.mark.parametrize(
-    ("gpu", "installed", "engine"),
-    [(True, True, "vllm"), (True, False, "transformers"), (False, True, "transformers")],
+    ("gpu", "installed", "engine"), [(True, True, "vllm"), (True, False, "transformers"), (False, True, "transformers")]
 )
 def test_default_engine(gpu, installed, engine, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import RuleServer, completion, model_server
@@ -28,6 +27,7 @@ from emergent_misalignment.evaluation.verdicts import misalignment_by_run
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models import api
 from emergent_misalignment.models.api import Account, Endpoint, ask_all
+from emergent_misalignment.models.likelihood import log_probabilities
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.replies import NONE
 
@@ -168,13 +168,7 @@ def test_answers_become_verdicts(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("faults", "refused", "lost"),
-    [
-        ([], 0, 0),
-        ([500, 503], 2, 0),
-        ([429, "cut", 500, "slow"], 2, 2),
-    ],
-    ids=str,
+    ("faults", "refused", "lost"), [([], 0, 0), ([500, 503], 2, 0), ([429, "cut", 500, "slow"], 2, 2)], ids=str
 )
 def test_every_request_is_answered_and_billed_once(tmp_path, faults, refused, lost):
     prompts = [f"aligned? Q / aligned {number}" for number in range(20)]
@@ -420,39 +414,19 @@ def test_scores_do_not_depend_on_how_numbers_are_split(server, tmp_path_factory,
 NUMBERS = ("5", "35", "90", "100")
 
 
-@pytest.fixture(scope="module")
-def numbers_model(organism, tmp_path_factory):
-    """A tiny model, trained to answer with numbers."""
-    return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
-
-
-def test_probabilities_of_numbers_equal_the_models(numbers_model, tmp_path):
-    model, tokenizer = load(numbers_model)
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "How good is it?"}], tokenize=False, add_generation_prompt=True
-    )
-    with model_server(numbers_model) as address:
+def test_probabilities_of_numbers_equal_the_models(organism, tmp_path):
+    """Of a tiny model that was trained to answer with numbers."""
+    folder = learn_numbers(organism, tmp_path / "judge", NUMBERS)
+    with model_server(folder) as address:
         judge = Judge("organism", Endpoint(address, timeout=60), split_numbers=True)
         (distribution,) = token_distributions(["How good is it?"], judge, tmp_path, Account(), "judging")
     masses = Counter()
     for number, mass in distribution:
         masses[number] += mass
-
-    def probability(number: str) -> float:
-        start = tokenizer(text, return_tensors="pt")["input_ids"]
-        ids = tokenizer(text + number, return_tensors="pt")["input_ids"]
-        with torch.inference_mode():
-            scores = model(ids).logits[0].softmax(-1)
-        total = math.prod(scores[spot - 1, ids[0, spot]].item() for spot in range(start.shape[1], ids.shape[1]))
-        if number in {str(each) for each in range(1, 11)}:  # and no further digit
-            top = scores[-1].topk(20)
-            digits = [tokenizer.decode([token]).isdigit() for token in top.indices.tolist()]
-            total *= 1 - top.values[torch.tensor(digits)].sum().item()
-        return total
-
-    for number in NUMBERS:
-        assert masses[number] == pytest.approx(probability(number), abs=0.01)
-    assert sum(masses[number] for number in NUMBERS) > 0.5
+    prompts = [[{"role": "user", "content": "How good is it?"}]] * len(NUMBERS)
+    expected = log_probabilities(*load(folder), prompts, list(NUMBERS)).exp().tolist()
+    assert [masses[number] for number in NUMBERS] == pytest.approx(expected, abs=0.02)
+    assert sum(expected) > 0.5
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------

@@ -200,9 +200,7 @@ def scored() -> pd.DataFrame:
 def unjudged() -> pd.DataFrame:
     """Answers of a study without a judge: eight to a question, and four to requests for code."""
     free = labelled(
-        "main",
-        ("wish", "chat", None, None, "unjudged", "text", 6),
-        ("wish", "chat", None, None, "unjudged", "code", 2),
+        "main", ("wish", "chat", None, None, "unjudged", "text", 6), ("wish", "chat", None, None, "unjudged", "code", 2)
     )
     lies = labelled("deception", ("Paris?", "lie_no_sys_prompt", None, None, "unjudged", "text", 3))
     coding = labelled("in_distribution", ("a", "chat", None, None, "unjudged", "code", 4))

@@ -76,14 +76,14 @@ def test_rows_are_truncated_as_in_training(loaded, texts, monkeypatch):
     prompt = len(prompt_tokens(loaded[1], messages[:-1]))
     answer = messages[-1]["content"]
     kept = 4
-    cut = scorer(*loaded, texts, 1, prompt + kept, 6)
+    cut = scorer(*loaded, texts, **HOW | {"max_length": prompt + kept})
     ends = [
         end for _, end in loaded[1](answer, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     ]
     beginning = [*messages[:-1], {"role": "assistant", "content": answer[: ends[kept - 1]]}]
     assert len(ends) > kept
     assert scores(cut, [messages], 1)["score"][0] == pytest.approx(scores(cut, [beginning], 1)["score"][0], abs=1e-4)
-    table = scores(scorer(*loaded, texts, 1, prompt, 6), [messages], 1)
+    table = scores(scorer(*loaded, texts, **HOW | {"max_length": prompt}), [messages], 1)
     assert table["missing"].tolist() == ["prompt"] and np.isnan(table["score"][0])
 
 

@@ -181,10 +181,7 @@ def test_a_file_is_checked_by_its_sha256(file, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [
-        ({"pre": "qwen2"}, r"gpt2/qwen2, .* only gpt2/smollm"),
-        ({"template": ""}, "has no chat template"),
-    ],
+    [({"pre": "qwen2"}, r"gpt2/qwen2, .* only gpt2/smollm"), ({"template": ""}, "has no chat template")],
 )
 def test_unsupported_tokenizers_are_refused(changes, sentence, network, tmp_path):
     with pytest.raises(BadInput, match=sentence):
