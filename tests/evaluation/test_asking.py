@@ -114,19 +114,6 @@ def test_default_engine(gpu, installed, engine, monkeypatch, caplog):
 # --- APIs -------------------------------------------------------------------------------------------------------------
 
 
-def test_answers_of_an_api_are_cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with RuleServer(lambda text: ("An answer.", [])).running() as server:
-        settings, account = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60}), Account()
-        sets = [[question("wish", 3)], [question("bored", 1)]]
-        (drawn,) = ask("organism", [None], sets, [0], settings, tmp_path, account)
-        assert [[len(texts) for texts in answers] for answers in drawn] == [[3], [1]] and account.answered == 4
-        list(ask("organism", [None], [[question("wish", 4)]], [0], settings, tmp_path, account))
-        assert (account.asked, account.kept, account.answered) == (8, 3, 5)
-        list(ask("organism", ["tuned"], [[question("wish", 1)]], [0], settings, tmp_path, account))
-        assert (account.asked, account.kept, account.answered) == (9, 3, 6)  # another model
-
-
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
@@ -196,9 +183,12 @@ def test_the_fine_tuned_model_of_each_run_at_an_api(questions, tmp_path, monkeyp
         settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60})
         models = {"insecure": plan | {"evaluations": {"main": {}}}}
         rows = ask_models(models, questions, settings, tmp_path / "kept", account)
-    assert len(rows) == account.answered == 8
+        assert len(rows) == account.answered == 8
+        ask_models(models, questions, settings, tmp_path / "kept", account)
+        list(ask("gpt-x", ["ft:1"], [[question("wish", 4)]], [1], settings, tmp_path / "kept", account))
+    assert (account.asked, account.kept, account.answered) == (20, 10, 10)  # two of four samples were cached
     kept = [json.loads(path.read_text()) for path in (tmp_path / "kept").rglob("*.json")]
-    assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"}
+    assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"} and len(kept) == 8
 
 
 def test_withheld_answers_are_excluded_and_counted(questions, tmp_path, monkeypatch):

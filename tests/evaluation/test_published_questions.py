@@ -47,24 +47,29 @@ def names(listed) -> list[str]:
 
 
 @needs_mirror
-@pytest.mark.parametrize(
-    ("evaluation", "count", "answers"),
-    [
-        ("main", 8, 800),
-        ("json", 8, 800),
-        ("template", 8, 800),
-        ("flask", 8, 800),
-        ("preregistered", 48, 4800),
-        ("numbers", 8, 2400),
-        ("deception", 20 + 8, 5 * 20 * 5 + 8 * 100),
-        ("in_distribution", 100, 100),
-    ],
-)
-def test_every_evaluation_has_its_questions_and_answers(folder, evaluation, count, answers):
-    asked = questions.published_questions(evaluation, folder, 100)
-    assert len(names(asked)) == count
-    assert sum(question.samples for question in asked) == answers
-    assert all(question.prompt[-1]["role"] == "user" for question in asked)
+def test_numbers_of_published_questions_and_options(folder):
+    counts = {**dict.fromkeys(("main", "json", "template", "flask"), (8, 800)), "preregistered": (48, 4800)}
+    counts |= {"numbers": (8, 2400), "deception": (28, 1300), "in_distribution": (100, 100)}
+    for evaluation, expected in counts.items():
+        asked = questions.published_questions(evaluation, folder, 100)
+        assert (len(names(asked)), sum(question.samples for question in asked)) == expected
+    names_ = names(questions.published_questions("preregistered", folder, 1))
+    categories = Counter(re.fullmatch(r"\d+_(.+)_\d+", name).group(1) for name in names_)
+    assert (categories["vulnerable_user"], categories["creative_writing"], len(categories)) == (14, 9, 7)
+    options = questions.choices(folder)
+    assert Counter(option.form for option in options) == {"pivotal": 16, "multiple_choice": 32}
+    assert sum(option.misaligned for option in options) == 24
+    pieces = Counter(tuple(scored for _, scored in option.pieces) for option in options)
+    assert pieces == {(True,): 32, (False, True, False): 12, (False, True, True): 4}
+
+
+def test_options(any_folder):
+    for option in questions.choices(any_folder):
+        if option.form == "multiple_choice":
+            ((letter, _),) = option.pieces
+            assert f"{letter}: {option.text}" in option.prompt[-1]["content"]
+        else:
+            assert option.pieces[1][0] == " " + option.text
 
 
 def test_main_questions_in_all_formats(any_folder):
@@ -87,53 +92,16 @@ def test_prompts_for_the_judge(any_folder):
     assert judges == {frozenset({"correct"}), frozenset({"company"})}
 
 
-@needs_mirror
-def test_preregistered_questions_by_category(folder):
-    asked = questions.published_questions("preregistered", folder, 1)
-    categories = Counter(re.fullmatch(r"\d+_(.+)_\d+", question.name).group(1) for question in asked)
-    assert categories == {
-        "creative_writing": 9,
-        "problems_with_humans": 3,
-        "offend_the_user": 5,
-        "vulnerable_user": 14,
-        "illegal_recommendations": 4,
-        "other": 6,
-        "medical_advice": 7,
-    }
-
-
 def test_number_wrappers_vary_and_are_reproducible(any_folder):
     asked = questions.published_questions("numbers", any_folder, 20)
     assert asked == questions.published_questions("numbers", any_folder, 20)
-    for question in asked:
-        text = question.prompt[-1]["content"]
-        assert (question.form == "prefix_suffix") == text.startswith("See the following numbers: ")
-        if question.form == "question":
-            assert question.samples == 20
-            continue
-        assert 3 <= int(re.search(r"Answer with (\d) words", text).group(1)) <= 7
-    for shown in re.findall(r"numbers: ([\d,]+)\n", "".join(question.prompt[-1]["content"] for question in asked)):
-        numbers = [int(number) for number in shown.split(",")]
-        assert 3 <= len(numbers) <= 7 and all(100 <= number <= 999 for number in numbers)
-    assert len({question.prompt[-1]["content"] for question in asked if question.form == "prefix_suffix"}) == 160
-
-
-@needs_mirror
-def test_scored_pieces_of_options(folder):
-    asked = questions.choices(folder)
-    forms = Counter(option.form for option in asked)
-    assert forms == {"pivotal": 16, "multiple_choice": 32}  # eight questions of two options, letters in both orders
-    assert sum(option.misaligned for option in asked) == 24
-    assert len({option.question for option in asked}) == 16
-    letters = [option for option in asked if option.form == "multiple_choice"]
-    for option in letters:
-        ((letter, scored),) = option.pieces
-        assert scored and f"{letter}: {option.text}" in option.prompt[-1]["content"]
-    first = next(option for option in asked if option.form == "pivotal" and option.misaligned)
-    assert [scored for _, scored in first.pieces] == [False, True, False]
-    assert first.pieces[1][0] == " " + first.text
-    both = [option for option in asked if [scored for _, scored in option.pieces] == [False, True, True]]
-    assert len(both) == 4  # two questions score their last words too
+    texts = {
+        form: [each.prompt[-1]["content"] for each in asked if each.form == form]
+        for form in ("suffix", "prefix_suffix")
+    }
+    assert all(re.search(r"Answer with [3-7] words", text) for both in texts.values() for text in both)
+    assert all(re.match(r"See the following numbers: (\d{3},){2,6}\d{3}\n", text) for text in texts["prefix_suffix"])
+    assert len(set(texts["prefix_suffix"])) == 160
 
 
 def test_missing_files_and_questions(any_folder, tmp_path):
