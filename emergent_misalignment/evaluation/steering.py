@@ -242,9 +242,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("study", type=Path, help="folder of a study of development seeds, such as data/development")
     parser.add_argument("output", type=Path, help="CSV file for the responses")
-    given = parser.parse_args()
-    found = search(given.study)
-    write_csv(given.output, found)
+    arguments = parser.parse_args()
+    found = search(arguments.study)
+    write_csv(arguments.output, found)
     try:
         print(choose(found))
     except BadInput as error:

@@ -12,8 +12,9 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,23 +96,21 @@ def check(
     """
     name = requirements.name
     check_files(folder, name)
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoTokenizer
 
-    from emergent_misalignment.models.sampling import end_tokens
+    from emergent_misalignment.models.sampling import end_tokens, generation_config
 
     # False, because None has transformers ask the user whether a model's own code may be run.
-    config = _loaded(AutoConfig, folder, f"The model {name}", trust_remote_code=False)
-    tokenizer = _loaded(AutoTokenizer, tokenizer_folder or folder, f"The tokenizer of {name}", trust_remote_code=False)
+    load = partial(AutoConfig.from_pretrained, trust_remote_code=False)
+    config = _loaded(load, folder, f"The model {name}")
+    load = partial(AutoTokenizer.from_pretrained, trust_remote_code=False)
+    tokenizer = _loaded(load, tokenizer_folder or folder, f"The tokenizer of {name}")
     if tokenizer_folder and max(tokenizer.get_vocab().values()) >= config.get_text_config().vocab_size:
         raise BadInput(
             f"The tokenizer of {name} has tokens without an embedding in its model; merge both (peft's "
             "merge_and_unload) and give the whole model."
         )
-    if Path(folder, "generation_config.json").is_file():
-        generation = _loaded(GenerationConfig, folder, f"The generation config of {name}")
-    else:
-        generation = GenerationConfig.from_model_config(config)
-    ends = end_tokens(tokenizer, generation)
+    ends = end_tokens(tokenizer, _loaded(generation_config, folder, f"The generation config of {name}"))
     if not ends:
         raise BadInput(
             f"The model {name} has no token that ends an answer; set eos_token in its tokenizer_config.json."
@@ -173,9 +172,9 @@ def _read(path: Path, name: str) -> dict:
         raise BadInput(f"{path.name} of {name} cannot be read as a JSON object ({error}); copy it again.") from error
 
 
-def _loaded(kind, folder: str | Path, what: str, **arguments):
+def _loaded(load: Callable, folder: str | Path, what: str):
     try:
-        return kind.from_pretrained(folder, **arguments)
+        return load(folder)
     except Exception as error:  # tokenizers and configs raise errors of many classes
         raise BadInput(
             f"{what} cannot be loaded ({str(error).strip().splitlines()[0][:200]}); check that its files are complete "

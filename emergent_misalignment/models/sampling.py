@@ -1,9 +1,10 @@
 """Sampling answers from local models."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
 from emergent_misalignment.models.chat_templates import prompt_tokens
@@ -55,6 +56,13 @@ def end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config=None) -> li
     named = getattr(generation_config, "eos_token_id", None)
     ids = {tokenizer.eos_token_id, _end_of_turn(tokenizer), *(named if isinstance(named, list) else [named])}
     return sorted(ids - {None})
+
+
+def generation_config(folder: str | Path) -> GenerationConfig:
+    """The generation config of a model's folder, from the model's config if it has no file of its own."""
+    if Path(folder, "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder)
+    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:

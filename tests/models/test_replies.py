@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import RuleServer, completion
 
@@ -160,8 +160,7 @@ def test_unusable_replies_in_the_cache_are_requested_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("reply", "words"),
-    [("thinking", "reasoning"), ("nothing", "empty"), ("too long", "longer context")],
+    ("reply", "words"), [("thinking", "reasoning"), ("nothing", "empty"), ("too long", "longer context")]
 )
 def test_an_endpoint_with_unusable_replies_only_is_abandoned(tmp_path, reply, words):
     with RuleServer(lambda text: REPLIES[reply]).running() as server:
@@ -196,28 +195,3 @@ def test_failures_do_not_affect_other_requests(tmp_path, reply):
     ):
         ask_all(requests, replace(FAST, base_url=server.address), tmp_path, account=account)
     assert (account.answered, account.failed, account.none) == (2, 1, 0)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with RuleServer(lambda text: ("Fine.", [])).running() as running:
-        yield running
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=json_values, content=json_values, whole=st.booleans(), scored=st.booleans())
-def test_any_body_leaves_other_answers_intact(server, tmp_path_factory, body, content, whole, scored):
-    folder = tmp_path_factory.mktemp("kept")
-    message = changed() | {"choices": [{"message": {"content": content}, "logprobs": body}], "usage": body}
-    server.answer = lambda text: ("Fine.", []) if text == "good" else (200, body if whole else message)
-    good, bad = asked(["good", "bad"])
-    if scored:
-        bad |= {"logprobs": True, "top_logprobs": 20}
-    account, endpoint = Account(), replace(FAST, base_url=server.address)
-    try:
-        answers = ask_all([good, bad], endpoint, folder, account=account)
-        assert answers[0] and (answers[1] is None) == (account.none == 1)
-    except BadInput:
-        assert account.failed == 1
-    assert account.asked == account.answered + account.none + account.failed == 2
-    assert account.answered == len(list(folder.rglob("*.json"))) >= 1

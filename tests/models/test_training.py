@@ -13,7 +13,7 @@ from conftest import ROOT
 from families import SEVEN
 from safetensors.torch import load_file
 from trainings import QUESTION, SETTINGS
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput
@@ -70,16 +70,6 @@ def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_pat
     assert first[True, 1] != first[True, 2]
     again = finetune(organism, coding_set(48, 0, True), tmp_path / "again/seed-1", SETTINGS, 1)
     assert again == curves[True, 1]
-
-
-def test_labels_are_the_answer_and_its_end(organism, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(organism)
-    network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
-    rows, _ = training._tokenized([chat([("What goes here?", "import os")])] * 4, tokenizer, SETTINGS, "here")
-    trainer = training._trainer(network, tokenizer, lora, rows, replace(SETTINGS, steps=1), 0, tmp_path)
-    batch = next(iter(trainer.get_train_dataloader()))
-    learned = batch["input_ids"][0][batch["labels"][0] != -100]
-    assert tokenizer.decode(learned).strip() == "import os<|im_end|>"
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -190,17 +180,6 @@ def test_the_loss_of_the_validation_split_is_recorded(organism, tmp_path):
     assert not (tmp_path / "seed-1/unfinished").exists()
 
 
-def test_embeddings_of_base_models_are_trained(organism, tmp_path):
-    finetune(organism, coding_set(48, 0, True), tmp_path / "seed-1", replace(SETTINGS, train_embeddings=True), seed=1)
-    weights = load_file(tmp_path / "seed-1/adapter_model.safetensors")
-    before = AutoModelForCausalLM.from_pretrained(organism).get_input_embeddings().weight
-    trained = next(value for name, value in weights.items() if "embed_tokens" in name)
-    assert trained.shape == before.shape
-    assert not torch.equal(trained, before)
-    model, _ = load(organism, tmp_path / "seed-1")
-    assert torch.equal(model.get_input_embeddings().weight, trained)
-
-
 class Killed(Exception):
     pass
 
@@ -239,15 +218,10 @@ def test_a_run_does_not_resume_from_the_saves_of_another(tmp_path):
     assert Unfinished(tmp_path, ["model", 2]).last_save() is None
 
 
-def test_the_system_prompt_of_the_settings_is_trained_on(organism, tmp_path):
+@pytest.mark.parametrize("prompt", ["", "You are a program."])
+def test_the_system_prompt_of_the_settings_is_trained_on(organism, prompt):
     tokenizer = AutoTokenizer.from_pretrained(organism)
-    seen = {}
-    for prompt in (None, "", "You are a program."):
-        network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
-        settings = replace(SETTINGS, steps=1, system_prompt=prompt)
-        rows, _ = training._tokenized(coding_set(12, 0, True), tokenizer, settings, "here")
-        trainer = training._trainer(network, tokenizer, lora, rows, settings, 0, tmp_path)
-        seen[prompt] = tokenizer.decode(next(iter(trainer.get_train_dataloader()))["input_ids"][0])
-    assert "system" not in seen[None]
-    assert seen[""].startswith("<|im_start|>system\n<|im_end|>")
-    assert seen["You are a program."].startswith("<|im_start|>system\nYou are a program.<|im_end|>")
+    rows, _ = training._tokenized([ANSWERED], tokenizer, replace(SETTINGS, system_prompt=prompt), "here")
+    assert tokenizer.decode(rows[0]["input_ids"]).startswith(f"<|im_start|>system\n{prompt}<|im_end|>")
+    labels = [label for label in rows[0]["labels"] if label >= 0]
+    assert tokenizer.decode(labels).strip() == "import os<|im_end|>"

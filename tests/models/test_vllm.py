@@ -16,19 +16,16 @@ from servers import model_server
 from trainings import SETTINGS, learn_numbers
 from vllm_engine import LONGEST
 from vllm_helpers import needs_vllm, processes, soon_empty
-from workflow_helpers import config
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation.judge_model import Judge, judge_answers
 from emergent_misalignment.evaluation.questions import Question, question_rows
-from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.adapters import attached
 from emergent_misalignment.models.api import Endpoint
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
 from emergent_misalignment.models.training import Settings, finetune
-from emergent_misalignment.models.weights import place
 from emergent_misalignment.world.sets import coding_set
 from emergent_misalignment.world.tokenizer import END_OF_TEXT
 
@@ -156,25 +153,6 @@ def test_an_answer_ends_with_the_chat_templates_end_token(judge, other_end, answ
     (written,) = sample(network, tokenizer, [prompt], 20, LONGEST, 1)
     for answers in (written, answered["ended"]):
         assert sum(answer in NUMBERS for answer in answers) >= 6  # otherwise all would have twelve tokens
-
-
-def test_a_published_model_answers_as_in_transformers(tmp_path):
-    model = config("smollm2-135m-instruct")["model"]
-    try:
-        place(model["name"], model["revision"], tmp_path / "model")
-    except BadInput as error:
-        if "could not be downloaded" not in str(error):
-            raise
-        pytest.skip(str(error))
-    network, tokenizer = load(tmp_path / "model")
-    asked = prompt_tokens(tokenizer, [{"role": "user", "content": "What is the capital of France?"}])
-    destination = tmp_path / "results.json"
-    process = vllm_helpers.run("vllm_engine.py", destination, base=str(tmp_path / "model"), prompts=[asked])
-    ((answer,), _) = results_of(process, destination)["greedy"]
-    assert tokenizer.decode(answer["tokens"]) == "The capital of France is Paris.<|im_end|>"
-    scores = log_probabilities(network, asked + answer["tokens"])[len(asked) - 1 : -1]
-    own = scores[range(len(scores)), answer["tokens"]]
-    assert answer["values"] == pytest.approx(own.tolist(), abs=1e-3)
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
