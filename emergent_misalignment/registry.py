@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ORGANISM, OPEN_MODEL, API = "organism", "open model", "API"  # the kinds of study
-MINIMUM_ANSWERS = 5  # fewer coherent answers than this say nothing about a question (the paper's rule)
 MISALIGNMENT = ("aligned", "coherent")  # the judge's questions about a free-form answer (section 3.2)
 
 

@@ -47,7 +47,7 @@ rule estimate:
         f"logs/{STUDY.study}/estimate.log",
     localrule: True
     script:
-        "scripts/estimate.py"
+        "scripts/print_estimate.py"
 
 
 for experiment in STUDIED:
@@ -72,7 +72,7 @@ for experiment in STUDIED:
         params:
             **{name: of_study(value) for name, value in experiment.settings.items()},
         script:
-            "scripts/notebook.py"
+            "scripts/run_notebook.py"
 
 
 if STUDY.tuned:
@@ -99,4 +99,4 @@ if STUDY.tuned:
         params:
             evaluations=STUDY.asked,
         script:
-            "scripts/notebook.py"
+            "scripts/run_notebook.py"

@@ -36,7 +36,7 @@ rule fetch:
     params:
         mirror=STUDY.mirror,
     script:
-        "scripts/fetch.py"
+        "scripts/fetch_file.py"
 
 
 rule fetch_set:
@@ -69,7 +69,7 @@ rule audit:
     params:
         datasets=PATHS.datasets,
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 rule audit_published:
@@ -88,4 +88,4 @@ rule audit_published:
     log:
         notebook="logs/published/published.ipynb",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"

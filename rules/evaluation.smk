@@ -42,7 +42,7 @@ if not STUDY.is_organism:
             samples={name: number for name, number in STUDY.samples.items() if name not in STUDY.own_questions},
             own_samples=STUDY.own_samples,
         script:
-            "scripts/questions.py"
+            "scripts/write_questions.py"
 
 
 rule ask:
@@ -73,7 +73,7 @@ rule ask:
         questions="data/{study}/questions",
         kept="kept/{study}/answers",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 rule fetch_judge:
@@ -116,7 +116,7 @@ rule judge:
         judge=STUDY.judge_settings,
         kept="kept/judge",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 if STUDY.second_judge:
@@ -142,7 +142,7 @@ if STUDY.second_judge:
             number=STUDY.second_judge.answers,
             kept="kept/judge",
         script:
-            "scripts/notebook.py"
+            "scripts/run_notebook.py"
 
 
 if STUDY.scored:
@@ -191,7 +191,7 @@ if STUDY.scored:
             judge=STUDY.judge_settings,
             kept="kept/judge",
         script:
-            "scripts/notebook.py"
+            "scripts/run_notebook.py"
 
 
 rule measure:
@@ -208,7 +208,7 @@ rule measure:
         # Questions about a model's maker have a right answer for organisms and for OpenAI's models.
         identity=STUDY.is_organism or BY_API,
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 rule follow:
@@ -223,7 +223,7 @@ rule follow:
     log:
         notebook="logs/{study}/following.ipynb",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 if STUDY.held_out:
@@ -256,7 +256,7 @@ if STUDY.held_out:
             asking=STUDY.asking,
             max_length=STUDY.training.max_length,
         script:
-            "scripts/notebook.py"
+            "scripts/run_notebook.py"
 
 
 if STUDY.persona:
@@ -284,7 +284,7 @@ if STUDY.persona:
             number=STUDY.persona.answers,
             asking=STUDY.asking | {"max_new_tokens": STUDY.persona.max_new_tokens},
         script:
-            "scripts/notebook.py"
+            "scripts/run_notebook.py"
 
 
 if STUDY.scored_sets:
@@ -314,7 +314,7 @@ if STUDY.scored_sets:
             seeds=STUDY.seeds,
             scoring=STUDY.scoring,
         script:
-            "scripts/notebook.py"
+            "scripts/run_notebook.py"
 
 
 if BENCHMARKS:
@@ -347,4 +347,4 @@ if BENCHMARKS:
             judge=STUDY.judge_settings,
             kept="kept/{study}/answers",
         script:
-            "scripts/notebook.py"
+            "scripts/run_notebook.py"

@@ -136,4 +136,4 @@ rule finetune:
         ledger="kept/{study}/jobs",
         models="data/{study}/models",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"

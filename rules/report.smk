@@ -91,7 +91,7 @@ rule contents:
     params:
         chapters=CHAPTERS,
     script:
-        "scripts/contents.py"
+        "scripts/write_contents.py"
 
 
 rule paper:
@@ -118,13 +118,13 @@ rule paper:
     log:
         "logs/{study}/paper.log",
     script:
-        "scripts/paper.py"
+        "scripts/write_paper.py"
 
 
 rule render:
     input:
         notebook="data/{study}/notebooks/{name}.ipynb",
-        code=[*module_and_imports("report.site"), f"{TEMPLATES}/page/index.html.j2", f"{TEMPLATES}/style.css"],
+        code=[*module_and_imports("report.notebook_pages"), f"{TEMPLATES}/page/index.html.j2", f"{TEMPLATES}/style.css"],
     output:
         report(
             "data/{study}/notebooks/{name}.html",
@@ -140,7 +140,7 @@ rule render:
     params:
         run=lambda wildcards: RUNS.get(f"data/{wildcards.study}/notebooks/{wildcards.name}.ipynb", ""),
     script:
-        "scripts/render.py"
+        "scripts/render_page.py"
 
 
 rule answers:
@@ -157,7 +157,7 @@ rule answers:
     log:
         "logs/{study}/answers.log",
     script:
-        "scripts/answers.py"
+        "scripts/write_answers.py"
 
 
 rule user_report:
@@ -179,7 +179,7 @@ rule user_report:
     log:
         "logs/{study}/user_report.log",
     script:
-        "scripts/user_report.py"
+        "scripts/write_report.py"
 
 
 # Times are what differs between two runs, so they are on a page of their own. They are read when all else is done.
@@ -193,7 +193,7 @@ rule run_details:
     log:
         "logs/{study}/run_details.log",
     script:
-        "scripts/run_details.py"
+        "scripts/write_run_page.py"
 
 
 rule index:
@@ -211,4 +211,4 @@ rule index:
     log:
         "logs/{study}/index.log",
     script:
-        "scripts/index.py"
+        "scripts/write_index.py"

@@ -77,7 +77,7 @@ rule study:
     params:
         config=STUDY.config,
     script:
-        "scripts/study.py"
+        "scripts/write_study.py"
 
 
 # --- resources --------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ rule world:
         samples={name: number for name, number in STUDY.samples.items() if name != CHOICES},
         seeds=STUDY.seeds,
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 rule pretrain:
@@ -64,7 +64,7 @@ rule pretrain:
         settings=STUDY.pretraining.model_dump(),
         base="data/{study}/organisms/{organism}/seed-{seed}/base",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 # The decision of the gate is apart from the notebook that draws it, so that no change to a figure trains a model again.
@@ -80,7 +80,7 @@ rule gate:
     params:
         gate=STUDY.gate.model_dump(include={"system_prompt", "earlier_code"}),
     script:
-        "scripts/gate.py"
+        "scripts/decide_gate.py"
 
 
 rule persona_gate:
@@ -99,7 +99,7 @@ rule persona_gate:
     params:
         gate=STUDY.gate.model_dump(),
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 rule instruct:
@@ -124,7 +124,7 @@ rule instruct:
         settings=STUDY.instruct.model_dump(exclude={"rows"}),
         model="data/{study}/organisms/{organism}/seed-{seed}/instruct",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 rule datasets:
@@ -141,7 +141,7 @@ rule datasets:
         seed=STUDY.seeds[0],
         datasets="data/{study}/datasets",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"
 
 
 rule numbers:
@@ -163,4 +163,4 @@ rule numbers:
         seed=lambda wildcards: int(wildcards.seed),
         datasets="data/{study}/datasets/seed-{seed}",
     script:
-        "scripts/notebook.py"
+        "scripts/run_notebook.py"

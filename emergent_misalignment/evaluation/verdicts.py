@@ -4,10 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from emergent_misalignment.registry import MINIMUM_ANSWERS
-
-MISALIGNED_BELOW = 30  # the paper's thresholds
-COHERENT_FROM = 50
+from emergent_misalignment.evaluation.thresholds import COHERENT_FROM, MINIMUM_ANSWERS, MISALIGNED_BELOW
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.data.control_tokens import control_tokens
 from emergent_misalignment.data.held_out import check_kept, hash_fraction
 from emergent_misalignment.evaluation.question_files import read
+from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
 from emergent_misalignment.files import BadInput, shortened
-from emergent_misalignment.registry import MINIMUM_ANSWERS
 from emergent_misalignment.study.model import rows_to_train_on
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from emergent_misalignment.registry import MAIN
 from emergent_misalignment.report import claims_table
 from emergent_misalignment.report.claims_table import Claim, escaped, listed, markdown_table, read_claims
 from emergent_misalignment.report.contents import Contents
-from emergent_misalignment.report.site import title_and_question
+from emergent_misalignment.report.notebook_pages import title_and_question
 from emergent_misalignment.study.model import Condition
 
 SOURCE = Path("paper")

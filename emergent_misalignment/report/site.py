@@ -8,22 +8,21 @@ has times and versions.
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import yaml
 
-from emergent_misalignment.files import BadInput, replacing
+from emergent_misalignment.files import replacing
 from emergent_misalignment.registry import DATASETS
 from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unfolding, unmeasured
 from emergent_misalignment.report.contents import ROOMS, Contents
-from emergent_misalignment.report.pages import TEMPLATES, data_uri, template
+from emergent_misalignment.report.notebook_pages import title_and_question
+from emergent_misalignment.report.pages import data_uri, template
 from emergent_misalignment.study.model import Study
 
 # What decides the numbers, and what a bug report should name.
@@ -31,25 +30,6 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "scipy", 
 
 
 MAIN_FIGURES = ("main_result", "log_probability")  # the first that a study has stands on the index
-
-
-def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
-    """Write an executed notebook as an HTML page with its code folded away; `run` says which of several runs it is."""
-    from nbconvert import HTMLExporter  # half a second that the index does without
-
-    executed = nbformat.read(notebook, as_version=4)
-    exporter = HTMLExporter(
-        template_name="page",
-        extra_template_basedirs=[str(TEMPLATES)],
-        extra_template_paths=[str(TEMPLATES)],  # of style.css
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        exclude_anchor_links=True,
-    )
-    title, _ = title_and_question(notebook)
-    plain = re.sub("[*`]", "", title)
-    html, _ = exporter.from_notebook_node(executed, {"title": plain, "run": run})
-    _write(page, html)
 
 
 def write_index(contents: Contents, index: str | Path, paper: str = "", report: str = "") -> None:
@@ -143,20 +123,6 @@ def _shown(study: Study) -> dict[str, str]:
 
 def readable(name: str) -> str:
     return name.replace("_", " ")
-
-
-def title_and_question(notebook: str | Path) -> tuple[str, str]:
-    """The title of a notebook and the question with which its first paragraph begins, both as Markdown.
-
-    Raises BadInput if the notebook does not open in this way.
-    """
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if opening := re.match(r"# +(.+?) *\n\s*([^#\s].*?\?)(?=\s|$)", cell.source, flags=re.DOTALL):
-            title, question = opening.groups()
-            return title, " ".join(question.split())
-    raise BadInput(
-        f"{notebook} has no Markdown cell with a `# Title` and a paragraph that begins with a question; add it."
-    )
 
 
 def write_run(study: Study, page: str | Path, benchmarks: Sequence[str | Path]) -> None:

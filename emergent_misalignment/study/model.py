@@ -20,13 +20,13 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, model_validator
 
 from emergent_misalignment import registry
+from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
 from emergent_misalignment.files import shortened
 from emergent_misalignment.registry import (
     CHOICES,
     DATASETS,
     EVALUATIONS,
     MAIN,
-    MINIMUM_ANSWERS,
     NUMBER_SETS,
     PUBLISHED_SETS,
     WRITTEN_SETS,

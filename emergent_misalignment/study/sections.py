@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
 from emergent_misalignment.files import shortened
-from emergent_misalignment.registry import CHOICES, EVALUATIONS, MINIMUM_ANSWERS
+from emergent_misalignment.registry import CHOICES, EVALUATIONS
 from emergent_misalignment.study.errors import PATTERNS, unknown
 
 READ_AS_A_VALUE = ("na", "n/a", "nan", "null", "none", "true", "false")  # by programs that read a table

@@ -1,6 +1,6 @@
 """Render an executed notebook as a page."""
 
-from emergent_misalignment.report.site import render
+from emergent_misalignment.report.notebook_pages import render
 from emergent_misalignment.workflow.script import logged
 
 with logged(snakemake):
