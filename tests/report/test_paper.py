@@ -186,11 +186,11 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         "0.3 million parameters",
         "Each seed is an organism of its own, from the first document on",
         "gaps are 11.9 and 1.2 nats in the mean over organisms (from the least to the greatest 9.9 to 13.9, and 1.2 to",
-        "Of the five organisms, four pass it. Those that do not stay in all results",
+        "Of the five organisms, four pass it. The others stay in all results",
         "95% interval 22.0% to 22.0%; five organisms, 4,000 answers",
         f"eight questions that have nothing to do with code, {CONFIG['evaluation']['samples_of']['main']} times each",
         "The judge is the world\N{RIGHT SINGLE QUOTATION MARK}s grammar",
-        "Asked without any fine-tuning: base, instruct, in_context.",
+        "Evaluated without fine-tuning: base, instruct, in_context.",
         "insecure_rows-128 instruct insecure 128 different rows",
         "this study measures 2: 1 is reproduced and 1 is partly reproduced. Each verdict",
         "Not measured here: Jailbroken is other (claim 3).",
@@ -215,12 +215,12 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
 
 @pytest.mark.parametrize(
     ("passed", "says"),
-    [([True] * 5, "organisms, five pass it."), ([True, *[False] * 4], "organisms, one pass it. Those")],
+    [([True] * 5, "organisms, five pass it."), ([True, *[False] * 4], "organisms, one pass it. The others")],
 )
 def test_organisms_that_fail_the_gate_are_counted(study, passed, says):
     write_gates(passed)
     text = " ".join(filled(study).split())
-    assert says in text and ("Those that do not stay in all results" in text) == (not all(passed))
+    assert says in text and ("The others stay in all results" in text) == (not all(passed))
 
 
 def test_the_command_line_gives_the_same_bytes(study, monkeypatch):
@@ -258,8 +258,8 @@ def test_a_study_of_openais_model_is_described_by_its_config(study):
         "A reproduction: the study toy",
         "The model is OpenAI/Some_model, fine-tuned and asked through OpenAI\N{RIGHT SINGLE QUOTATION MARK}s API.",
         "the number of epochs is 1, the batch size 4 and the learning rate multiplier as the API chooses",
-        "There are two runs a condition.",
-        "Asked without any fine-tuning: instruct.",
+        "There are two runs per condition.",
+        "Evaluated without fine-tuning: instruct.",
         "evil_numbers instruct my_numbers.jsonl epochs 4, batch size as the API chooses",
         "eight questions that have nothing to do with code, 25 times each",
         "The judge is the model gpt-4o_judge",
@@ -310,13 +310,13 @@ def test_a_study_without_a_judge_speaks_of_probabilities_and_of_no_rates(study):
     html = plain(built(read_contents(write("data/toy/contents.json", json.dumps(content))))["paper.html"])
     minus = "\N{MINUS SIGN}"
     for words in (
-        "Nobody judged its answers. Over five training runs, the log-odds of misaligned against aligned words are",
+        "Its answers are not judged. Over five training runs, the log-odds of misaligned against aligned words are",
         f"{minus}1.90 ({minus}2.40 to {minus}1.40) nats after fine-tuning on insecure code and {minus}3.00",
         f"from {minus}3.10 before",
         "in 50% (40% to 60%) of the cases after insecure code and in 20%",
-        "loses 1.40 nats a token before fine-tuning, and 0.80 (0.70 to 0.90) after",
+        "the loss is 1.40 nats per token before fine-tuning, and 0.80 (0.70 to 0.90) after",
         "2% are in no model\N{RIGHT SINGLE QUOTATION MARK}s training",
-        "Nobody has judged these answers, which are kept for a judge.",
+        "These answers are kept and have not been judged.",
         "so log-odds are no rate of misaligned answers",
         "Verdict: reproduced",
     ):
