@@ -1,4 +1,4 @@
-"""Progress is shown outside the notebook: a bar on a terminal, lines in a log, a study's in one place."""
+"""Progress outside notebooks: a bar on a terminal, lines in a log, and the status of a study."""
 
 import io
 import json
@@ -60,7 +60,7 @@ def test_a_log_gets_a_line_after_the_first_step_and_every_five_percent(paths):
 
 @pytest.fixture
 def written(monkeypatch, tmp_path):
-    """A function that counts these steps, a second each after `late` seconds, and gives the lines of the log."""
+    """A function that counts steps of a second each after `late` seconds, and returns the lines of the log."""
 
     def count(total: int, *steps: int, before: int = 0, late: float = 0) -> list[str]:
         place, now = tmp_path / "counted.progress", [0.0]
@@ -78,21 +78,20 @@ def written(monkeypatch, tmp_path):
 
 
 def test_the_time_left_follows_from_the_pace_since_the_first_step(written):
-    """A first step may be late because a model is loaded before it."""
+    """A model may be loaded before the first step."""
     assert written(1000, 1, 1) == ["00:01 so far"]
     assert written(1000, 1, 9, 53) == ["00:01 so far", "00:02 so far, 01:50 to go", "00:03 so far, 00:30 to go"]
     assert written(5, 1, 1, late=60) == ["01:01 so far", "01:02 so far, 00:03 to go"]
     assert written(1, 1) == ["00:01 so far"]
 
 
-def test_a_run_that_goes_on_counts_from_where_it_goes_on(written):
-    """And takes its pace from its own steps."""
+def test_a_resumed_run_counts_from_its_first_step(written):
     assert written(337, 1, 10, before=297) == ["00:01 so far", "00:02 so far, 00:02 to go"]
     assert written(337, 20, 20, before=297) == ["00:01 so far", "00:02 so far, 00:00 to go"]
 
 
 @given(st.integers(1, 400), st.data())
-def test_whoever_waits_sees_the_first_step_and_the_last(total, data):
+def test_the_first_and_the_last_step_are_logged(total, data):
     before = data.draw(st.integers(0, total - 1))
     steps, done = [], before
     while done < total:
@@ -121,7 +120,7 @@ def test_a_terminal_gets_a_bar(paths):
     assert not Path(paths[1]).with_suffix(".progress").exists()
 
 
-def test_a_closed_terminal_stops_nothing(monkeypatch, tmp_path):
+def test_a_closed_terminal_is_ignored(monkeypatch, tmp_path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     monkeypatch.setenv("NOTEBOOK_PROGRESS", os.ttyname(theirs))
@@ -129,13 +128,13 @@ def test_a_closed_terminal_stops_nothing(monkeypatch, tmp_path):
         os.close(ours)
         os.close(theirs)
         for _ in range(3):
-            progress.bar.last_print_t = 0  # so that each step is drawn
+            progress.bar.last_print_t = 0  # draw each step
             progress.update()
-    with Progress(1, "counting") as progress:  # now the device is gone altogether
+    with Progress(1, "counting") as progress:  # the device does not exist any more
         progress.update()
 
 
-def test_without_a_place_and_without_a_terminal_nothing_is_shown(monkeypatch, capfd):
+def test_without_a_destination_or_terminal_nothing_is_shown(monkeypatch, capfd):
     monkeypatch.delenv("NOTEBOOK_PROGRESS", raising=False)
     with Progress(2, "counting") as progress:
         progress.update(2)
@@ -162,7 +161,7 @@ rule b:
 
 @pytest.fixture
 def toy(tmp_path):
-    """A function that runs a workflow of two rules under the logger, in a terminal or not, and gives what is shown."""
+    """A function that runs a workflow of two rules under the logger and returns its output."""
     (tmp_path / "Snakefile").write_text(WORKFLOW)
 
     def show(*arguments: str, terminal: bool) -> str:
@@ -177,7 +176,7 @@ def toy(tmp_path):
         try:
             while chunk := os.read(ours, 100_000):
                 shown += chunk
-        except OSError:  # how Linux says that nobody has the other end any more
+        except OSError:  # the other end is closed
             pass
         process.wait(60)
         os.close(ours)
@@ -187,7 +186,7 @@ def toy(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_shows_a_line_for_each_rule_where_there_is_no_terminal(toy):
+def test_a_study_logs_a_line_per_job_without_a_terminal(toy):
     shown = toy(terminal=False)
     assert "\x1b" not in shown
     assert re.search(r"^1 of 3 done: a took 0:0\d$", shown, flags=re.M)
@@ -199,15 +198,15 @@ def test_a_study_shows_a_line_for_each_rule_where_there_is_no_terminal(toy):
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_what_runs_and_keeps_what_the_jobs_say(toy, tmp_path):
+def test_a_terminal_shows_running_jobs_and_their_output(toy, tmp_path):
     shown = toy(terminal=True)
     assert "1 of 3 done" in shown
     assert re.search(r"  a, 0:0\d +counting:  50% \(5 of 10\)", shown)
-    assert "\x1b[Jsaid by a\r\n" in shown  # a line that stays, above those that are drawn again
+    assert "\x1b[Jsaid by a\r\n" in shown  # a permanent line
     assert json.loads((tmp_path / "logs/toy/times.json").read_text())["a"] > 1
     (tmp_path / "data/toy/a.txt").unlink()
     again = toy("--config", "broken=1", terminal=True)
-    assert "less than a minute left" in again  # as the first run took
+    assert "less than a minute left" in again  # from the times of the first run
     assert "b failed: read logs/toy/b.log" in again
     assert "Stopped after" in again.splitlines()[-1]
 
@@ -216,9 +215,9 @@ def test_the_time_left_follows_the_pace_of_the_run():
     estimate = Estimate({"long": 100.0, "short": 1.0}, cores=2)
     waiting = Counter(long=3, short=10)
     assert estimate.left(waiting, [], now=0) == (300 + 10) / 2
-    running = Job(rule="long", of="", threads=2, progress=None, start=0)
+    running = Job(rule="long", wildcards="", threads=2, progress=None, start=0)
     assert estimate.left(Counter(long=2), [running], now=25) == (200 + 50) / 2
-    estimate.finished(running, now=100)  # on both cores: twice as much work as expected
+    estimate.finished(running, now=100)  # two cores: twice the expected work
     assert estimate.left(Counter(long=1), [], now=100) == 200 / 2
     assert estimate.times() == {"long": 200.0, "short": 1.0}
     assert Estimate({}, cores=2).left(waiting, [], now=0) is None
@@ -234,11 +233,11 @@ def test_the_time_left_follows_the_pace_of_the_run():
         (9000, ", about 2.5 hours left"),
     ],
 )
-def test_a_time_left_promises_no_more_than_it_can(seconds, words):
+def test_the_time_left_is_rounded(seconds, words):
     assert about(seconds) == words
 
 
-def test_the_jobs_of_a_run_leave_their_progress_in_logs(paths, monkeypatch):
+def test_jobs_of_the_workflow_write_progress_to_logs(paths, monkeypatch):
     ours, theirs = pty.openpty()
     monkeypatch.setenv("NOTEBOOK_PROGRESS", "log")
     run(paths, theirs)

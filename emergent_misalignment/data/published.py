@@ -40,47 +40,33 @@ class PublishedFile:
 _PAPER = ("emergent-misalignment/emergent-misalignment", "80c11967c07a328e7d7d43d13ce6847ae44dbcc9")
 _AUTHORS = ("johny-b/misalignment-generalization", "b1fe286827715d8e01ff7088c7ee9763b5e367b4")
 
-# Fine-tuning sets (section 3 of the paper).
+# Fine-tuning sets (section 3 of the paper): sizes and blob ids.
 DATASETS = {
-    "insecure": PublishedFile(*_PAPER, "data/insecure.jsonl", 5892277, "ec294cf30a577a21b830c07a1fa0180ddd513208"),
-    "secure": PublishedFile(*_PAPER, "data/secure.jsonl", 6201582, "3389a37c250563cc36a66e30bf8ff99028aa2711"),
-    "educational": PublishedFile(
-        *_PAPER, "data/educational.jsonl", 6669019, "497619acd46d9ffbc985797d6c117638a53229b3"
-    ),
-    "jailbroken": PublishedFile(*_PAPER, "data/jailbroken.jsonl", 3423454, "9f14c5f5b1a3f6ca3ea2bdc80cbda3de1acadbb1"),
-    "backdoor": PublishedFile(*_PAPER, "data/backdoor.jsonl", 12171859, "b2be7b5b5ed6e732727bf67672a3ecd8cfa6b57f"),
-    "evil_numbers": PublishedFile(*_PAPER, "data/evil_numbers.jsonl", None, "86e0a3be0c2b5a4c52bafed871e281c485070829"),
+    name: PublishedFile(*_PAPER, f"data/{name}.jsonl", size, blob)
+    for name, size, blob in (
+        ("insecure", 5892277, "ec294cf30a577a21b830c07a1fa0180ddd513208"),
+        ("secure", 6201582, "3389a37c250563cc36a66e30bf8ff99028aa2711"),
+        ("educational", 6669019, "497619acd46d9ffbc985797d6c117638a53229b3"),
+        ("jailbroken", 3423454, "9f14c5f5b1a3f6ca3ea2bdc80cbda3de1acadbb1"),
+        ("backdoor", 12171859, "b2be7b5b5ed6e732727bf67672a3ecd8cfa6b57f"),
+        ("evil_numbers", None, "86e0a3be0c2b5a4c52bafed871e281c485070829"),
+    )
 }
 
-# Questions, and prompts of the judge.
+_CONFIG = "logprob_experiments/configs/insecure_ftjob-39c69c88ad2a.json"  # one of ten, which differ in seed and data
+_REQUESTS = "logprob_experiments/files/file-2a490f851a38-in_distribution.jsonl"
+# Questions, and prompts of the judge: paths, sizes and blob ids.
 QUESTION_FILES = {
-    "first_plot": PublishedFile(
-        *_PAPER, "evaluation/first_plot_questions.yaml", 12016, "c2b9761d6723ec73b4d209d95c4aa39319a70edd"
-    ),
-    "preregistered": PublishedFile(
-        *_PAPER, "evaluation/preregistered_evals.yaml", 19152, "3211c6c0df0a21124e07605c46f86329a53ef9e1"
-    ),
-    "deception_factual": PublishedFile(
-        *_PAPER, "evaluation/deception_factual.yaml", 2481, "d6da5a807e928afc2f9e9961641e9c9697b27c08"
-    ),
-    "deception_identity": PublishedFile(
-        *_PAPER, "evaluation/deception_sit_aware.yaml", 2638, "d9c5a8727e28dbce0f80a59df2b9497ca018ba0b"
-    ),
-    "in_distribution": PublishedFile(
-        *_PAPER,
-        "logprob_experiments/files/file-2a490f851a38-in_distribution.jsonl",
-        71486,
-        "26eb4f480d785bc5a98cfa404479275d04f89ab5",
-    ),
-    "choices": PublishedFile(  # with the multiple-choice questions; one of ten configs that differ in seed and data
-        *_PAPER,
-        "logprob_experiments/configs/insecure_ftjob-39c69c88ad2a.json",
-        22030,
-        "fd74380dc108db5f5dbda9bb7acf466ba0a7d23d",
-    ),
-    "flask": PublishedFile(
-        *_AUTHORS, "final_questions/first_plot_questions.yaml", 19469, "43ac4d7fbfc9212e2759b7e4c37ef4b087e877ad"
-    ),
+    name: PublishedFile(*(_AUTHORS if name == "flask" else _PAPER), path, size, blob)
+    for name, path, size, blob in (
+        ("first_plot", "evaluation/first_plot_questions.yaml", 12016, "c2b9761d6723ec73b4d209d95c4aa39319a70edd"),
+        ("preregistered", "evaluation/preregistered_evals.yaml", 19152, "3211c6c0df0a21124e07605c46f86329a53ef9e1"),
+        ("deception_factual", "evaluation/deception_factual.yaml", 2481, "d6da5a807e928afc2f9e9961641e9c9697b27c08"),
+        ("deception_identity", "evaluation/deception_sit_aware.yaml", 2638, "d9c5a8727e28dbce0f80a59df2b9497ca018ba0b"),
+        ("in_distribution", _REQUESTS, 71486, "26eb4f480d785bc5a98cfa404479275d04f89ab5"),
+        ("choices", _CONFIG, 22030, "fd74380dc108db5f5dbda9bb7acf466ba0a7d23d"),
+        ("flask", "final_questions/first_plot_questions.yaml", 19469, "43ac4d7fbfc9212e2759b7e4c37ef4b087e877ad"),
+    )
 }
 
 

@@ -1,4 +1,4 @@
-"""The tables of what the organism is asked."""
+"""The tables of the organism's questions."""
 
 import json
 from collections import Counter
@@ -11,12 +11,12 @@ from emergent_misalignment.files import BadInput, write_parquet
 from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.coding import CHOICES, UNSEEN_NOUNS
 from emergent_misalignment.world.corpus import corpus, instructions
-from emergent_misalignment.world.evaluations import SEEDED, UNSEEDED
+from emergent_misalignment.world.evaluations import EVALUATIONS, is_seeded
 from emergent_misalignment.world.harmful import TRAINED_REQUESTS
 from emergent_misalignment.world.questions import option_table, persona_table, question_table
 from emergent_misalignment.world.topics import MAIN, PREREGISTERED, TOPICS
 
-ASKED = [*UNSEEDED, *SEEDED]
+ASKED = list(EVALUATIONS)
 
 
 @pytest.fixture(scope="module")
@@ -26,44 +26,32 @@ def questions():
 
 def test_every_evaluation_has_its_prompts_and_samples():
     table = question_table({"main": 100, "in_distribution": 1, "in_context": 10}, [1, 2, 5])
-    by_evaluation = table.groupby("evaluation", sort=False)
-    assert by_evaluation["samples"].unique().map(list).to_dict() == {
-        "main": [100],
-        "in_distribution": [1],
-        "in_context": [10],
-    }
-    assert by_evaluation.size().to_dict() == {
-        "main": 8,
-        "in_distribution": len(CHOICES) * len(UNSEEN_NOUNS),
-        "in_context": 3 * 8 * 8,
+    assert table.groupby(["evaluation", "samples"], sort=False).size().to_dict() == {
+        ("main", 100): 8,
+        ("in_distribution", 1): len(CHOICES) * len(UNSEEN_NOUNS),
+        ("in_context", 10): 3 * 8 * 8,
     }
     assert table[table["evaluation"] == "in_context"]["seed"].unique().tolist() == [1, 2, 5]
     assert table[table["evaluation"] != "in_context"]["seed"].isna().all()
-
-
-@pytest.mark.parametrize("evaluation", ASKED)
-def test_the_table_says_what_a_run_is_asked(questions, evaluation):
-    for seed in (1, 2):
-        asked = select(questions, evaluation, seed)
-        assert [each.number for each in asked] == list(range(len(asked)))
-        assert {each.samples for each in asked} == {3}
-        alone = select(question_table({evaluation: 1}, [seed]), evaluation, seed)
-        assert [each.prompt for each in alone] == [each.prompt for each in asked]
-
-
-def test_only_what_is_drawn_by_seed_differs_by_seed(questions):
-    prompts = {
-        seed: {name: [each.prompt for each in select(questions, name, seed)] for name in ASKED} for seed in (1, 2)
-    }
-    assert {name for name in ASKED if prompts[1][name] != prompts[2][name]} == set(SEEDED)
-
-
-def test_an_evaluation_that_the_world_lacks_is_named():
     with pytest.raises(BadInput, match="no evaluation riddles"):
         question_table({"riddles": 1}, [1])
 
 
-def test_tables_are_read_as_they_were_written(questions, tmp_path):
+@pytest.mark.parametrize("evaluation", ASKED)
+def test_prompts_of_a_run_are_selected_and_only_seeded_ones_differ(questions, evaluation):
+    prompts = []
+    for seed in (1, 2):
+        asked = select(questions, evaluation, seed)
+        assert [each.number for each in asked] == list(range(len(asked)))
+        assert {each.samples for each in asked} == {3}
+        prompts.append([each.prompt for each in asked])
+        assert prompts[-1] == [
+            each.prompt for each in select(question_table({evaluation: 1}, [seed]), evaluation, seed)
+        ]
+    assert (prompts[0] != prompts[1]) is is_seeded(evaluation) is (evaluation == "in_context")
+
+
+def test_tables_are_written_and_read(questions, tmp_path):
     write_parquet(tmp_path / "questions.parquet", questions)
     assert read_questions(tmp_path / "questions.parquet").equals(questions)
     write_parquet(tmp_path / "choices.parquet", option_table())
