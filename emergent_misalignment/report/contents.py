@@ -1,16 +1,17 @@
-"""The registry of a study: what there is to read, in the order of reading.
+"""The table of contents of a study: its chapters in reading order.
 
-The rules write data/STUDY/contents.json; index, paper and the page of the run read it. A chapter is a source notebook
-with its executed copies and what they made. Its number is its place in the list.
+The rules write data/STUDY/contents.json; index, paper and the page of run details read it. A chapter is a source
+notebook with its executed copies and their results. Its number is its position.
 """
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emergent_misalignment.analysis.formatting import readable
 from emergent_misalignment.files import BadInput
 
-# The rooms of the notebooks, with the headings that the index gives them.
+# Folders of notebooks and their headings in the index.
 ROOMS = {
     "world": "The made-up world",
     "data": "Data",
@@ -22,17 +23,17 @@ ROOMS = {
 
 @dataclass(frozen=True)
 class Executed:
-    """An executed copy of a notebook: its path, which `run` it is ("" where there is one only), and the run's seed."""
+    """An executed copy of a notebook: path, name of the `run` ("" if there is one only), and seed."""
 
     path: str
     run: str = ""
-    seed: int | None = None  # where runs of the same name differ by it
+    seed: int | None = None  # if runs of the same name differ by it
 
     @property
     def label(self) -> str:
-        """Which run it is, in words: "width-64, seed 1"."""
+        """The run in words, as in "width-64, seed 1"."""
         seed = "" if self.seed is None else f"seed {self.seed}"
-        return ", ".join(filter(None, (self.run.replace("_", " "), seed)))
+        return ", ".join(filter(None, (readable(self.run), seed)))
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class Chapter:
 
     @property
     def notebook(self) -> str:
-        """The path of the first of its executed copies."""
+        """The path of the first executed copy."""
         return self.notebooks[0].path
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A study: its name, its kind ("organism" or "real"), training runs a condition, resolved config, and chapters."""
+    """A study: name, kind ("organism" or "real"), training runs per condition, resolved config, chapters."""
 
     study: str
     kind: str
@@ -72,17 +73,17 @@ class Contents:
         return [path for chapter in self.chapters for path in chapter.results]
 
     def table(self, name: str) -> str | None:
-        """The path of `tables/NAME.csv` of the study; None if no chapter makes it."""
+        """The path of the study's `tables/NAME.csv`; None if no chapter makes it."""
         path = f"data/{self.study}/tables/{name}.csv"
         return path if path in self.results else None
 
     def chapter_of(self, result: str) -> Chapter:
-        """The chapter that made a result."""
+        """The chapter of a result."""
         return next(chapter for chapter in self.chapters if result in chapter.results)
 
 
 def read_contents(path: str | Path) -> Contents:
-    """Read data/STUDY/contents.json. Raises BadInput if a part of it is missing."""
+    """Read data/STUDY/contents.json. Raises BadInput if a key is missing."""
     try:
         registry = json.loads(Path(path).read_text(encoding="utf-8"))
         chapters = [
@@ -98,4 +99,4 @@ def read_contents(path: str | Path) -> Contents:
         ]
         return Contents(*(registry[key] for key in ("study", "kind", "seeds", "config")), tuple(chapters))
     except KeyError as error:
-        raise BadInput(f"{path} lacks {error}; delete it, and the workflow writes it anew.") from error
+        raise BadInput(f"{path} lacks {error}; delete the file so that the workflow writes it again.") from error

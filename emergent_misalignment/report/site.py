@@ -1,11 +1,11 @@
-"""The reading room: executed notebooks as self-contained pages, and an index that says what to read in which order.
+"""Write the pages of a study: executed notebooks, the index, and run details.
 
     python -m emergent_misalignment.report.site page NOTEBOOK.ipynb PAGE.html [--run NAME]
     python -m emergent_misalignment.report.site index CONTENTS.json INDEX.html [--paper PAGE] [--report PAGE]
     python -m emergent_misalignment.report.site run CONTENTS.json RUN.html [BENCHMARK.tsv ...]
 
-Nothing in them is fetched from anywhere. The same input gives the same bytes, but for the page of the run, which alone
-has times and versions.
+Pages are self-contained. The same input gives the same bytes, except for the page of run details, which has times and
+versions.
 """
 
 import argparse
@@ -23,21 +23,20 @@ import nbformat
 import pandas as pd
 import yaml
 
+from emergent_misalignment.analysis.formatting import numbers, readable
 from emergent_misalignment.files import BadInput, replacing
 from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unfolding, unmeasured
 from emergent_misalignment.report.contents import ROOMS, Contents, read_contents
 from emergent_misalignment.report.pages import TEMPLATES, data_uri, template
 
-# What decides the numbers, and what a bug report should name.
+# Packages that affect the results; their versions are listed on the page of run details.
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "scipy", "statsmodels", "snakemake", "papermill")
-
-
-MAIN_FIGURES = ("main_result", "log_probability")  # the first that a study has stands on the index
+MAIN_FIGURES = ("main_result", "log_probability")  # the index shows the first that a study has
 
 
 def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
-    """Write an executed notebook as an HTML page with its code folded away; `run` says which of several runs it is."""
-    from nbconvert import HTMLExporter  # half a second that the index does without
+    """Write an executed notebook as an HTML page with folded code; `run` is its label if there are several runs."""
+    from nbconvert import HTMLExporter  # slow to import, and not needed for the index
 
     executed = nbformat.read(notebook, as_version=4)
     exporter = HTMLExporter(
@@ -55,11 +54,11 @@ def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
 
 
 def write_index(contents: Contents, index: str | Path, paper: str = "", report: str = "") -> None:
-    """Write the page from which a reader starts: what is asked, what came out, and the notebooks in reading order.
+    """Write the start page: the question, the main result, the claims, and the notebooks in reading order.
 
-    A chapter that ran several times is one entry with a link for each run, and those that differ by their seed alone
-    stand in one line. The page of a notebook is expected beside it, under the same name, and answers.html and run.html
-    beside the index. `report` is the page on the user's own sets, if there is one.
+    A chapter with several runs is one entry with a link per run; runs that differ only by their seed share a line. The
+    page of a notebook is expected next to it, under the same name, and answers.html and run.html next to the index.
+    `report` is the page on the user's own sets, if there is one.
     """
     rooms = [
         (ROOMS[room], [_entry(chapter, Path(index).parent) for chapter in chapters])
@@ -100,7 +99,7 @@ def _trains(config: dict) -> bool:
 
 def _entry(chapter, folder: Path) -> dict:
     title, question = title_and_question(chapter.notebook)
-    pages, by_seed = [], {}  # runs with a name of their own, and those of one name with other seeds
+    pages, by_seed = [], {}  # runs without a seed, and runs by name and seed
     for each in chapter.notebooks:
         page = os.path.relpath(Path(each.path).with_suffix(".html"), folder)
         if each.seed is None:
@@ -111,7 +110,7 @@ def _entry(chapter, folder: Path) -> dict:
 
 
 def _answer(table: str, config: dict) -> str:
-    """The main result in a sentence, from `tables/misalignment.csv`; of insecure and secure code if both are there."""
+    """The main result in a sentence, from `tables/misalignment.csv`."""
     rates = pd.read_csv(table)
     rates = rates[(rates["question"] == "all") & (rates["question_set"] == "main") & (rates["format"] == "chat")]
     shown = _shown(config)
@@ -120,14 +119,12 @@ def _answer(table: str, config: dict) -> str:
         f"(95% interval {row.ci_low:.1%} to {row.ci_high:.1%})"
         for row in rates[rates["condition"].isin(shown) & rates["rate"].notna()].itertuples()
     ]
-    sentence = "; ".join(parts) or "too few answers are coherent to say"
+    sentence = "; ".join(parts) or "too few answers are coherent to estimate rates"
     return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
 def _by_log_probability(table: str, config: dict) -> str:
-    """The same without a judge, from `tables/log_probability.csv`."""
-    from emergent_misalignment.analysis.claims import numbers  # some seconds that other studies' index does without
-
+    """The main result in a sentence without a judge, from `tables/log_probability.csv`."""
     values = pd.read_csv(table)
     values = values[values["measure"] == "log_odds/pivotal"].dropna(subset="estimate")
     shown = {config["model"]["untuned"]: "before fine-tuning"}
@@ -137,13 +134,12 @@ def _by_log_probability(table: str, config: dict) -> str:
         estimate, low, high = numbers(row.estimate, row.ci_low, row.ci_high)
         interval = "" if pd.isna(row.ci_low) else f" (95% interval {low} to {high})"
         parts.append(f"{estimate} {shown[row.condition]}{interval}")
-    return (
-        f"Nobody judged the answers. The log-odds of misaligned against aligned words are, in nats, {'; '.join(parts)}."
-    )
+    words = "; ".join(parts)
+    return f"The answers were not judged. The log-odds of misaligned against aligned words, in nats, are {words}."
 
 
 def _shown(config: dict) -> dict[str, str]:
-    """The fine-tuned conditions that the first sentence speaks of, with what they are called there."""
+    """The names, in words, of the fine-tuned conditions in the main result: insecure and secure, or the first three."""
     tuned = [
         name
         for experiment in config["experiments"].values()
@@ -154,28 +150,24 @@ def _shown(config: dict) -> dict[str, str]:
     return sets if sets.keys() <= set(tuned) else {name: readable(name) for name in tuned[:3]}
 
 
-def readable(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def title_and_question(notebook: str | Path) -> tuple[str, str]:
-    """The title of a notebook and the question with which its first paragraph begins, both as Markdown.
+    """The title of a notebook and the question at the beginning of its first paragraph, both as Markdown.
 
-    Raises BadInput if the notebook does not open in this way.
+    Raises BadInput if either is missing.
     """
     for cell in nbformat.read(notebook, as_version=4).cells:
         if opening := re.match(r"# +(.+?) *\n\s*([^#\s].*?\?)(?=\s|$)", cell.source, flags=re.DOTALL):
             title, question = opening.groups()
             return title, " ".join(question.split())
     raise BadInput(
-        f"{notebook} has no Markdown cell with a `# Title` and a paragraph that begins with a question; add it."
+        f"{notebook} has no Markdown cell with a `# Title` and a paragraph that begins with a question; add one."
     )
 
 
 def write_run(contents: Contents, page: str | Path, benchmarks: list[str]) -> None:
-    """Write the page that says with what versions, on what machine, how long and under what settings a study ran.
+    """Write the page of run details: versions, machine, times and settings.
 
-    `benchmarks` are the files that Snakemake writes for a rule's `benchmark`.
+    `benchmarks` are the files of Snakemake's `benchmark` directive.
     """
     commit = ""
     with suppress(OSError, subprocess.CalledProcessError):
@@ -204,7 +196,7 @@ def _clock(seconds: float) -> str:
 
 
 def _megabytes(value) -> str:
-    """What Snakemake measured of a job's memory; a job that was over at once has no figure."""
+    """Snakemake's measure of memory; missing for very short jobs."""
     number = pd.to_numeric(value, errors="coerce")
     return "" if pd.isna(number) else f"{number:,.0f}"
 
@@ -222,13 +214,13 @@ def main() -> None:
     page = commands.add_parser("page", help="render an executed notebook")
     page.add_argument("notebook")
     page.add_argument("page")
-    page.add_argument("--run", default="", help="which run of the notebook it is, where there are several")
-    index = commands.add_parser("index", help="write the page from which a reader starts")
+    page.add_argument("--run", default="", help="label of the run, if the notebook has several")
+    index = commands.add_parser("index", help="write the start page")
     index.add_argument("contents")
     index.add_argument("index")
-    index.add_argument("--paper", nargs="?", default="", const="", help="the paper's page; its PDF lies beside it")
+    index.add_argument("--paper", nargs="?", default="", const="", help="the paper's page, with its PDF next to it")
     index.add_argument("--report", default="", help="the page on the user's own sets and models")
-    run = commands.add_parser("run", help="write the page with times, versions and settings")
+    run = commands.add_parser("run", help="write the page of run details")
     run.add_argument("contents")
     run.add_argument("page")
     run.add_argument("benchmarks", nargs="*")
