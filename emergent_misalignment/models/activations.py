@@ -125,6 +125,7 @@ def separation(misaligned: Tensor, aligned: Tensor, direction: Tensor, strata: i
     The area under the ROC curve within each stratum, mean over the strata: both kinds come as `strata` groups of equal
     size, one after another. So what tells one question from another does not count.
     """
+    # scipy.stats.mannwhitneyu has no strata, and its area in float64 is rounded differently.
     high, low = (
         torch.einsum("ndw,dw->dn", kind, direction).unflatten(1, (strata, -1)) for kind in (misaligned, aligned)
     )
