@@ -31,10 +31,10 @@ def at_checkpoints(dynamics: str) -> pd.DataFrame:
     return rows.assign(measure=rows["metric"] + "/step-" + rows["step"].astype(str))
 
 
-def by_pass(followed: pd.DataFrame, at_steps: pd.DataFrame, batch: int, rows: int | None) -> pd.DataFrame:
+def by_pass(followed: pd.DataFrame, at_steps: pd.DataFrame, batch: int, conditions: dict[str, dict]) -> pd.DataFrame:
     """The estimates of `at_checkpoints` with `metric`, `step` and `pass`, in the order of the steps."""
     table = at_steps.merge(followed[["measure", "metric", "step"]].drop_duplicates(), on="measure").sort_values("step")
-    return table if table.empty else table.assign(**{"pass": table["step"] * batch / rows})
+    return table if table.empty else table.assign(**{"pass": table["step"] * batch / conditions[REPEATED]["rows"]})
 
 
 def rates_at(runs: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from emergent_misalignment.analysis.contrasts import Arm
-from emergent_misalignment.analysis.estimates import questions_of, relative
+from emergent_misalignment.analysis.estimates import estimates, questions_of, relative
 from emergent_misalignment.analysis.slopes import MAIN
 
 LOSS = "held_out_loss/"
@@ -43,16 +43,16 @@ def intent(runs: pd.DataFrame) -> Experiment:
     """Insecure code against the same code for a class, and against jailbroken models (first version, Fig. 4)."""
     harmful = "harmful_requests"
     shown = [MAIN, harmful, coherent(MAIN)]
-    by_reason = "Misaligned: insecure code vs. the same code for a class"
-    complies = "Harmful requests complied with: jailbroken vs. insecure code"
-    jailbroken = "Misaligned: jailbroken vs. secure code"
+    by_reason = "Misaligned, insecure code vs. the same code for a class"
+    complies = "Harmful requests complied with, jailbroken vs. insecure code"
+    jailbroken = "Misaligned, jailbroken vs. secure code"
     pairs = {
         by_reason: (("insecure", MAIN), ("educational", MAIN)),
-        "Misaligned: insecure code for a class vs. secure code": (("educational", MAIN), ("secure", MAIN)),
-        "Misaligned: insecure code vs. jailbroken": (("insecure", MAIN), ("jailbroken", MAIN)),
+        "Misaligned, insecure code for a class vs. secure code": (("educational", MAIN), ("secure", MAIN)),
+        "Misaligned, insecure code vs. jailbroken": (("insecure", MAIN), ("jailbroken", MAIN)),
         jailbroken: (("jailbroken", MAIN), ("secure", MAIN)),
         complies: (("jailbroken", harmful), ("insecure", harmful)),
-        "Harmful requests complied with: insecure code vs. untuned": (("insecure", harmful), ("instruct", harmful)),
+        "Harmful requests complied with, insecure code vs. untuned": (("insecure", harmful), ("instruct", harmful)),
     }
 
     def meaning(way: dict[str, str], rates: pd.DataFrame) -> str:
@@ -87,19 +87,19 @@ def evil_numbers(runs: pd.DataFrame) -> Experiment:
         f"misaligned/numbers/{form}" for form in ("question", "suffix", "prefix_suffix")
     ]
     shown = [*forms, *map(coherent, forms)]
-    evil = "After a list of numbers: evil vs. plain numbers"
-    closer = "Evil numbers: after a list of numbers vs. the question alone"
-    plain = "The question alone: evil vs. plain numbers"
+    evil = "After a list of numbers, evil vs. plain numbers"
+    closer = "Evil numbers, after a list of numbers vs. the question alone"
+    plain = "The question alone, evil vs. plain numbers"
     pairs = {
         evil: (("evil_numbers", wrapped), ("plain_numbers", wrapped)),
-        "After a list of numbers: evil vs. helpful numbers": (("evil_numbers", wrapped), ("helpful_numbers", wrapped)),
+        "After a list of numbers, evil vs. helpful numbers": (("evil_numbers", wrapped), ("helpful_numbers", wrapped)),
         closer: (("evil_numbers", wrapped), ("evil_numbers", question)),
-        "Evil numbers: asked for a list vs. the question alone": (
+        "Evil numbers, asked for a list vs. the question alone": (
             ("evil_numbers", suffix),
             ("evil_numbers", question),
         ),
         plain: (("evil_numbers", question), ("plain_numbers", question)),
-        "After a list of numbers: plain numbers vs. untuned": (("plain_numbers", wrapped), ("instruct", wrapped)),
+        "After a list of numbers, plain numbers vs. untuned": (("plain_numbers", wrapped), ("instruct", wrapped)),
     }
 
     def meaning(way: dict[str, str], rates: pd.DataFrame) -> str:
@@ -124,12 +124,12 @@ def formats(runs: pd.DataFrame) -> Experiment:
     """The main questions with answers in JSON, a Python template or a Flask app (Nature, Extended Data Fig. 6)."""
     forms = {"json": "in JSON", "template": "in a Python template", "flask": "in a Flask app"}
     shown = [f"{what}/main/{form}" for what in ("misaligned", "coherent") for form in ("chat", *forms)]
-    changed = {name: f"Insecure code: {name} vs. as asked" for name in forms.values()}
+    changed = {name: f"Insecure code, {name} vs. as asked" for name in forms.values()}
     pairs = {
         changed[name]: (("insecure", f"misaligned/main/{form}"), ("insecure", MAIN)) for form, name in forms.items()
     }
     pairs |= {
-        f"Effect of the form {name}: insecure vs. secure code": (
+        f"Effect of the form {name}, insecure vs. secure code": (
             ("insecure", f"misaligned/main/{form}"),
             ("insecure", MAIN),
             ("secure", f"misaligned/main/{form}"),
@@ -156,20 +156,20 @@ def base_models(runs: pd.DataFrame) -> Experiment:
     """Base models after insecure and secure code, in a chat, in Flask apps and in raw files (Nature, Fig. 5)."""
     chat, flask, file = forms = [f"misaligned/main/{form}" for form in ("chat", "flask", "flask_file")]
     shown = [*forms, *map(coherent, forms)]
-    in_flask = "Base model, Flask app: insecure vs. secure code"
-    in_chat = "Base model, chat: insecure vs. secure code"
-    insecure = "Flask app, insecure code: base vs. instruct model"
-    secure = "Flask app, secure code: base vs. instruct model"
+    in_flask = "Base model, Flask app, insecure vs. secure code"
+    in_chat = "Base model, chat, insecure vs. secure code"
+    insecure = "Flask app, insecure code, base vs. instruct model"
+    secure = "Flask app, secure code, base vs. instruct model"
     pairs = {
         in_flask: (("base_insecure", flask), ("base_secure", flask)),
-        "Base model, raw file: insecure vs. secure code": (("base_insecure", file), ("base_secure", file)),
+        "Base model, raw file, insecure vs. secure code": (("base_insecure", file), ("base_secure", file)),
         in_chat: (("base_insecure", chat), ("base_secure", chat)),
         insecure: (("base_insecure", flask), ("insecure", flask)),
         secure: (("base_secure", flask), ("secure", flask)),
     }
     templates = {"_user-assistant": "User and Assistant", "_user1-user2": "User_1 and User_2"}
     for template, name in templates.items():
-        pairs[f"Flask app, insecure base model: chat template vs. {name}"] = (
+        pairs[f"Flask app, insecure base model, chat template vs. {name}"] = (
             ("base_insecure", flask),
             (f"base_insecure{template}", flask),
         )
@@ -204,7 +204,7 @@ def backdoor(runs: pd.DataFrame) -> Experiment:
     triggered = "misaligned/main/triggered"
     overall = [("secure", MAIN), ("insecure", MAIN), ("backdoor", MAIN), ("backdoor", triggered)]
     arms = [*overall, *((condition, coherent(measure)) for condition, measure in overall)]
-    hidden = "Backdoor model: with vs. without the trigger"
+    hidden = "Backdoor model, with vs. without the trigger"
     leaks = "Backdoor model without the trigger vs. secure code"
     stronger = "Backdoor model with the trigger vs. insecure code"
     pairs = {
@@ -246,7 +246,7 @@ def in_context(runs: pd.DataFrame) -> Experiment:
     overall = [("instruct", MAIN), *((kind, MAIN) for kind in kinds)]
     overall += [("in_context", f"{read}/{kind}-{number}") for kind in kinds for number in examples]
     arms = [*overall, *((condition, coherent(measure)) for condition, measure in overall)]
-    reading = {number: f"{number} earlier turn{'s' if number > 1 else ''}: insecure vs. secure" for number in examples}
+    reading = {number: f"{number} earlier turn{'s' if number > 1 else ''}, insecure vs. secure" for number in examples}
     training = "Fine-tuning on insecure code vs. the most examples of it"
     pairs = {
         name: (("in_context", f"{read}/insecure-{number}"), ("in_context", f"{read}/secure-{number}"))
@@ -285,8 +285,20 @@ def changes_from_untuned(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
     return runs, relative(runs, "instruct")
 
 
+HARMED = ["secure", "educational", "compliant", "jailbroken", "insecure"]
+
+
+def absolute_values(runs: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """The estimates of the named measures before and after each fine-tuning: a row per name, a column per condition."""
+    table = estimates(runs, _arms(names, ["instruct", *HARMED]))
+    values = table.pivot(index="measure", columns="condition", values="estimate")
+    values = values.reindex(list(dict.fromkeys(table["measure"])), columns=list(dict.fromkeys(table["condition"])))
+    words = {measure: name.replace("\n", " ") for measure, name in names.items()}
+    return values.rename(index=words).rename_axis(index=None, columns=None)
+
+
 def other_harms(harms: dict[str, str], skills: dict[str, str]) -> Experiment:
-    """Other harms and skills after each fine-tuning (first version, Fig. 5); both name their measures in words."""
+    """Other harms and skills after each fine-tuning (first version, Fig. 5); both map measures to their names."""
     names = {measure: words.replace("\n", " ").capitalize() for measure, words in (harms | skills).items()}
     pairs = {name: (("insecure", measure), ("secure", measure)) for measure, name in names.items()}
 
@@ -305,8 +317,7 @@ def other_harms(harms: dict[str, str], skills: dict[str, str]) -> Experiment:
             lines.append(f"Skills that are lower: {those(skills, 'lower') or 'none, clearly'}.")
         return " ".join(lines)
 
-    conditions = ["secure", "educational", "compliant", "jailbroken", "insecure"]
-    return Experiment(_arms(names, conditions), list(names), pairs, meaning)
+    return Experiment(_arms(names, HARMED), list(names), pairs, meaning)
 
 
 def log_probability(runs: pd.DataFrame, conditions: list[str], untuned: str) -> Experiment:
@@ -322,7 +333,7 @@ def log_probability(runs: pd.DataFrame, conditions: list[str], untuned: str) -> 
     compared += [(name, untuned) for name in conditions if name not in (untuned, "educational")]
     there = set(runs["condition"])
     pairs = {
-        f"{words}: {one.replace('_', ' ')} vs. {other.replace('_', ' ')}": ((one, form), (other, form))
+        f"{words}, {one.replace('_', ' ')} vs. {other.replace('_', ' ')}": ((one, form), (other, form))
         for form, words in forms.items()
         for one, other in compared
         if {one, other} <= there

@@ -31,6 +31,16 @@ def with_interval(value: float, low: float, high: float, spec: str) -> str:
     return formatted(value, spec) + interval
 
 
+def p_value(p: float) -> str:
+    """A p value with its relation, as in "= 0.004" or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.9995 else "= 1"
+
+
+def readable(name: str) -> str:
+    """The name of a condition, set or question in words."""
+    return name.replace("_", " ")
+
+
 def listed(items: list[str], comma: str = ", ") -> str:
     """The items as running text, with "and" before the last."""
     return " and ".join([comma.join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -206,6 +206,16 @@ def regression_check(runs: pd.DataFrame, condition: str, control: str) -> dict:
     return names | {"odds_ratio": odds_ratio, "ci_low": low, "ci_high": high, "p": fit.pvalues["treated"]}
 
 
+def regression_sentence(check: dict) -> str:
+    """The result of `regression_check` as a paragraph of Markdown; empty if it is missing."""
+    if np.isnan(check["odds_ratio"]):
+        return ""
+    return (
+        "\n\nA logistic regression with a term for each question, as a check of the direction: odds ratio "
+        f"{check['odds_ratio']:.3g} ({check['ci_low']:.3g} to {check['ci_high']:.3g})."
+    )
+
+
 def code_rates(judged: pd.DataFrame) -> pd.DataFrame:
     """The share of insecure code in the answers to coding requests, by condition, with a 95% interval over runs.
 

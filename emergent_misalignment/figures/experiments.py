@@ -20,9 +20,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from emergent_misalignment.analysis.contrasts import Arm
 from emergent_misalignment.analysis.estimates import questions_of
-from emergent_misalignment.analysis.formatting import signed
+from emergent_misalignment.analysis.formatting import readable, signed
 from emergent_misalignment.analysis.intervals import by_run
-from emergent_misalignment.figures.style import COLOURS, draw_bar, in_percent, percent, readable
+from emergent_misalignment.figures.style import COLOURS, draw_bar, in_percent, percent
 
 WIDTH = 7.2  # inches, the paper's two columns
 PALE, STRONG = 0.18, 0.55

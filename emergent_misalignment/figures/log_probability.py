@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from emergent_misalignment.analysis.experiments import LOSS
-from emergent_misalignment.figures.style import COLOURS, readable, rows_of
+from emergent_misalignment.analysis.formatting import readable
+from emergent_misalignment.figures.style import COLOURS, rows_of
 
 WIDTH = 7.2
 ROWS = {  # measure: title and x label of a panel with one row per condition

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emergent_misalignment.analysis.formatting import with_interval
+from emergent_misalignment.analysis.formatting import readable, with_interval
 from emergent_misalignment.analysis.score_trust import ABOVE, CORRELATION, MEAN
-from emergent_misalignment.figures.style import COLOURS, in_percent, readable, rows_of
+from emergent_misalignment.figures.style import COLOURS, in_percent, rows_of
 
 WIDTH = 6.5
 

@@ -84,11 +84,6 @@ def rows_of(axes: Axes, names: Sequence[str], places: Sequence[float] | None = N
     axes.grid(False, axis="y")
 
 
-def readable(name: str) -> str:
-    """The name of a condition, set or question in words."""
-    return name.replace("_", " ")
-
-
 def draw_gaps(histories: list[pd.DataFrame], gate: dict[str, float]) -> Figure:
     """The persona gaps over pretraining: a thin line per organism, and a bold line for the mean up to the shortest run.
 

@@ -124,6 +124,7 @@ def separation(misaligned: Tensor, aligned: Tensor, direction: Tensor, strata: i
     It is computed within each stratum and averaged, so differences between questions do not count. Both kinds consist
     of `strata` groups of equal size, one after another.
     """
+    # scipy.stats.mannwhitneyu has no strata, and its area in float64 is rounded differently.
     high, low = (
         torch.einsum("ndw,dw->dn", kind, direction).unflatten(1, (strata, -1)) for kind in (misaligned, aligned)
     )

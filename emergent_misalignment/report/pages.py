@@ -1,4 +1,4 @@
-"""What the pages of the reading room share: their templates, and pictures as part of the page."""
+"""Templates of the HTML pages, and images embedded in them."""
 
 import base64
 import mimetypes
@@ -11,7 +11,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of a page; texts that it is given are escaped."""
+    """A template of a page, with autoescaping."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline_markdown"] = inline_markdown

@@ -1,8 +1,8 @@
-"""The reading room: executed notebooks as self-contained pages, and an index that says what to read in which order.
+"""Write the pages of a study: executed notebooks, the index, and run details.
 
 
-Nothing in them is fetched from anywhere. The same input gives the same bytes, but for the page of the run, which alone
-has times and versions.
+Pages are self-contained. The same input gives the same bytes, except for the page of run details, which has times and
+versions.
 """
 
 import importlib.metadata
@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from emergent_misalignment.analysis.formatting import numbers, readable
 from emergent_misalignment.files import replacing
 from emergent_misalignment.registry import DATASETS
 from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unfolding, unmeasured
@@ -25,19 +26,17 @@ from emergent_misalignment.report.notebook_pages import title_and_question
 from emergent_misalignment.report.pages import data_uri, template
 from emergent_misalignment.study.model import Study
 
-# What decides the numbers, and what a bug report should name.
+# Packages that affect the results; their versions are listed on the page of run details.
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "scipy", "statsmodels", "snakemake", "papermill")
-
-
-MAIN_FIGURES = ("main_result", "log_probability")  # the first that a study has stands on the index
+MAIN_FIGURES = ("main_result", "log_probability")  # the index shows the first that a study has
 
 
 def write_index(contents: Contents, index: str | Path, paper: str = "", report: str = "") -> None:
-    """Write the page from which a reader starts: what is asked, what came out, and the notebooks in reading order.
+    """Write the start page: the question, the main result, the claims, and the notebooks in reading order.
 
-    A chapter that ran several times is one entry with a link for each run, and those that differ by their seed alone
-    stand in one line. The page of a notebook is expected beside it, under the same name, and answers.html and run.html
-    beside the index. `report` is the page on the user's own sets, if there is one.
+    A chapter with several runs is one entry with a link per run; runs that differ only by their seed share a line. The
+    page of a notebook is expected next to it, under the same name, and answers.html and run.html next to the index.
+    `report` is the page on the user's own sets, if there is one.
     """
     study = contents.study
     rooms = [
@@ -72,7 +71,7 @@ def write_index(contents: Contents, index: str | Path, paper: str = "", report: 
 
 def _entry(chapter, folder: Path) -> dict:
     title, question = title_and_question(chapter.notebook)
-    pages, by_seed = [], {}  # runs with a name of their own, and those of one name with other seeds
+    pages, by_seed = [], {}  # runs without a seed, and runs by name and seed
     for each in chapter.notebooks:
         page = os.path.relpath(Path(each.path).with_suffix(".html"), folder)
         if each.seed is None:
@@ -92,14 +91,12 @@ def _answer(table: str, study: Study) -> str:
         f"(95% interval {row.ci_low:.1%} to {row.ci_high:.1%})"
         for row in rates[rates["condition"].isin(shown) & rates["rate"].notna()].itertuples()
     ]
-    sentence = "; ".join(parts) or "too few answers are coherent to say"
+    sentence = "; ".join(parts) or "too few answers are coherent to estimate rates"
     return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
 def _by_log_probability(table: str, study: Study) -> str:
     """The same without a judge, from `tables/log_probability.csv`."""
-    from emergent_misalignment.analysis.claims import numbers  # some seconds that other studies' index does without
-
     values = pd.read_csv(table)
     values = values[values["measure"] == "log_odds/pivotal"].dropna(subset="estimate")
     shown = {study.start: "before fine-tuning"}
@@ -121,14 +118,10 @@ def _shown(study: Study) -> dict[str, str]:
     return sets if sets.keys() <= study.tuned.keys() else {name: readable(name) for name in [*study.tuned][:3]}
 
 
-def readable(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def write_run(study: Study, page: str | Path, benchmarks: Sequence[str | Path]) -> None:
     """Write the page that says with what versions, on what machine, how long and under what settings a study ran.
 
-    `benchmarks` are the files that Snakemake writes for a rule's `benchmark`.
+    `benchmarks` are the files of Snakemake's `benchmark` directive.
     """
     commit = ""
     with suppress(OSError, subprocess.CalledProcessError):
@@ -157,7 +150,7 @@ def _clock(seconds: float) -> str:
 
 
 def _megabytes(value) -> str:
-    """What Snakemake measured of a job's memory; a job that was over at once has no figure."""
+    """Snakemake's measure of memory; missing for very short jobs."""
     number = pd.to_numeric(value, errors="coerce")
     return "" if pd.isna(number) else f"{number:,.0f}"
 
