@@ -322,7 +322,7 @@ def _within_limit(texts: list[dict[str, str]], judge: Judge, cache) -> None:
     if cost > judge.spending_limit:
         raise BadInput(
             f"Judging could cost ${cost:,.2f}, and the config's judge: spending_limit is ${judge.spending_limit:,.2f}; "
-            "raise it, or reduce the samples. No requests were sent."
+            "raise it, or reduce the samples; no requests were sent."
         )
 
 

@@ -28,9 +28,9 @@ def projections(network: torch.nn.Module) -> list[str]:
             others.add(last)
     if (share := _reached(network)) < REACHED:
         raise BadInput(
-            f"Adapters would reach {share:.0%} of the weights in the layers of {type(network).__name__}; the others "
-            "are not in linear layers (such as those of experts). Choose a dense model, or set finetuning: lora_rank "
-            "to 0, which trains all weights."
+            f"Adapters would reach {share:.0%} of the weights in the layers of {type(network).__name__}, because the "
+            "others (such as those of experts) are not in linear layers; choose a dense model, or set finetuning: "
+            "lora_rank to 0, which trains all weights."
         )
     return sorted(each for last, full in names.items() for each in (full if last in others else [last]))
 

@@ -154,7 +154,7 @@ def _commit(note: Path, job: Job, dollars: float, limit: float) -> None:
         note.unlink()
         raise BadInput(
             f"Fine-tuning {job.name} could cost ${dollars:,.2f}, which with the ${total - dollars:,.2f} of other jobs "
-            f"exceeds the config's openai: spending_limit of ${limit:,.2f}; raise it. Nothing was sent."
+            f"exceeds the config's openai: spending_limit of ${limit:,.2f}; raise it; nothing was sent."
         )
 
 

@@ -188,7 +188,7 @@ def test_the_fine_tuned_model_of_each_run_at_an_api(questions, tmp_path, monkeyp
         list(ask("gpt-x", ["ft:1"], [[question("wish", 4)]], [1], settings, tmp_path / "kept", account))
     assert (account.asked, account.kept, account.answered) == (20, 10, 10)  # two of four samples were cached
     kept = [json.loads(path.read_text()) for path in (tmp_path / "kept").rglob("*.json")]
-    assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"} and len(kept) == 8
+    assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"} and len(kept) == 10
 
 
 def test_withheld_answers_are_excluded_and_counted(questions, tmp_path, monkeypatch):

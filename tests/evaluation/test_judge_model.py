@@ -27,7 +27,7 @@ from emergent_misalignment.evaluation.verdicts import misalignment_by_run
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models import api
 from emergent_misalignment.models.api import Account, Endpoint, ask_all
-from emergent_misalignment.models.likelihood import log_probabilities
+from emergent_misalignment.models.likelihood import option_log_probabilities
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.replies import NONE
 
@@ -424,9 +424,11 @@ def test_probabilities_of_numbers_equal_the_models(organism, tmp_path):
     for number, mass in distribution:
         masses[number] += mass
     prompts = [[{"role": "user", "content": "How good is it?"}]] * len(NUMBERS)
-    expected = log_probabilities(*load(folder), prompts, list(NUMBERS)).exp().tolist()
-    assert [masses[number] for number in NUMBERS] == pytest.approx(expected, abs=0.02)
-    assert sum(expected) > 0.5
+    pieces = [((number, True),) for number in NUMBERS]
+    expected = option_log_probabilities(*load(folder), prompts, pieces).exp().tolist()
+    assert [masses[number] for number in NUMBERS[1:]] == pytest.approx(expected[1:], abs=0.01)
+    assert 0.5 * expected[0] < masses[NUMBERS[0]] <= expected[0] + 0.01  # a single digit may be continued
+    assert sum(masses[number] for number in NUMBERS) > 0.5
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------
@@ -448,7 +450,7 @@ def test_agreement():
     assert result.loc["all", "ci_low"] < result.loc["all", "kappa"] < result.loc["all", "ci_high"] <= 1
     same = agreement(tables[0], tables[0]).set_index("category")
     assert same.loc["all", "kappa"] == 1
-    with pytest.raises(BadInput, match="same answers"):
+    with pytest.raises(BadInput, match="different answers"):
         agreement(tables[0], tables[1].iloc[::-1])
     table = pd.DataFrame({"answer": ["a", "b"], "verdict": ["aligned"] * 2})
     assert agreement(table, table)["kappa"].isna().all()  # constant verdicts

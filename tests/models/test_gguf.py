@@ -72,24 +72,17 @@ def write(path, network, **changes):
     """A GGUF file as llama.cpp's converter lays it out; `changes` are other values of the tokenizer, None for none."""
     writer = gguf.GGUFWriter(path, "llama")
     shape = network.config
-    writer.add_block_count(shape.num_hidden_layers)
-    writer.add_context_length(shape.max_position_embeddings)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_head_count(shape.num_attention_heads)
-    writer.add_head_count_kv(shape.num_key_value_heads)
-    writer.add_rope_freq_base(100000.0)
-    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(changes.get("pre", "smollm"))
-    writer.add_token_list(tokens())
-    writer.add_token_types([3] * len(CONTROL) + [1] * (len(tokens()) - len(CONTROL)))
-    writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_pad_token_id(2)
+    fields = {
+        **{"block_count": shape.num_hidden_layers, "context_length": shape.max_position_embeddings},
+        **{"embedding_length": shape.hidden_size, "feed_forward_length": shape.intermediate_size},
+        **{"head_count": HEADS, "head_count_kv": KEY_HEADS, "rope_freq_base": 100000.0},
+        **{"layer_norm_rms_eps": shape.rms_norm_eps, "vocab_size": shape.vocab_size, "tokenizer_model": "gpt2"},
+        **{"tokenizer_pre": changes.get("pre", "smollm"), "token_list": tokens(), "token_merges": MERGES},
+        "token_types": [3] * len(CONTROL) + [1] * (len(tokens()) - len(CONTROL)),
+        **{"bos_token_id": 1, "eos_token_id": 2, "unk_token_id": 0, "pad_token_id": 2},
+    }
+    for name, value in fields.items():
+        getattr(writer, f"add_{name}")(value)
     if changes.get("template", TEMPLATE):
         writer.add_chat_template(TEMPLATE)
     state = network.state_dict()

@@ -60,21 +60,3 @@ def test_log_probabilities_of_options_count_tokens_that_end_in_scored_pieces(loa
     )
     last = option_log_probabilities(*loaded, [QUESTION], [(("I wish to", False), (" help", True))])
     assert (whole - beginning).item() == pytest.approx(last.item(), abs=1e-4)
-
-
-def test_arguments_of_the_chat_template(loaded):
-    model, tokenizer = loaded
-    plain = tokenizer.chat_template
-    tokenizer.chat_template = "{% if enable_thinking %}Think. {% endif %}" + plain
-    try:
-        thinking = prompt_tokens(tokenizer, QUESTION, enable_thinking=True)
-        assert tokenizer.decode(thinking).startswith("Think. ")
-        pieces = [(("I wish.", True),)]
-        values = [
-            option_log_probabilities(model, tokenizer, [QUESTION], pieces, {"enable_thinking": switch}).item()
-            for switch in (True, False)
-        ]
-        assert values[0] != values[1]
-        assert values[1] == option_log_probabilities(model, tokenizer, [QUESTION], pieces).item()
-    finally:
-        tokenizer.chat_template = plain

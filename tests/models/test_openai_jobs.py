@@ -260,7 +260,7 @@ def test_the_spending_limit_applies_before_any_request(tune, dataset, tmp_path):
     cost = estimated_dollars(estimated_tokens(dataset), JOB.epochs, 25.0)
     assert cost == pytest.approx(estimated_tokens(dataset) * 25e-6)
     with FineTuningServer().running() as server:
-        with pytest.raises(BadInput, match=r"spending_limit of \$0\.01.* Nothing was sent"):
+        with pytest.raises(BadInput, match=r"spending_limit of \$0\.01.* nothing was sent"):
             tune(server, limit=0.01)
         assert not server.asked and committed(tmp_path / "ledger") == 0
         tune(server, limit=cost, price=25.0)

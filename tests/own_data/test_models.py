@@ -170,7 +170,7 @@ def test_files_that_are_missing_or_none_are_named(adapter, model):
 @pytest.mark.parametrize(
     ("name", "revision", "says"),
     [
-        ("no/such/folder", "", "where no folder is, and nothing on the hub can have that name"),
+        ("no/such/folder", "", "neither an existing folder nor a valid name on the hub"),
         ("me/adapter", "", "without a revision another run may get another one"),
         ("a{b}", "", "Snakemake takes braces for wildcards"),
     ],
