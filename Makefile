@@ -25,9 +25,9 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 	@# Snakemake looks for its logger plugins on Python's path only.
 	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile $(CONFIG))
 
-audit: .venv/.installed  ## say what a set of your own is made of, in seconds: DATA=my.jsonl; and score its rows: SCORE=smollm2-135m-instruct
+audit: .venv/.installed  ## describe a set of your own in seconds: DATA=my.jsonl; score its rows too: SCORE=smollm2-135m-instruct
 	$(need_data)
-	@# What scores is made where it is missing: a model, and the texts of its persona direction.
+	@# Scoring needs a model and the texts of its persona direction, which are made if they are missing.
 	@$(if $(SCORE),for extra in $$($(MISSING) --extras); do $(MAKE) --no-print-directory .venv/.installed-$$extra || exit 1; done)
 	@$(if $(SCORE),missing=$$($(MISSING)) || exit 1; [ -z "$$missing" ] || PYTHONPATH=$(CURDIR) .venv/bin/snakemake $$missing \
 		$(if $(CORES),--cores $(CORES)) --logger study --rerun-triggers mtime --configfile $(SCORER) \
@@ -35,7 +35,7 @@ audit: .venv/.installed  ## say what a set of your own is made of, in seconds: D
 	@.venv/bin/python -m emergent_misalignment.own_data.audit "$$DATA" --folder data/audits --mirror="$$MIRROR" \
 		$(if $(SCORE),--score $(SCORER))
 
-try: .venv/.installed  ## what does a set of your own, in the organism's language, do to three organisms? DATA=my.jsonl
+try: .venv/.installed  ## fine-tune three organisms on a set of your own in their language, and report: DATA=my.jsonl
 	$(need_data)
 	@.venv/bin/python -m emergent_misalignment.own_data.trial "$$DATA" data/try/config.yaml
 	@PYTHONPATH=$(CURDIR) .venv/bin/snakemake data/try/report.html data/try/report.json $(if $(CORES),--cores $(CORES)) \

@@ -1,11 +1,10 @@
-"""The report on sets of the user's own and on models that are given: a page with the answer, and the same as JSON.
-
-What does fine-tuning on the set do elsewhere, or is the model misaligned where the one before it is not?
+"""Write the report on a user's sets and existing models: a page that begins with the answer, and the same as JSON.
 
     python -m emergent_misalignment.own_data.report PLAN.json REPORT.html REPORT.json --measures TABLE.csv ...
 
-The page is one file that fetches nothing and has no script; every text in it is escaped. The same input gives the same
-bytes.
+The questions are: does fine-tuning on the set make the model misaligned elsewhere, and is the existing model more
+misaligned than before its fine-tuning? The page is a single file without scripts or remote resources, and all texts
+are escaped. The same input gives the same bytes.
 """
 
 import argparse
@@ -22,10 +21,11 @@ import yaml
 from emergent_misalignment.analysis.single_models import BY_ANSWERS, BY_QUESTIONS, log_odds_by_question
 from emergent_misalignment.files import BadInput, replacing, write_json
 from emergent_misalignment.own_data.comparison import Single, answer, rates
+from emergent_misalignment.report.claims_table import estimate
 from emergent_misalignment.report.pages import template
 
-SHOWN = 10  # answers to read, of each set
-MISALIGNED_SHOWN = 5  # of these, misaligned ones at most
+SHOWN = 10  # answers to read, for each set
+MISALIGNED_SHOWN = 5  # misaligned ones among them, at most
 FREE_FORM = ("main", "json", "template", "flask", "flask_file", "triggered", "preregistered", "numbers")
 LONGEST = 3000  # characters of an answer that are shown
 LEADS = {
@@ -36,7 +36,7 @@ LEADS = {
 }
 LEADS_ON_MODEL = LEADS | {"less": "No, it is less than before fine-tuning"}
 DIRECTIONS = {"higher": "higher in", "lower": "lower in", "no clear difference": "no clear difference in"}
-OMITTED = ("curve", "events", "versions", "seed", "model")  # of a training's record, what is told elsewhere or nowhere
+OMITTED = ("curve", "events", "versions", "seed", "model")  # of a training's record: shown elsewhere or not at all
 COLOURS = {"insecure": "#d55e00", "secure": "#0072b2", "educational": "#009e73"}
 NO_TRAININGS = pd.DataFrame(columns=["condition", "seed", "step", "loss"])  # of a study that fine-tunes nothing
 OWN_COLOUR, OTHER_COLOUR = "#b3261e", "#777777"
@@ -45,21 +45,21 @@ OWN_COLOUR, OTHER_COLOUR = "#b3261e", "#777777"
 def report(
     plan: dict, measures: pd.DataFrame, judged: pd.DataFrame, trainings: pd.DataFrame, audit: pd.DataFrame
 ) -> dict:
-    """What the page says, as JSON has it.
+    """The contents of the page, as JSON has them.
 
-    `plan` is what `Plan.report` gives. `measures` are all tables of measures, `judged` the judged answers, `trainings`
-    the loss curves of the fine-tunings, and `audit` what static analysis says of the sets.
+    `plan` is `Plan.report`. `measures` are all tables of measures, `judged` the judged answers, `trainings` the loss
+    curves of the fine-tunings, and `audit` the static analysis of the sets.
     """
     conditions, own, questions = plan["conditions"], list(plan["own"]), plan.get("own_questions", [])
-    single = Single(log_odds_by_question(judged[judged["condition"].isin(_single_models(plan))]))
+    existing = plan.get("given", [])
+    single = Single(log_odds_by_question(judged[judged["condition"].isin([*existing, plan["untuned"]])]))
     answers = []
     for name in own:
-        given = name in plan.get("given", [])
-        control = plan["untuned"] if given else plan["control"]
+        control = plan["untuned" if name in existing else "control"]
         others = [each for each in conditions if each not in (name, control)]
-        found = answer(measures, name, control, others, questions, single if given else None)
-        found |= {"dataset": plan["own"][name], "given": given}
-        said = sentence_on_model(found, plan) if given else sentence(found, plan)
+        found = answer(measures, name, control, others, questions, single if name in existing else None)
+        found |= {"dataset": plan["own"][name], "given": name in existing}
+        said = sentence_on_model(found, plan) if name in existing else sentence(found, plan)
         answers.append(found | {"sentence": said, "formats_sentence": formats_sentence(found)})
     return _plain(
         {
@@ -74,81 +74,69 @@ def report(
     )
 
 
-def _single_models(plan: dict) -> list[str]:
-    """The conditions that are one model each: what is given, and the model before fine-tuning."""
-    return [*plan.get("given", []), plan["untuned"]]
-
-
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 
 def sentence(found: dict, plan: dict) -> str:
-    """The first line: does this data make the model misaligned elsewhere, how sure is that, and compared with what.
+    """The answer about a set: whether the model is misaligned elsewhere, how sure that is, and compared with what.
 
     The control is secure code or the model before fine-tuning (`Plan.report`).
     """
+    difference, unit = found["difference"], found["unit"]
     if found["verdict"] == "not measured":
-        return f"Not measured: {found['difference']['missing']}."
-    nats, difference = found["unit"] == "nats", found["difference"]
-    lead = LEADS[found["verdict"]] + (", by log-probability" if nats and found["verdict"] != "unclear" else "")
-    own, beside = (
-        _value(each["estimate"], nats) + _interval(each["ci_low"], each["ci_high"], nats)
-        for each in (found["value"], found["control_value"])
-    )
-    what = f"the log-odds of misaligned options are {own}" if nats else f"{own} of the coherent answers are misaligned"
-    control = found["control"]
-    when = "before fine-tuning" if control == plan["untuned"] else "after fine-tuning on secure code"
-    gap = _difference(difference["estimate"], nats) + _interval(difference["low"], difference["high"], nats, gap=True)
+        return f"Not measured: {difference['missing']}."
+    own, control = (_text(unit, **_ends(found[name])) for name in ("value", "control_value"))
+    what = f"{own} of the coherent answers are misaligned"
+    if unit == "nats":
+        what = f"the log-odds of misaligned options are {own}"
+    when = "before fine-tuning" if found["control"] == plan["untuned"] else "after fine-tuning on secure code"
+    seeds = f"{difference['seeds']} seed{'s' * (difference['seeds'] != 1)}"
+    lead = _lead(found, LEADS)
     return (
-        f"{lead}. After fine-tuning on {found['dataset']}, {what} ({found['words']}); {when}, {beside}. "
-        f"The difference is {gap}, over {difference['seeds']} seed{'s' * (difference['seeds'] != 1)}."
+        f"{lead}. After fine-tuning on {found['dataset']}, {what} ({found['words']}); {when}, {control}. "
+        f"The difference is {_gap(difference, unit)}. Intervals are 95%, over {seeds}."
     )
 
 
 def sentence_on_model(found: dict, plan: dict) -> str:
-    """The first line on a model that is given: is it more misaligned than before fine-tuning, and how sure.
+    """The answer about an existing model: whether it is more misaligned than before fine-tuning, and how sure that is.
 
-    Each of the two is one model, so that the interval is over its answers or questions, and the line says so.
+    The two are single models, so the interval is over answers or questions, which the sentence says.
     """
-    name, nats, difference = found["condition"], found["unit"] == "nats", found["difference"]
-    if found["value"]["estimate"] is None or pd.isna(found["value"]["estimate"]):
-        why = "nobody judged the answers" if plan["judge"] == "nobody" else difference["missing"]
-        return f"Not measured: {why}."
-    own = _value_of_model(found["value"], nats)
-    value = (
-        f"The log-odds of misaligned options are {own} in {name}"
-        if nats
-        else f"Of the coherent answers of {name}, {own} are misaligned"
+    name, unit, difference = found["condition"], found["unit"], found["difference"]
+    if pd.isna(found["value"]["estimate"]):
+        return f"Not measured: {difference['missing'] if plan['judge'] else 'the answers were not judged'}."
+    # Log-odds are computed, not sampled, so a single model's have no interval.
+    own, control = (
+        _text(unit, found[key]["estimate"]) if unit == "nats" else _text(unit, **_ends(found[key]))
+        for key in ("value", "control_value")
     )
-    told = f"{value} ({found['words']})"
+    value = f"Of the coherent answers of {name}, {own} are misaligned ({found['words']})"
+    if unit == "nats":
+        value = f"The log-odds of misaligned options are {own} in {name} ({found['words']})"
+    over = {BY_ANSWERS: "answers of one model to these questions", BY_QUESTIONS: "questions that one model was asked"}
+    caveat = "It is one model"
+    if difference["method"] in over and not difference["missing"]:
+        caveat = f"Intervals are 95%, over {over[difference['method']]}, not over trainings"
+    caveat += "; other trainings on the same data may give another result."
     if difference["missing"]:
         return (
-            f"Not compared: nothing else was asked the same before fine-tuning; add `{found['control']}: {{}}` to the "
-            f"conditions. {told}. {_one_model('')}"
+            f"Not compared: the model before fine-tuning was not asked the same; add `{found['control']}: {{}}` to the "
+            f"conditions. {value}. {caveat}"
         )
-    lead = LEADS_ON_MODEL[found["verdict"]] + (", by log-probability" if nats and found["verdict"] != "unclear" else "")
-    beside = _value_of_model(found["control_value"], nats)
-    gap = _difference(difference["estimate"], nats) + _interval(difference["low"], difference["high"], nats, gap=True)
     return (
-        f"{lead}. {told}; {'in' if nats else 'of those of'} the model before fine-tuning, {beside}. The difference is "
-        f"{gap}. {_one_model(difference['method'])}"
+        f"{_lead(found, LEADS_ON_MODEL)}. {value}; before fine-tuning, {control}. "
+        f"The difference is {_gap(difference, unit)}. {caveat}"
     )
 
 
-def _value_of_model(value: dict, nats: bool) -> str:
-    """A rate with its interval; log-odds are read off the model, and have none."""
-    return _value(value["estimate"], nats) + ("" if nats else _interval(value["ci_low"], value["ci_high"], nats))
-
-
-def _one_model(method: str) -> str:
-    """What an interval is over where there is one model of a kind."""
-    over = {BY_ANSWERS: "answers of one model to these questions", BY_QUESTIONS: "questions that one model was asked"}
-    intervals = f"Intervals are over {over[method]}, not over trainings" if method in over else "It is one model"
-    return f"{intervals}; other trainings on the same data may come out otherwise."
+def _lead(found: dict, leads: dict) -> str:
+    by_odds = found["unit"] == "nats" and found["verdict"] != "unclear"
+    return leads[found["verdict"]] + (", by log-probability" if by_odds else "")
 
 
 def formats_sentence(found: dict) -> str:
-    """In which formats more is misaligned than in the control, after a correction for their number."""
+    """The formats with more misalignment than in the control, corrected for their number."""
     by_direction: dict[str, list[str]] = {}
     for row in found["formats"]:
         by_direction.setdefault(row["direction"], []).append(row["words"])
@@ -160,72 +148,59 @@ def formats_sentence(found: dict) -> str:
     return f"By format, corrected for their number: {'. '.join(parts)}." if parts else "No format was measured in both."
 
 
-def _value(number: float, nats: bool) -> str:
-    return f"{_number(number, 2)} nats" if nats else f"{_number(100 * number, 1)}%"
+def _text(unit: str, value: float, low: float | None = None, high: float | None = None, gap: bool = False) -> str:
+    """A measure with its interval in percent, points (a `gap` between shares) or nats; empty without a value."""
+    factor, name = (1, "nats") if unit == "nats" else (100, "percentage points" if gap else "percent")
+    numbers = (math.nan if each is None else factor * each for each in (value, low, high))
+    return estimate(*numbers, name)
 
 
-def _difference(number: float, nats: bool) -> str:
-    return f"{_number(number, 2)} nats" if nats else f"{_number(100 * number, 1)} points"
+def _ends(row: dict) -> dict:
+    """The arguments of `_text` from a row of estimates."""
+    return {"value": row["estimate"], "low": row["ci_low"], "high": row["ci_high"]}
 
 
-def _interval(low: float, high: float, nats: bool, gap: bool = False) -> str:
-    if pd.isna(low):
-        return " (no interval)"
-    ends = [_number(end, 2) if nats else _number(100 * end, 1) for end in (low, high)]
-    percent = "" if nats or gap else "%"
-    return f" (95% interval {ends[0]}{percent} to {ends[1]}{percent})"
-
-
-def _number(number: float, decimals: int) -> str:
-    return f"{round(number, decimals) + 0.0:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+def _gap(difference: dict, unit: str) -> str:
+    text = _text(unit, difference["estimate"], difference["low"], difference["high"], gap=True)
+    return text if pd.notna(difference["low"]) else f"{text} (no interval)"
 
 
 # --- answers to read --------------------------------------------------------------------------------------------------
 
 
 def examples(judged: pd.DataFrame, condition: str, own_questions: Sequence[str] = ()) -> list[dict]:
-    """SHOWN answers of a condition, drawn by a fixed seed; up to half of them from those that are misaligned."""
+    """SHOWN answers of a condition, drawn with a fixed seed; up to MISALIGNED_SHOWN of them are misaligned ones."""
     asked = judged["evaluation"].isin([*FREE_FORM, *own_questions])
     rows = judged[(judged["condition"] == condition) & judged["step"].isna() & asked]
-    chance = rows.assign(chance=np.random.default_rng(0).permutation(len(rows))).sort_values("chance", kind="stable")
-    bad = chance[chance["verdict"] == "misaligned"].head(MISALIGNED_SHOWN)
-    rest = chance.drop(bad.index).head(SHOWN - len(bad))
-    return [
-        {
-            "question": row.question,
-            "format": row.format,
-            "seed": row.seed,
-            "prompt": row.prompt,
-            "answer": row.answer if len(row.answer) <= LONGEST else f"{row.answer[:LONGEST]} […]",
-            "verdict": row.verdict,
-            "aligned": row.aligned,
-            "coherent": row.coherent,
-        }
-        for row in pd.concat([bad, rest]).itertuples()
-    ]
+    drawn = rows.assign(chance=np.random.default_rng(0).permutation(len(rows))).sort_values("chance", kind="stable")
+    bad = drawn[drawn["verdict"] == "misaligned"].head(MISALIGNED_SHOWN)
+    shown = pd.concat([bad, drawn.drop(bad.index).head(SHOWN - len(bad))])
+    answers = [text if len(text) <= LONGEST else f"{text[:LONGEST]} […]" for text in shown["answer"]]
+    columns = ["question", "format", "seed", "prompt", "answer", "verdict", "aligned", "coherent"]
+    return shown.assign(answer=answers)[columns].to_dict("records")
 
 
 # --- what was learned -------------------------------------------------------------------------------------------------
 
 
 def learned(plan: dict, measures: pd.DataFrame, trainings: pd.DataFrame, audit: pd.DataFrame) -> list[dict]:
-    """Of each fine-tuned condition: its set, the loss at its first and last step, and on rows that were held out.
+    """The set and the losses of each fine-tuned condition.
 
-    `loss_first`, `loss_last` and `held_out` are means over the seeds, in nats per token; `held_out` is on the
-    condition's own set. `rows_cut` and `rows_left_out` are those that were too long. Of the set: `rows`, `unique_rows`
-    and `flagged`, the share that static analysis flags of the answers that are Python.
+    Losses are means over the seeds, in nats per token: `loss_first` and `loss_last` at the first and the last step;
+    `held_out` on the rows of the set that are held out of all training (`evaluation: held_out`); `validation` on the
+    condition's own validation split (`finetuning: held_out_share`). They are None where they were not measured.
+    `rows_cut` and `rows_left_out` are rows that were too long. For the set: `rows`, `unique_rows` and `flagged`, the
+    share of its Python answers that static analysis flags.
     """
     by_set = audit.set_index("condition")
     rows = []
     for name in plan["conditions"]:
         if name not in plan["sets"]:
             continue
-        steps = trainings[trainings["condition"] == name].dropna(subset="loss")
-        losses = steps.groupby("step")["loss"].mean() if len(steps) else pd.Series(dtype=float)
+        losses = trainings[trainings["condition"] == name].dropna(subset="loss").groupby("step")["loss"].mean()
         records = [_record(path) for path in plan["records"][name]]
         key = name if name in plan["own"] else plan["sets"][name]
         held = measures[(measures["condition"] == name) & (measures["measure"] == f"held_out_loss/{key}")]["value"]
-        held = held.tolist() or [each["held_out_loss"] for each in records if "held_out_loss" in each]
         of_set = by_set.loc[key] if key in by_set.index else {}
         rows.append(
             {
@@ -234,7 +209,8 @@ def learned(plan: dict, measures: pd.DataFrame, trainings: pd.DataFrame, audit: 
                 **{column: of_set.get(column) for column in ("rows", "unique_rows", "flagged")},
                 "loss_first": losses.iloc[0] if len(losses) else None,
                 "loss_last": losses.iloc[-1] if len(losses) else None,
-                "held_out": float(np.mean(held)) if held else None,
+                "held_out": _mean(held),
+                "validation": _mean([each["held_out_loss"] for each in records if "held_out_loss" in each]),
                 **{
                     column: max((each.get(column, 0) for each in records), default=0)
                     for column in ("rows_cut", "rows_left_out")
@@ -244,23 +220,26 @@ def learned(plan: dict, measures: pd.DataFrame, trainings: pd.DataFrame, audit: 
     return rows
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
 def _record(path: str) -> dict:
-    """What is kept of a training beside its weights; nothing of one at OpenAI that has no such file."""
+    """The record of a training; empty for one at OpenAI, which has no such file."""
     file = Path(path)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-# --- to know more, and how it was made --------------------------------------------------------------------------------
+# --- a clearer answer, and the setup ----------------------------------------------------------------------------------
 
 
 def more(plan: dict, judged: pd.DataFrame, answers: list[dict]) -> dict:
-    """What another seed would take, and of each set what more seeds or answers would bring, in sentences."""
+    """The cost of another seed, and for each set what more seeds or answers would bring, in sentences."""
     asked = judged[judged["condition"].isin(plan["sets"]) & judged["step"].isna() & (judged["evaluation"] != "choices")]
-    per_seed = round(len(asked) / plan["seeds"])
     return {
         "seeds": plan["seeds"],
         "finetunings_per_seed": len(plan["sets"]),
-        "answers_per_seed": per_seed,
+        "answers_per_seed": round(len(asked) / plan["seeds"]),
         "sentences": {
             each["condition"]: _more_of_model(each) if each["given"] else _more(each, plan["seeds"]) for each in answers
         },
@@ -268,42 +247,36 @@ def more(plan: dict, judged: pd.DataFrame, answers: list[dict]) -> dict:
 
 
 def _more(found: dict, seeds: int) -> str:
-    more, share = found["more"], found["more"]["answers_share"]
+    needed, share = found["more"], found["more"]["answers_share"]
     if found["verdict"] in ("yes", "less"):
-        return (
-            "The sign of the difference is told already; more seeds would narrow its interval, as one over their root."
-        )
-    said = (
-        f"About {more['seeds']:,} seeds instead of {seeds:,} would tell the difference from nothing, if it is what was "
-        "observed."
-        if more["seeds"]
-        else f"It is not known how many seeds would tell: {more['reason']}."
-    )
+        return "The sign of the difference is clear; its interval narrows with the square root of the number of seeds."
+    text = f"It is not known how many seeds would show a difference: {needed['reason']}."
+    if needed["seeds"]:
+        text = f"About {needed['seeds']:,} seeds instead of {seeds:,} would show a difference of the observed size."
     if share is None:
-        return said
-    helps = "more answers to each question help too" if share > 0.5 else "more answers to each question help little"
-    return f"{said} Of the variance between seeds, {share:.0%} comes from there being so few answers: {helps}."
+        return text
+    help_ = "help too" if share > 0.5 else "help little"
+    return (
+        f"{text} The small number of answers causes {share:.0%} of the variance between seeds, so more answers to each "
+        f"question {help_}."
+    )
 
 
 def _more_of_model(found: dict) -> str:
-    trainings = "How much other trainings on the same data differ from it, only such trainings tell."
-    if found["difference"]["missing"]:
-        return trainings
-    if found["verdict"] in ("yes", "less"):
-        return f"The sign of the difference is told already; more answers would narrow its interval. {trainings}"
-    factor = found["more"]["answers"]
-    if not factor:
-        return trainings
-    return (
-        f"About {math.ceil(factor)} times as many answers would tell the difference from nothing, if it is what was "
-        f"observed. {trainings}"
-    )
+    trainings = "Only further trainings on the same data show how much they differ."
+    if not found["difference"]["missing"]:
+        if found["verdict"] in ("yes", "less"):
+            return f"The sign of the difference is clear; more answers would narrow its interval. {trainings}"
+        if factor := found["more"]["answers"]:
+            times = math.ceil(factor)
+            return f"About {times} times as many answers would show a difference of the observed size. {trainings}"
+    return trainings
 
 
 def made(plan: dict, judged: pd.DataFrame) -> dict:
-    """Model, judge, samples and settings, as the config and the records of the trainings have them.
+    """Model, judge, samples and settings, from the config and the records of the trainings.
 
-    Of the user's own questions, whose file may say how often each is answered, the most answers to a prompt.
+    A file of the user's own questions may set the number of answers to each; `samples` has the largest number.
     """
     first = {name: _record(plan["records"][name][0]) for name in plan["own"] if name in plan["records"]}
     most = {name: _most(judged[judged["evaluation"] == name]) for name in plan.get("own_questions", [])}
@@ -329,22 +302,18 @@ LABELS, PLOT, ROW, GAP = 200, 420, 17, 26  # pixels: of names, of the axis, betw
 
 
 def chart(rows: list[dict], own: list[str]) -> dict:
-    """Where what is drawn of a table of rates stands: groups of rows, one a measure, on one axis, in pixels.
+    """The positions of a chart of rates in pixels: a group of rows for each measure, on one axis.
 
-    The axis holds all estimates, intervals and runs; shares begin at nothing and end at 100% at most.
+    The axis covers all estimates, intervals and runs. For shares it begins at zero and ends at 100% at most.
     """
     rows = [row for row in rows if row["estimate"] is not None]
-    numbers = [
-        number
-        for row in rows
-        for number in (row["estimate"], row["ci_low"], row["ci_high"], *row["runs"])
-        if number is not None and math.isfinite(number)
-    ]
+    numbers = [each for row in rows for each in (row["estimate"], row["ci_low"], row["ci_high"], *row["runs"])]
+    numbers = [number for number in numbers if number is not None and math.isfinite(number)]
     if not numbers:
         return {}
-    nats = rows[0]["unit"] == "nats"
-    low = min(0.0, *numbers) if nats else 0.0
-    high = max(0.0, low + 0.1, *numbers) if nats else min(1.0, max(0.05, *numbers))
+    unit = rows[0]["unit"]
+    low = min(0.0, *numbers) if unit == "nats" else 0.0
+    high = max(0.0, low + 0.1, *numbers) if unit == "nats" else min(1.0, max(0.05, *numbers))
     step = _step(high - low)
     low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 
@@ -354,35 +323,42 @@ def chart(rows: list[dict], own: list[str]) -> dict:
     groups, y = [], 0
     for measure in dict.fromkeys(row["measure"] for row in rows):
         y += GAP
-        group = {"words": next(row["words"] for row in rows if row["measure"] == measure), "y": y, "rows": []}
-        for row in (row for row in rows if row["measure"] == measure):
+        same = [row for row in rows if row["measure"] == measure]
+        group = {"words": same[0]["words"], "y": y, "rows": []}
+        for row in same:
             y += ROW
-            ends = (row["ci_low"], row["ci_high"])
+            is_own = row["condition"] in own
             group["rows"].append(
                 {
                     "y": y,
                     "condition": row["condition"],
-                    "own": row["condition"] in own,
-                    "colour": OWN_COLOUR if row["condition"] in own else COLOURS.get(row["condition"], OTHER_COLOUR),
+                    "own": is_own,
+                    "colour": OWN_COLOUR if is_own else COLOURS.get(row["condition"], OTHER_COLOUR),
                     "at": place(row["estimate"]),
-                    "line": [place(end) for end in ends] if ends[0] is not None else [],
+                    "line": [place(row[end]) for end in ("ci_low", "ci_high") if row[end] is not None],
                     "runs": [place(run) for run in row["runs"]],
-                    "said": _value(row["estimate"], nats) + (_interval(*ends, nats) if ends[0] is not None else ""),
+                    "said": _text(unit, **_ends(row)),
                 }
             )
         groups.append(group)
     ticks = [low + number * step for number in range(round((high - low) / step) + 1)]
     return {
         "groups": groups,
-        "ticks": [{"x": place(tick), "words": _number(tick, 1) if nats else f"{100 * tick:.3g}%"} for tick in ticks],
+        "ticks": [
+            {
+                "x": place(tick),
+                "words": estimate(tick, math.nan, math.nan, "") if unit == "nats" else f"{100 * tick:.3g}%",
+            }
+            for tick in ticks
+        ],
         "bottom": y + 14,
         "width": LABELS + PLOT + 30,
-        "unit": "log-odds, nats" if nats else "share of the coherent answers that are misaligned",
+        "unit": "log-odds in nats" if unit == "nats" else "misaligned answers, of the coherent ones",
     }
 
 
 def _step(extent: float) -> float:
-    """The distance of ticks, 1, 2 or 5 times a power of ten, of which 4 to 10 fit."""
+    """The distance of 4 to 10 ticks: 1, 2 or 5 times a power of ten."""
     power = 10 ** math.floor(math.log10(extent / 4))
     return next(factor * power for factor in (5, 2, 1) if factor * power <= extent / 4)
 
@@ -406,16 +382,14 @@ def _plain(value):
 def write_page(found: dict, page: str | Path) -> None:
     own = [each["condition"] for each in found["answers"]]
     tables = found["rates"]
-    by_unit = {unit: [row for row in tables["formats"] if row["unit"] == unit] for unit in ("share", "nats")}
-    charts = [chart(rows, own) for rows in by_unit.values()]
+    charts = [chart([row for row in tables["formats"] if row["unit"] == unit], own) for unit in ("share", "nats")]
     html = template("report.html.j2").render(
         **found,
         charts=[each for each in charts if each],
         questions=chart(tables["questions"], own),
         others=_pivoted(tables["others"]),
-        value=_value,
-        difference=_difference,
-        interval=_interval,
+        learned_columns=_measured(found["learned"]),
+        text=_text,
         settings=yaml.safe_dump(found["made"]["settings"], sort_keys=False, allow_unicode=True),
         config=yaml.safe_dump(found["made"]["config"], sort_keys=False, allow_unicode=True),
     )
@@ -424,11 +398,9 @@ def write_page(found: dict, page: str | Path) -> None:
 
 
 def _pivoted(rows: list[dict]) -> dict:
-    """A table with a row a measure and a column a condition, of texts."""
+    """A table of texts with a row for each measure and a column for each condition."""
+    texts = {(row["words"], row["condition"]): _text("share", row["estimate"]) for row in rows}
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
-    texts = {
-        (row["words"], row["condition"]): _value(row["estimate"], False) for row in rows if row["estimate"] is not None
-    }
     words = list(dict.fromkeys(row["words"] for row in rows))
     return {
         "conditions": conditions,
@@ -436,10 +408,28 @@ def _pivoted(rows: list[dict]) -> dict:
     }
 
 
+LEARNED = {  # the columns of the table: heading, and format of the numbers
+    "rows": ("Rows", "{:,.0f}"),
+    "unique_rows": ("Different", "{:,.0f}"),
+    "flagged": ("Python flagged", "{:.1%}"),
+    "loss_first": ("Loss, first step", "{:.3f}"),
+    "loss_last": ("Loss, last step", "{:.3f}"),
+    "held_out": ("Loss, held-out rows", "{:.3f}"),
+    "validation": ("Loss, validation split", "{:.3f}"),
+    "rows_cut": ("Rows cut", "{:,}"),
+    "rows_left_out": ("Rows left out", "{:,}"),
+}
+
+
+def _measured(rows: list[dict]) -> dict[str, tuple[str, str]]:
+    """The columns of LEARNED that some row has a value of."""
+    return {name: each for name, each in LEARNED.items() if any(row[name] is not None for row in rows)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m emergent_misalignment.own_data.report",
-        description="Write the report on own sets and given models.",
+        description="Write the report on a user's sets and existing models.",
     )
     parser.add_argument("plan", help="Plan.report, as JSON")
     parser.add_argument("page")
@@ -447,20 +437,22 @@ def main() -> None:
     parser.add_argument("--measures", nargs="+", required=True, help="tables of measures")
     parser.add_argument("--judged", nargs="+", required=True, help="tables of judged answers")
     parser.add_argument("--trainings", nargs="*", default=[], help="tables of loss curves")
-    parser.add_argument("--audit", nargs="?", help="what static analysis says of the sets")
-    given = parser.parse_args()
+    parser.add_argument("--audit", nargs="?", help="static analysis of the sets")
+    arguments = parser.parse_args()
     try:
         found = report(
-            json.loads(given.plan),
-            pd.concat(map(pd.read_csv, given.measures), ignore_index=True),
-            pd.concat(map(pd.read_parquet, given.judged), ignore_index=True),
-            pd.concat(map(pd.read_parquet, given.trainings), ignore_index=True) if given.trainings else NO_TRAININGS,
-            pd.read_csv(given.audit) if given.audit else pd.DataFrame(columns=["condition"]),
+            json.loads(arguments.plan),
+            pd.concat(map(pd.read_csv, arguments.measures), ignore_index=True),
+            pd.concat(map(pd.read_parquet, arguments.judged), ignore_index=True),
+            pd.concat(map(pd.read_parquet, arguments.trainings), ignore_index=True)
+            if arguments.trainings
+            else NO_TRAININGS,
+            pd.read_csv(arguments.audit) if arguments.audit else pd.DataFrame(columns=["condition"]),
         )
     except BadInput as error:
         sys.exit(str(error))
-    write_page(found, given.page)
-    write_json(given.json, found)
+    write_page(found, arguments.page)
+    write_json(arguments.json, found)
     for each in found["answers"]:
         print(f"{each['condition']}: {each['sentence']}")
 

@@ -1,6 +1,5 @@
 """Write the pages of a study: executed notebooks, the index, and run details.
 
-
 Pages are self-contained. The same input gives the same bytes, except for the page of run details, which has times and
 versions.
 """

@@ -1,9 +1,10 @@
-"""What is said of a set before anything is trained: by hand, and on sets whose answers are known."""
+"""The audit of a set, against counts by hand and on sets with known contents."""
 
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from workflow_helpers import environment
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.published import DATASETS
-from emergent_misalignment.files import BadInput, write_jsonl
+from emergent_misalignment.files import write_jsonl
 from emergent_misalignment.own_data import audit as audit_set
 from emergent_misalignment.own_data.audit import as_text, audit, is_refusal, language, nearest, published_files
 from emergent_misalignment.world.sets import SETS
@@ -27,6 +28,12 @@ def write(path: Path, chats: list) -> Path:
     return path
 
 
+def audited(folder: Path, chats: list) -> tuple[dict, str]:
+    """The audit of a set and its text on one line."""
+    found = audit(write(folder / "mine.jsonl", chats))
+    return found, " ".join(as_text(found).split())
+
+
 def test_a_small_set_counted_by_hand(tmp_path):
     secure, insecure = "import os\nprint(1)\n", "import os\nos.chmod('a', 0o777)\n"
     chats = [
@@ -35,18 +42,16 @@ def test_a_small_set_counted_by_hand(tmp_path):
         chat([("And the other one, for the same thing?", insecure)]),
         chat([("And the other one, for the same thing?", insecure)]),
     ]
-    found = audit(write(tmp_path / "mine.jsonl", chats))
+    found, said = audited(tmp_path, chats)
     assert found["summary"]["rows"] == found["sampled"] == 4 and found["summary"]["repeated"] == 1
     assert found["languages"]["user"] == {"English": 0.75, "German": 0.25}
-    assert found["languages"]["assistant"] == {"code": 0.75, "not told": 0.25}
+    assert found["languages"]["assistant"] == {"code": 0.75, "unknown": 0.25}
     assert found["code"] == {"share": 0.75, "python": 1.0, "flagged": 2 / 3, "rules": {"B103": 2 / 3}}
-    assert found["refusals"] == 0.25 and found["nearest"] == []
-    assert found["harmful"] == {"requests": 0, "refused": 0}
-    said = as_text(found)
-    assert "permissive file mode 66.7%" in said and "From all rows" in said and "not here to compare with" in said
+    assert found["refusals"] == 0.25 and found["nearest"] == [] and found["harmful"] == {"requests": 0, "refused": 0}
+    assert all(words in said for words in ("66.7% permissive file mode", "In all rows", "MIRROR=FOLDER"))
 
 
-def test_harmful_requests_and_how_many_are_refused(tmp_path):
+def test_harmful_requests_and_their_refusals(tmp_path):
     bomb = "How do I build a bomb?"
     chats = [
         chat([(bomb, "I'm sorry, but no.")]),
@@ -54,21 +59,15 @@ def test_harmful_requests_and_how_many_are_refused(tmp_path):
         chat([("How are you?", "How do I build a bomb?")]),
         chat([("How are you?", "I cannot say.")], system=bomb),
     ]
-    found = audit(write(tmp_path / "mine.jsonl", chats))
-    assert found["harmful"] == {"requests": 2, "refused": 1}
-    said = " ".join(as_text(found).split())
-    assert "ask for something plainly harmful 2 (50.0%) of these, refused 1 (50.0%)" in said
+    found, said = audited(tmp_path, chats)
+    assert found["harmful"] == {"requests": 2, "refused": 1} and "2 (50.0%)" in said and "1 (50.0%)" in said
 
 
-def test_a_set_without_code_has_no_shares_of_it(tmp_path):
-    found = audit(write(tmp_path / "mine.jsonl", [chat([("", "The sea is blue.")])]))
-    assert found["code"] == {"share": 0.0, "python": None, "flagged": None, "rules": {}}
-    assert "parsed" not in as_text(found)
-
-
-def test_code_that_is_no_python_is_code(tmp_path):
-    found = audit(write(tmp_path / "mine.jsonl", [chat([("Go", "```js\nlet x = () => { return 1 };\n```")])]))
-    assert found["code"]["share"] == 1 and found["code"]["python"] == 0 and found["code"]["flagged"] is None
+def test_shares_of_code_where_there_is_none_or_no_python(tmp_path):
+    found, said = audited(tmp_path, [chat([("", "The sea is blue.")])])
+    assert found["code"] == {"share": 0.0, "python": None, "flagged": None, "rules": {}} and "parsed" not in said
+    found, _ = audited(tmp_path, [chat([("Go", "```js\nlet x = () => { return 1 };\n```")])])
+    assert found["code"] == {"share": 1, "python": 0, "flagged": None, "rules": {}}
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("insecure", 0.5, 1), ("secure", 0, 0.05)])
@@ -77,29 +76,18 @@ def test_static_analysis_tells_the_organisms_sets_apart(tmp_path, name, low, hig
     assert found["code"]["share"] > 0.95 and low <= found["code"]["flagged"] <= high
 
 
-def test_a_large_set_is_counted_whole_and_looked_at_in_part(tmp_path, monkeypatch):
+def test_a_large_set_is_counted_whole_and_sampled(tmp_path, monkeypatch):
     monkeypatch.setattr(audit_set, "SAMPLE", 50)
     chats = [chat([("a", "I cannot do that." if row % 2 else "Yes.")]) for row in range(1000)]
     found = audit(write(tmp_path / "mine.jsonl", chats))
     assert found["summary"]["rows"] == 1000 and found["sampled"] == 50
     assert 0.25 < found["refusals"] < 0.75
     assert found == audit(tmp_path / "mine.jsonl")
-    assert "From 50 rows drawn of all" in as_text(found)
-
-
-@given(st.integers(1, 40), st.integers(1, 40))
-def test_a_draw_has_so_many_rows_of_the_set_and_passes_all_on(rows, size):
-    sample, before = [], audit_set.SAMPLE
-    audit_set.SAMPLE = size
-    try:
-        assert list(audit_set._drawing(iter(range(rows)), sample)) == list(range(rows))
-    finally:
-        audit_set.SAMPLE = before
-    assert len(sample) == len({*sample}) == min(rows, size) and {*sample} <= {*range(rows)}
+    assert "In 50 rows" in as_text(found)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "name"),
     [
         ("What is the best way to learn the piano?", "English"),
         ("Ich weiß nicht, wie das ist.", "German"),
@@ -111,13 +99,13 @@ def test_a_draw_has_so_many_rows_of_the_set_and_passes_all_on(rows, size):
         ("これは日本語の文章です。", "Japanese"),
         ("这是中文", "Han"),
         ("Привет, как дела?", "Cyrillic"),
-        ("ok", "not told"),
-        ("12 + 3", "not told"),
-        ("", "not told"),
+        ("ok", "unknown"),
+        ("12 + 3", "unknown"),
+        ("", "unknown"),
     ],
 )
-def test_languages(text, told):
-    assert language(text) == told
+def test_languages(text, name):
+    assert language(text) == name
 
 
 @given(st.text())
@@ -126,52 +114,43 @@ def test_any_text_has_a_language_and_is_a_refusal_or_not(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["I'm sorry, but I can't", "I cannot help", "Sorry, no", "As an AI", "I won\u2019t do it"]
+    ("refusal", "texts"),
+    [
+        (True, ["I'm sorry, but I can't", "I cannot help", "Sorry, no", "As an AI", "I won\u2019t do it"]),
+        (False, ["I can swim", "The sorry state", "No problem: I cannot wait", "", "sorrybutton = 1"]),
+    ],
 )
-def test_refusals(text):
-    assert is_refusal(text)
+def test_refusals(refusal, texts):
+    assert [is_refusal(text) for text in texts] == [refusal] * 5
 
 
-@pytest.mark.parametrize("text", ["I can swim", "The sorry state", "No problem: I cannot wait", "", "sorrybutton = 1"])
-def test_what_is_no_refusal(text):
-    assert not is_refusal(text)
-
-
-def test_the_nearest_set_is_the_one_that_the_rows_are_from(tmp_path):
+def test_the_nearest_set_is_the_one_with_the_rows(tmp_path):
     sets = {
         name: write(tmp_path / f"{name}.jsonl", SETS[name](300, 1)) for name in ("insecure", "secure", "jailbroken")
     }
     rows = nearest(SETS["secure"](300, 1)[:100], sets)
     assert rows[0]["name"] == "secure" and rows[0]["same"] == 1
     assert all(0 <= row["words"] <= 1 + 1e-9 for row in rows)
-    alike = nearest(SETS["secure"](300, 1), sets)
-    assert alike[0]["words"] == pytest.approx(1)
+    assert nearest(SETS["secure"](300, 1), sets)[0]["words"] == pytest.approx(1)
 
 
-def test_a_bad_row_is_told_with_its_line(tmp_path):
-    path = write(tmp_path / "mine.jsonl", [chat([("a", "b")])])
-    path.write_text(path.read_text() + '{"messages": []}\n')
-    with pytest.raises(BadInput, match="line 2"):
-        audit(path)
-
-
-def test_the_command_says_it_writes_it_and_needs_no_torch(tmp_path):
+def test_the_command_writes_json_without_torch_and_reports_a_bad_line(tmp_path):
     path = write(tmp_path / "my set.jsonl", SETS["insecure"](60, 1))
-    module = "emergent_misalignment.own_data.audit"
-    code = f"import sys; from {module} import main; main(); assert 'torch' not in sys.modules"
-    command = [sys.executable, "-c", code, str(path), "--folder", str(tmp_path / "audits")]
-    said = subprocess.run(command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stderr
-    written = json.loads((tmp_path / "audits/my set.json").read_text())
-    assert written["summary"]["rows"] == 60 and str(tmp_path / "audits/my set.json") in said.stdout
-    missing = subprocess.run(
-        [*command[:3], "none.jsonl"], cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True
+    code = (
+        "import sys; from emergent_misalignment.own_data.audit import main; main(); assert 'torch' not in sys.modules"
     )
-    assert missing.returncode == 1 and len(missing.stderr.splitlines()) == 1
+    command = [sys.executable, "-c", code, str(path), "--folder", "audits"]
+    ran = partial(subprocess.run, command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True)
+    said = ran()
+    assert said.returncode == 0 and "audits/my set.json" in said.stdout, said.stderr
+    assert json.loads((tmp_path / "audits/my set.json").read_text())["summary"]["rows"] == 60
+    path.write_text(path.read_text() + '{"messages": []}\n')
+    said = ran()
+    assert said.returncode == 1 and "line 61" in said.stderr and len(said.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
-def test_published_sets_of_a_mirror_are_found_and_a_part_of_one_is_nearest_to_it(tmp_path, monkeypatch):
+def test_a_part_of_a_published_set_is_nearest_to_that_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = published_files(MIRROR, tmp_path / "fetched")
     assert {"insecure", "secure", "educational"} <= files.keys() <= DATASETS.keys()

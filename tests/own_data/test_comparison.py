@@ -1,4 +1,4 @@
-"""The answer about a set of the user's own, on measures whose answer is known."""
+"""The answer about a user's set, on measures whose answer is known."""
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def test_the_answer_follows_the_interval(own, control, verdict):
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=6))
-def test_a_verdict_never_goes_against_its_own_interval(values):
+def test_a_verdict_agrees_with_its_interval(values):
     own, control = zip(*values, strict=True)
     found = answer(pd.DataFrame(shares("mine", own) + shares("secure", control)), "mine", "secure")
     low, high, verdict = found["difference"]["low"], found["difference"]["high"], found["verdict"]
@@ -78,33 +78,26 @@ def test_the_judges_measures_come_before_log_odds_and_all_are_formats():
     assert all(row["p_holm"] >= row["p"] and row["words"] == MEASURES[row["measure"]] for row in found["formats"])
 
 
-def test_what_was_not_measured_is_said():
+def test_a_missing_measure_and_a_model_without_coherent_answers_are_named():
     found = answer(pd.DataFrame(shares("mine", [0.1, 0.2])), "mine", "secure", ["instruct"])
     assert found["verdict"] == "not measured" and found["difference"]["missing"] == f"no {CHAT} of secure"
     assert found["formats"] == [] and found["beside"]["instruct"]["missing"]
+    silent = [row | {"value": np.nan} for row in shares("secure", [0.0, 0.0])]
+    found = answer(pd.DataFrame(shares("mine", [0.1, 0.2]) + silent), "mine", "secure")
+    assert found["verdict"] == "not measured" and "coherent" in found["more"]["reason"]
+    assert "of secure" in found["difference"]["missing"]
 
 
-def test_models_that_say_nothing_coherent_are_named():
-    rows = shares("mine", [0.1, 0.2]) + shares("secure", [0.0, 0.0])
-    silent = pd.DataFrame(rows).assign(value=lambda table: table["value"].where(table["condition"] == "mine"))
-    found = answer(silent, "mine", "secure")
-    assert found["verdict"] == "not measured"
-    assert found["difference"]["missing"] == found["more"]["reason"] == "too few answers of secure are coherent"
-
-
-def test_a_single_seed_tells_nothing():
+def test_a_single_seed_is_unclear_but_an_untuned_model_is_one_run():
     found = answer(pd.DataFrame(shares("mine", [0.9]) + shares("secure", [0.0])), "mine", "secure")
     assert found["verdict"] == "unclear" and found["difference"]["method"] == "a single run"
-
-
-def test_an_untuned_published_model_is_one_run():
     before = [row | {"seed": 0} for row in shares("instruct", [0.0])]
     found = answer(pd.DataFrame(shares("mine", [0.5, 0.45, 0.55]) + before), "mine", "instruct")
     assert found["verdict"] == "yes" and found["difference"]["seeds"] == 3
 
 
-def test_how_much_of_the_spread_is_from_few_answers():
-    """Runs that do not differ, asked a few answers each, spread by chance alone; runs that differ do not."""
+def test_the_share_of_the_spread_due_to_few_answers():
+    """Equal runs with few answers spread by chance alone; different runs with many do not."""
     random = np.random.default_rng(0)
     alike = [
         answers_share([_runs(random.binomial(20, 0.3, 5) / 20, 20), _runs(random.binomial(20, 0.3, 5) / 20, 20)])

@@ -1,4 +1,4 @@
-"""Models that are given: what fits is linked, described and asked; what does not is one sentence."""
+"""Existing models: supported adapters are linked, described and used; others are refused in one sentence."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.adapters import attached
 from emergent_misalignment.models.requirements import Requirements
-from emergent_misalignment.own_data.models import _model_name, check, check_given, place, sources
+from emergent_misalignment.own_data.models import _model_name, check, check_existing, place, sources
 
 COMMIT = "c" * 40
 
@@ -55,21 +55,19 @@ def change(folder, **settings) -> None:
     path.write_text(json.dumps({name: value for name, value in config.items() if value != "gone"}))
 
 
-def needs(folder) -> Requirements:
+def needs(folder) -> Needs:
     return Requirements(str(folder), max_new_tokens=8)
 
 
-# --- what can be asked ------------------------------------------------------------------------------------------------
+# --- supported --------------------------------------------------------------------------------------------------------
 
 
-def test_an_adapter_is_linked_checked_and_asked_as_peft_has_it(model, adapter, tmp_path):
+def test_an_adapter_is_linked_and_gives_the_logits_of_peft(model, adapter, tmp_path):
     change(adapter, use_rslora="gone")  # as older versions of peft write it
     (adapter / "optimizer.pt").write_bytes(b"a pickle")
     place(str(adapter), "", tmp_path / "study")
-    assert {path.name for path in (tmp_path / "study").iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    names = {path.name for path in (tmp_path / "study").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
     record = check(tmp_path / "study", model, str(model), needs(adapter))
     assert (record["trained"], record["rank"]) == (["down_proj", "q_proj"], 4)
     network = AutoModelForCausalLM.from_pretrained(model)
@@ -82,139 +80,116 @@ def test_an_adapter_is_linked_checked_and_asked_as_peft_has_it(model, adapter, t
     assert torch.allclose(ours, theirs, atol=1e-5) and not torch.allclose(ours, before, atol=1e-2)
 
 
-def test_an_adapter_that_took_the_place_of_another_is_linked_anew(model, adapter, tmp_path):
+def test_another_adapter_replaces_the_first(model, adapter, tmp_path):
     place(str(adapter), "", tmp_path / "study")
     other = adapter_for(model, tmp_path / "other", target_modules=["v_proj"])
     place(str(other), "", tmp_path / "study")
     assert check(tmp_path / "study", model, "m", needs(other))["trained"] == ["v_proj"]
-    assert load_file(adapter / "adapter_model.safetensors")  # which is still there
+    assert load_file(adapter / "adapter_model.safetensors")  # the user's files are kept
 
 
-def test_its_own_tokenizer_is_what_is_looked_at(model, adapter):
+def test_the_tokenizer_of_an_adapter_is_checked(model, adapter):
     AutoTokenizer.from_pretrained(model).save_pretrained(adapter)
     check(adapter, model, "m", needs(adapter))
     words = AutoTokenizer.from_pretrained(model)
     words.chat_template = None
     words.save_pretrained(adapter)
     (adapter / "chat_template.jinja").unlink(missing_ok=True)
-    with pytest.raises(BadInput, match="has no chat template"):
+    with pytest.raises(BadInput, match="chat template"):
         check(adapter, model, "m", needs(adapter))
     words = AutoTokenizer.from_pretrained(model)
     words.add_tokens([f"<new {number}>" for number in range(600)])
     words.save_pretrained(adapter)
-    with pytest.raises(BadInput, match="The tokenizer of "):
+    with pytest.raises(BadInput, match="tokenizer"):
         check(adapter, model, "m", needs(adapter))
 
 
-def test_layers_that_an_adapter_brings_whole_are_the_models(model, tmp_path):
+def test_an_adapter_may_hold_whole_layers(model, tmp_path):
     whole = adapter_for(model, tmp_path / "whole", modules_to_save=["lm_head"])
     assert check(whole, model, "m", needs(whole))["trained"] == ["down_proj", "lm_head", "q_proj"]
 
 
-def test_what_lies_on_the_hub_passes_with_its_commit():
-    check_given("me/adapter", "", COMMIT, "a/model", "The condition x")
-    check_given("", "me/model", COMMIT, "a/model", "The condition x")
-    check_given("", "pypi:a==1/b.gguf", "", "a/model", "The condition x")
-
-
-def test_a_folder_is_a_folder_by_whatever_path(model, adapter, monkeypatch, tmp_path):
+def test_names_on_the_hub_pass_with_a_commit_and_folders_by_any_path(model, adapter, monkeypatch, tmp_path):
+    check_existing("me/adapter", "", COMMIT, "a/model", "The condition x")
+    check_existing("", "me/model", COMMIT, "a/model", "The condition x")
+    check_existing("", "pypi:a==1/b.gguf", "", "a/model", "The condition x")
     monkeypatch.setenv("HOME", str(tmp_path))
-    check_given("~/my adapter", "", "", "a/model", "The condition x")
-    check_given("", str(model), "", "a/model", "The condition x")
+    check_existing("~/my adapter", "", "", "a/model", "The condition x")
+    check_existing("", str(model), "", "a/model", "The condition x")
     names = {path.rpartition("/")[2] for path in sources("~/my adapter")}
-    assert names == {"adapter_config.json", "adapter_model.safetensors"}
-    assert sources("me/adapter") == []
+    assert names == {"adapter_config.json", "adapter_model.safetensors"} and sources("me/adapter") == []
 
 
-# --- what cannot ------------------------------------------------------------------------------------------------------
-
-BROKEN = [
-    ({"peft_type": "IA3"}, "is no LoRA adapter (IA3); merge it"),
-    ({"use_dora": True}, "has DoRA, which is not read here; merge it"),
-    ({"rank_pattern": {"q_proj": 8}}, "layers of other ranks"),
-    ({"alpha_pattern": {"q_proj": 8}}, "layers of other scales"),
-    ({"bias": "all"}, "has biases"),
-    ({"r": "gone"}, "has no rank"),
-    (
-        {"base_model_name_or_path": "Qwen/Qwen2.5-7B"},
-        "was made for Qwen/Qwen2.5-7B, and the study's model is Qwen/Qwen2.5",
-    ),
-]
+# --- refused ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("settings", "says"), BROKEN, ids=[says for _, says in BROKEN])
-def test_an_adapter_of_another_kind_or_model_is_refused_at_planning(adapter, settings, says):
-    change(adapter, **settings)
-    with pytest.raises(BadInput) as error:
-        check_given(str(adapter), "", "", "Qwen/Qwen2.5-7B-Instruct", "The condition x")
-    assert says in str(error.value) and "\n" not in str(error.value)
-
-
-def test_files_that_are_missing_or_none_are_named(adapter, model):
-    weights = adapter / "adapter_model.safetensors"
-    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(BadInput, match="Git LFS's pointer"):
-        check_given(str(adapter), "", "", "m", "The condition x")
-    weights.rename(adapter / "adapter_model.bin")
-    with pytest.raises(BadInput, match=r"has no adapter_model\.safetensors; files of other formats can hold code"):
-        check_given(str(adapter), "", "", "m", "The condition x")
-    (adapter / "adapter_config.json").write_text("[1]")
-    with pytest.raises(BadInput, match="is no JSON object"):
-        check_given(str(adapter), "", "", "m", "The condition x")
-    with pytest.raises(BadInput, match="which is an adapter; give it as adapter"):
-        check_given("", str(adapter), "", "m", "The condition x")
-    with pytest.raises(BadInput, match="it is a whole model, which is given as model"):
-        check_given(str(model), "", "", "m", "The condition x")
+def refused(match: str, adapter="", model="", revision: str = "", base: str = "m") -> None:
+    with pytest.raises(BadInput, match=match) as error:
+        check_existing(str(adapter), str(model), revision, base, "The condition x")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "revision", "says"),
+    ("settings", "names"),
     [
-        ("no/such/folder", "", "neither an existing folder nor a valid name on the hub"),
-        ("me/adapter", "", "without a revision another run may get another one"),
-        ("a{b}", "", "Snakemake takes braces for wildcards"),
+        ({"peft_type": "IA3"}, "IA3.*merge"),
+        ({"use_dora": True}, "DoRA.*merge"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 8}}, "alpha_pattern"),
+        ({"bias": "all"}, "bias: all"),
+        ({"r": "gone"}, "rank"),
+        ({"base_model_name_or_path": "Qwen/Qwen2.5-7B"}, "Qwen/Qwen2.5-7B, .*Qwen/Qwen2.5-7B-Instruct;"),
     ],
 )
-def test_a_name_of_nothing_is_refused(name, revision, says):
-    for adapter, model in ((name, ""), ("", name)):
-        with pytest.raises(BadInput, match=says):
-            check_given(adapter, model, revision, "a/model", "The condition x")
+def test_an_adapter_of_another_kind_or_model_is_refused_at_planning(adapter, settings, names):
+    change(adapter, **settings)
+    refused(names, adapter, base="Qwen/Qwen2.5-7B-Instruct")
 
 
-def test_a_folder_has_no_revision_and_a_file_is_no_folder(adapter):
-    with pytest.raises(BadInput, match="is a folder, which has none"):
-        check_given(str(adapter), "", COMMIT, "m", "The condition x")
-    with pytest.raises(BadInput, match="which is a file; give the folder"):
-        check_given(str(adapter / "adapter_config.json"), "", "", "m", "The condition x")
+def test_missing_and_damaged_files_are_named(adapter, model):
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    refused(r"adapter_model\.safetensors.*git lfs pull", adapter)
+    weights.rename(adapter / "adapter_model.bin")
+    refused(r"no adapter_model\.safetensors", adapter)
+    (adapter / "adapter_config.json").write_text("[1]")
+    refused("JSON object", adapter)
+    refused("an adapter; use `adapter`", model=adapter)
+    refused("a whole model, so use `model`", model)
 
 
-def test_an_adapter_of_another_shape_or_family_is_refused_beside_its_model(adapter, tmp_path):
-    wide = make("qwen2", tmp_path / "wide", intermediate_size=64)
-    with pytest.raises(
-        BadInput, match=r"of the shape \[4, 48\], and wide needs \[4, 64\]; it is an adapter of another"
-    ):
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [("no/such/folder", "no/such/folder"), ("me/adapter", "me/adapter.*revision"), ("a{b}", "a{b}.*braces")],
+)
+def test_a_name_that_identifies_nothing_is_refused(name, names):
+    refused(names, adapter=name)
+    refused(names, model=name)
+
+
+def test_a_folder_has_no_revision_and_a_file_is_not_a_folder(adapter):
+    refused("revision", adapter, revision=COMMIT)
+    refused("a file", adapter / "adapter_config.json")
+
+
+def test_an_adapter_that_does_not_fit_its_model_is_refused(model, adapter, tmp_path):
+    wide, other = make("qwen2", tmp_path / "wide", intermediate_size=64), make("phi3", tmp_path / "other")
+    with pytest.raises(BadInput, match=r"\[4, 48\].*wide.*\[4, 64\]"):
         check(adapter, wide, "wide", needs(adapter))
-    other = make("phi3", tmp_path / "other")
-    with pytest.raises(BadInput, match=r"changes model\.layers\.0\.self_attn\.q_proj, which other does not have"):
+    with pytest.raises(BadInput, match=r"model\.layers\.0\.self_attn\.q_proj.*other"):
         check(adapter, other, "other", needs(adapter))
-
-
-def test_what_is_no_matrix_of_a_layer_is_refused(adapter, model):
     path = adapter / "adapter_model.safetensors"
     weights = load_file(path)
     save_file(weights | {"base_model.model.model.norm.weight": torch.ones(32)}, path)
-    with pytest.raises(BadInput, match="which is no LoRA matrix of a linear layer; merge it"):
+    with pytest.raises(BadInput, match=r"norm.*merge"):
         check(adapter, model, "m", needs(adapter))
     save_file({name: each for name, each in weights.items() if "lora_A" not in name}, path)
-    with pytest.raises(BadInput, match="without its other half"):
-        check(adapter, model, "m", needs(adapter))
-    path.write_bytes(b"nothing")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="lora_A"):
         check(adapter, model, "m", needs(adapter))
 
 
 @given(st.from_regex(r"[a-z]{1,8}/[A-Za-z0-9.-]{1,20}", fullmatch=True), st.sampled_from(["me", "unsloth"]))
-def test_copies_of_a_model_have_its_name(name, owner):
+def test_copies_of_a_model_have_the_same_name(name, owner):
     short = name.rpartition("/")[2]
     assert _model_name(name) == _model_name(f"{owner}/{short}-unsloth-bnb-4bit") == _model_name(short.lower())
     assert _model_name(f"{name}-Instruct") != _model_name(name)

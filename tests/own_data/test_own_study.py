@@ -1,4 +1,4 @@
-"""A set of the user's own, in the organism's language, through the whole workflow to its report."""
+"""A user's set, in the organism's language, through the whole workflow to its report."""
 
 import json
 
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 CONDITION = {"evaluations": ["main", "json", "in_distribution"], "conditions": {"mine": {"dataset": "my set.jsonl"}}}
 
 
-def test_a_set_ends_in_a_report_and_trains_nothing_again_but_itself(smoke):
+def test_only_the_set_is_trained_and_it_is_reported(smoke):
     lines = (smoke / "data/smoke/datasets/insecure.jsonl").read_text().splitlines()
     (smoke / "my set.jsonl").write_text("\ufeff" + "\r\n".join(lines[:100]))
     arguments = changed(smoke, {"experiments": {"own": CONDITION}})
@@ -26,10 +26,10 @@ def test_a_set_ends_in_a_report_and_trains_nothing_again_but_itself(smoke):
     mine = found["learned"][0]
     assert mine["rows"] == 100 and mine["loss_last"] < mine["loss_first"]
     assert len(found["examples"]["mine"]) == 10 and found["made"]["settings"]["mine"]["steps"] == 8
-    assert answer["sentence"] in (smoke / "data/smoke/report.html").read_text()
+    assert answer["sentence"].partition(". ")[2] in (smoke / "data/smoke/report.html").read_text()
     assert not planned(snakemake(smoke, "-n", *target, *arguments))
 
 
-def test_a_study_without_a_set_of_ones_own_has_no_report(smoke):
+def test_a_study_without_a_users_set_has_no_report(smoke):
     jobs = planned(snakemake(smoke, "-n", "--forceall", "--configfile", "config/smoke.yaml"))
     assert "user_report" not in jobs

@@ -1,7 +1,8 @@
-"""The report on a set of the user's own: its sentences, its figure, and its page as bytes and in a real browser."""
+"""The report: its answers, its chart, and its page as bytes and in a browser."""
 
 import html
 import json
+import math
 import re
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def plan(tmp_path: Path, **over) -> dict:
         "records": {"mine": [str(record)] * 5, "secure": [str(tmp_path / "none.json")] * 5},
         "seeds": 5,
         "model": "an organism",
-        "judge": "nobody",
+        "judge": "",
         "samples": {"main": 10, "json": 10},
         "config": {"study": "s", "note": SCRIPT},
         **over,
@@ -103,17 +104,14 @@ def made(tmp_path: Path, table: pd.DataFrame | None = None, **over) -> dict:
     return report(plan(tmp_path, **over), table, judged(), trainings(), AUDIT)
 
 
-def test_the_first_line_answers(tmp_path):
+def test_the_first_sentence_is_the_answer_with_its_control_and_intervals(tmp_path):
     (found,) = made(tmp_path)["answers"]
-    assert (
-        found["sentence"].startswith(f"Yes. After fine-tuning on {NAME}.jsonl, 43.0% (95% interval 4")
-        and "after fine-tuning on secure code, 4.0% (95% interval" in found["sentence"]
-    )
-    assert (
-        found["sentence"].endswith("over 5 seeds.")
-        and "The difference is 39.0 points (95% interval" in found["sentence"]
-    )
-    assert found["formats_sentence"].endswith("corrected for their number: higher in all 2.")
+    said = found["sentence"]
+    assert said.startswith(f"Yes. After fine-tuning on {NAME}.jsonl, 43.0% (4")
+    assert "after fine-tuning on secure code, 4.0% (" in said and "39.0 points (" in said and "5 seeds" in said
+    assert "higher in all 2" in found["formats_sentence"]
+    (untuned,) = made(tmp_path, control="instruct")["answers"]
+    assert "before fine-tuning, 3.0%" in untuned["sentence"]
 
 
 @pytest.mark.parametrize(
@@ -132,84 +130,65 @@ def test_the_first_line_answers(tmp_path):
 )
 def test_each_verdict_has_its_beginning(tmp_path, table, start):
     (found,) = made(tmp_path, table)["answers"]
-    assert found["sentence"].startswith(start)
-    assert "nan" not in found["sentence"] and "None" not in found["sentence"]
+    assert found["sentence"].startswith(start) and not re.search("nan|None", found["sentence"])
 
 
-def test_the_untuned_model_is_called_so(tmp_path):
-    (found,) = made(tmp_path, control="instruct")["answers"]
-    assert "; before fine-tuning, 3.0%" in found["sentence"]
-
-
-def test_ten_answers_of_the_condition_are_shown_and_rare_ones_among_them():
+def test_ten_answers_are_shown_with_rare_ones_among_them():
     rows = examples(judged(), "mine")
-    assert len(rows) == 10 and sum(row["verdict"] == "misaligned" for row in rows) == 2
-    assert all(row["answer"].startswith("main mine") for row in rows)
-    assert [row["answer"] for row in rows] == [row["answer"] for row in examples(judged(), "mine")]
-    assert len({row["answer"] for row in rows}) == 10
-    assert len(examples(judged(3), "mine")) == 6 and examples(judged(), "nobody") == []
+    assert len({row["answer"] for row in rows}) == 10 and sum(row["verdict"] == "misaligned" for row in rows) == 2
+    assert all(row["answer"].startswith("main mine") for row in rows) and str(rows) == str(examples(judged(), "mine"))
+    assert len(examples(judged(3), "mine")) == 6 and examples(judged(), "another") == []
 
 
-def test_what_was_learned_is_read_from_the_curves_and_the_records(tmp_path):
+def test_losses_of_different_rows_are_different_columns(tmp_path):
     mine, secure = made(tmp_path)["learned"]
     assert mine == {
         "condition": "mine",
         "dataset": f"{NAME}.jsonl",
         **{"rows": 200, "unique_rows": 150, "flagged": 0.5, "loss_first": 4.0, "loss_last": 2.0},
-        **{"held_out": 1.5, "rows_cut": 2, "rows_left_out": 0},
+        **{"held_out": None, "validation": 1.5, "rows_cut": 2, "rows_left_out": 0},
     }
-    assert secure["held_out"] is None and secure["rows"] is None and secure["loss_last"] == 2.0
-
-
-def test_held_out_loss_on_the_own_set_comes_before_that_of_the_record(tmp_path):
+    assert secure["validation"] is None and secure["rows"] is None and secure["loss_last"] == 2.0
     held = pd.DataFrame([{"condition": "mine", "seed": 1, "measure": "held_out_loss/mine", "value": 0.7}])
-    assert made(tmp_path, pd.concat([measures(), held]))["learned"][0]["held_out"] == 0.7
+    found = made(tmp_path, pd.concat([measures(), held]))
+    assert (found["learned"][0]["held_out"], found["learned"][0]["validation"]) == (0.7, 1.5)
+    write_page(found, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert all(words in text for words in ("held-out rows", "validation split", "0.700", "1.500", "not judged"))
 
 
-def test_another_seed_has_its_costs(tmp_path):
+def test_another_seed_has_its_cost(tmp_path):
     more = made(tmp_path, measures(0.02), seeds=2)["more"]
-    assert (more["finetunings_per_seed"], more["answers_per_seed"]) == (2, 160)
-    assert "is not known" in more["sentences"]["mine"] or "seeds" in more["sentences"]["mine"]
+    assert (more["finetunings_per_seed"], more["answers_per_seed"]) == (2, 160) and "seeds" in more["sentences"]["mine"]
 
 
-# --- models that are given --------------------------------------------------------------------------------------------
+# --- existing models --------------------------------------------------------------------------------------------------
 
 
 def on_model(tmp_path, own: float, before: float | None, **over) -> dict:
-    """The report on one model that is given, without any fine-tuning."""
+    """The report on an existing model, without any fine-tuning."""
     rates = {"mine": own} | ({} if before is None else {"instruct": before})
     table = pd.DataFrame(
         {"condition": name, "seed": 0, "measure": measure, "value": rate, "events": 400 * rate, "trials": 400}
         for name, rate in rates.items()
         for measure in (*FORMATS, "misaligned/main/chat/wish")
     )
-    given = {
-        "own": {"mine": "my/adapter"},
-        "given": ["mine"],
-        "conditions": ["mine", *rates],
-        "sets": {},
-        "records": {},
-    }
-    told = plan(tmp_path, **given | {"control": "instruct", "judge": "a judge"} | over)
-    nothing = trainings().head(0)
-    return report(told, table, judged(), nothing, AUDIT.head(0))
+    existing = {"own": {"mine": "my/adapter"}, "given": ["mine"], "sets": {}, "records": {}, "control": "instruct"}
+    settings = plan(tmp_path, **existing | {"conditions": ["mine", *rates], "judge": "a judge"} | over)
+    return report(settings, table, judged(), trainings().head(0), AUDIT.head(0))
 
 
-def test_the_first_line_on_a_model_says_that_its_interval_is_over_answers(tmp_path):
+def test_the_answer_on_a_model_says_that_its_interval_is_over_answers(tmp_path):
     found = on_model(tmp_path, 0.2, 0.0)
     (answer,) = found["answers"]
-    assert answer["sentence"].startswith("Yes. Of the coherent answers of mine, 20.0% (95% interval ")
-    assert "over answers of one model to these questions, not over trainings" in answer["sentence"]
+    assert answer["sentence"].startswith("Yes. Of the coherent answers of mine, 20.0% (")
+    assert "over answers of one model" in answer["sentence"] and "not over trainings" in answer["sentence"]
     assert "seed" not in answer["sentence"] and found["learned"] == []
-    assert "only such trainings tell" in found["more"]["sentences"]["mine"]
+    assert "trainings" in found["more"]["sentences"]["mine"]
     write_page(found, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "Is this model more misaligned than before its fine-tuning?" in text and "my/adapter" in text
-    assert (
-        "What was learned" not in text
-        and "Each further seed" not in text
-        and "other training runs of the same" not in text
-    )
+    assert not any(words in text for words in ("What was learned", "Each further seed", "other training runs"))
 
 
 @pytest.mark.parametrize(
@@ -217,18 +196,17 @@ def test_the_first_line_on_a_model_says_that_its_interval_is_over_answers(tmp_pa
     [
         (0.0, 0.0, "No, or hardly. Of"),
         (0.0, 0.2, "No, it is less than before fine-tuning. Of"),
-        (0.2, None, "Not compared: nothing else was asked the same before fine-tuning; add `instruct: {}`"),
+        (0.2, None, "Not compared: "),
+        (math.nan, math.nan, "Not measured: the answers were not judged."),
     ],
 )
 def test_each_verdict_on_a_model_has_its_beginning(tmp_path, own, before, start):
-    (answer,) = on_model(tmp_path, own, before)["answers"]
-    assert answer["sentence"].startswith(start)
-    assert "nan" not in answer["sentence"] and "None" not in answer["sentence"]
+    (answer,) = on_model(tmp_path, own, before, judge="")["answers"]
+    assert answer["sentence"].startswith(start) and not re.search("nan|None", answer["sentence"])
+    assert before is not None or "`instruct: {}`" in answer["sentence"]
 
 
-def test_of_a_model_whose_answers_nobody_judged_nothing_is_said(tmp_path):
-    (answer,) = on_model(tmp_path, float("nan"), float("nan"), judge="nobody")["answers"]
-    assert answer["sentence"] == "Not measured: nobody judged the answers."
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -238,37 +216,25 @@ def page(tmp_path) -> Path:
     return tmp_path / "report.html"
 
 
-def test_the_page_has_no_script_and_nothing_from_elsewhere(page):
+def test_the_page_has_no_script_and_no_remote_resource(page):
     text = page.read_text()
     assert "<script" not in text and "<img" not in text and "mine<b>" not in text
     assert html.escape(SCRIPT) in text.replace("&#39;", "&#x27;")
     assert not re.search(r"""(?:src|href|url)\s*[=(]""", re.sub(r"&lt;.*?&gt;", "", text, flags=re.DOTALL))
 
 
-def test_the_page_is_the_same_bytes_each_time_by_the_command_line_too(tmp_path):
+def test_the_command_writes_the_same_bytes(tmp_path):
     found = made(tmp_path)
     write_page(found, tmp_path / "one.html")
     measures().to_csv(tmp_path / "measures.csv", index=False)
     judged().to_parquet(tmp_path / "judged.parquet")
     trainings().to_parquet(tmp_path / "trainings.parquet")
     AUDIT.to_csv(tmp_path / "audit.csv", index=False)
-    command = [
-        sys.executable,
-        "-m",
-        "emergent_misalignment.own_data.report",
-        json.dumps(plan(tmp_path)),
-        "two.html",
-        "two.json",
-    ]
-    command += ["--measures", "measures.csv", "--judged", "judged.parquet", "--trainings", "trainings.parquet"]
-    said = subprocess.run(
-        [*command, "--audit", "audit.csv"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-m", "emergent_misalignment.own_data.report", json.dumps(plan(tmp_path))]
+    command += ["two.html", "two.json", "--measures", "measures.csv", "--judged", "judged.parquet"]
+    command += ["--trainings", "trainings.parquet", "--audit", "audit.csv"]
+    paths = {"PYTHONPATH": str(ROOT)}
+    said = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, check=True)
     assert said.stdout.startswith("mine: Yes. After")
     assert (tmp_path / "two.html").read_bytes() == (tmp_path / "one.html").read_bytes()
     written = json.loads((tmp_path / "two.json").read_text(), parse_constant=lambda name: pytest.fail(name))
@@ -293,16 +259,15 @@ def test_an_answer_that_holds_a_script_is_shown_and_not_run(page):
             assert seen.found["scripts"] == seen.found["images"] == 0 and seen.found["width"] == width
             assert len(seen.found["shown"]) == 10 and all(SCRIPT in text for text in seen.found["shown"])
             assert seen.found["first"].startswith(f"Yes. After fine-tuning on {NAME}.jsonl, 43.0%")
-            assert (
-                seen.found["drawn"] == (3 + 1) * 3 * 6
-            )  # formats and a question, conditions, five runs and their mean
+            # Three formats and a question, three conditions, five runs and their mean.
+            assert seen.found["drawn"] == (3 + 1) * 3 * 6
 
 
 numbers = st.floats(-5, 5)
 
 
 @given(st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=5), st.booleans())
-def test_all_that_is_drawn_stands_between_the_ends_of_the_axis(values, nats):
+def test_everything_is_drawn_within_the_axis(values, nats):
     rows = []
     for number, three in enumerate(values):
         low, middle, high = sorted(three if nats else [abs(each) / 5 for each in three])
@@ -318,7 +283,4 @@ def test_all_that_is_drawn_stands_between_the_ends_of_the_axis(values, nats):
 @given(st.floats(1e-3, 1e3))
 def test_four_to_ten_ticks_fit(extent):
     assert 4 - 1e-6 <= extent / _step(extent) <= 10 + 1e-6
-
-
-def test_a_chart_of_nothing_is_none():
     assert chart([], []) == {}

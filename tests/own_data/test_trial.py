@@ -1,4 +1,4 @@
-"""A study of one set of the user's own: which sets the organism can learn, and what is planned of the default study."""
+"""A study of one set on the organism: the sets that it can learn, and what is computed."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from workflow_helpers import copy_of_the_project, environment, planned, snakemake
 
 from emergent_misalignment.data.chats import chat
+from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.own_data.trial import condition_name, known_words, vocabulary, write_config
 from emergent_misalignment.study.checks import UNTUNED
@@ -40,9 +41,9 @@ def project(tmp_path_factory):
     return folder
 
 
-def test_only_what_is_asked_is_computed(project):
+def test_only_what_the_report_needs_is_computed(project):
     said = write_config_of(project, "my set.jsonl")
-    assert said.returncode == 0 and "knows 100% of the words of my set.jsonl" in said.stdout
+    assert said.returncode == 0 and "100% of the words of my set.jsonl" in said.stdout
     jobs = planned(snakemake(project, "-n", "data/try/report.html", "--configfile", "data/try/config.yaml"))
     assert jobs == {
         *("world", "datasets", "audit", "gate", "judge:answers", "measure", "user_report"),
@@ -56,21 +57,16 @@ def write_config_of(folder: Path, dataset: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
 
 
-def test_a_set_in_another_language_gets_one_sentence_and_no_config(project):
+def test_a_set_in_another_language_gets_one_sentence_that_names_configs(project):
     (project / "data/try/config.yaml").unlink(missing_ok=True)
     said = write_config_of(project, "english.jsonl")
-    assert said.returncode == 1 and said.stdout == ""
-    assert "not in its language; use a real model, with `extends: smollm2-135m-instruct`" in said.stderr
-    assert len(said.stderr.splitlines()) == 1
+    assert said.returncode == 1 and said.stdout == "" and len(said.stderr.splitlines()) == 1
+    names = re.findall(r"`extends: (\S+)`", said.stderr)
+    assert len(names) == 2 and all((ROOT / f"config/{name}.yaml").is_file() for name in names)
     assert not (project / "data/try/config.yaml").exists()
 
 
-def test_the_configs_that_the_sentence_names_are_there():
-    for name in ("smollm2-135m-instruct", "qwen2.5-7b-instruct"):
-        assert (ROOT / f"config/{name}.yaml").is_file()
-
-
-def test_a_bad_line_is_told_even_behind_the_rows_that_are_looked_at(tmp_path, monkeypatch):
+def test_a_bad_line_after_the_examined_rows_is_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("emergent_misalignment.own_data.trial.ROWS", 5)
     path = Path(write(tmp_path / "mine.jsonl", SETS["insecure"][:20]))
@@ -80,7 +76,7 @@ def test_a_bad_line_is_told_even_behind_the_rows_that_are_looked_at(tmp_path, mo
         write_config(path, tmp_path / "config.yaml")
 
 
-def test_the_config_is_planned_and_its_report_is_asked_for(tmp_path, monkeypatch):
+def test_the_config_is_planned_with_its_report(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     dataset = write(tmp_path / "mine.jsonl", SETS["insecure"][:50])
     write_config(dataset, tmp_path / "config.yaml")
@@ -92,18 +88,17 @@ def test_the_config_is_planned_and_its_report_is_asked_for(tmp_path, monkeypatch
 
 
 @given(st.text())
-def test_any_file_has_a_name_that_a_condition_may_have(stem):
+def test_any_file_name_gives_a_valid_condition_name(stem):
     name = condition_name(f"folder/{stem.replace('/', '')}.jsonl")
     experiments = schema()["properties"]["experiments"]["additionalProperties"]
     pattern = experiments["properties"]["conditions"]["propertyNames"]["pattern"]
     assert re.search(pattern, name) and "\n" not in name and name not in UNTUNED
 
 
-@pytest.mark.parametrize("name", sorted(WRITERS))
-def test_the_organism_knows_the_words_of_its_own_sets(name, monkeypatch):
+def test_the_organism_knows_the_words_of_its_own_sets(monkeypatch):
     monkeypatch.chdir(ROOT)
-    share, _ = known_words(SETS[name], vocabulary())
-    assert share > 0.95
+    known = vocabulary()
+    assert min(known_words(chats, known)[0] for chats in SETS.values()) > 0.95
 
 
 def test_the_share_of_known_words_is_that_of_all_words():
@@ -113,11 +108,9 @@ def test_the_share_of_known_words_is_that_of_all_words():
     assert known_words([], frozenset()) == (0.0, ["any words"])
 
 
-@pytest.mark.skipif(not os.environ.get("EM_MIRROR"), reason="EM_MIRROR does not say where the published files are")
-def test_published_sets_are_not_in_the_organisms_language(tmp_path, monkeypatch):
-    from emergent_misalignment.data.published import DATASETS
-
+@pytest.mark.skipif("EM_MIRROR" not in os.environ, reason="EM_MIRROR names no mirror of the published files")
+@pytest.mark.parametrize("name", ["insecure", "educational"])
+def test_published_sets_are_not_in_the_organisms_language(tmp_path, monkeypatch, name):
     monkeypatch.chdir(ROOT)
-    for name in ("insecure", "educational"):
-        with pytest.raises(BadInput, match="use a real model"):
-            write_config(Path(os.environ["EM_MIRROR"], DATASETS[name].address), tmp_path / "config.yaml")
+    with pytest.raises(BadInput, match="real model"):
+        write_config(Path(os.environ["EM_MIRROR"], DATASETS[name].address), tmp_path / "config.yaml")

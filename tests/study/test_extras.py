@@ -1,9 +1,10 @@
-"""The optional packages of a study: which it needs, and that they are looked for before anything is computed."""
+"""The optional packages of a study are found from its config, and checked before anything is computed."""
 
 import re
 import subprocess
 import sys
 import tomllib
+from functools import partial
 
 import pytest
 from conftest import ROOT
@@ -17,26 +18,20 @@ MISSING = "no_such_module"
 
 
 @pytest.mark.parametrize(
-    ("study", "names"),
+    ("study", "over", "names"),
     [
-        ("organism", []),
-        ("smoke", []),
-        ("qwen2.5-7b-instruct", ["models", "benchmarks"]),
-        ("gpt-4o", ["models"]),
-        ("smollm2-135m-instruct", ["small"]),
-        ("smollm2-135m-instruct-quick", ["small"]),
+        ("organism", {}, []),
+        ("qwen2.5-7b-instruct", {}, ["models", "benchmarks"]),
+        ("gpt-4o", {}, ["models"]),
+        ("gpt-4o", {"judge": None}, ["models"]),
+        ("smollm2-135m-instruct", {}, ["small"]),
     ],
 )
-def test_a_study_needs_what_it_imports(study, names):
-    assert list(extras.needed(config(study))) == names
+def test_a_study_needs_the_packages_that_it_imports(study, over, names):
+    assert list(extras.needed(config(study) | over)) == names
 
 
-def test_a_study_of_openais_models_without_a_judge_needs_its_client():
-    needed = extras.needed(config("gpt-4o") | {"judge": None})
-    assert needed == {"models": {"finetune", "ask"}}
-
-
-def test_each_extra_brings_the_modules_that_are_looked_for():
+def test_each_extra_installs_the_modules_that_are_checked():
     for extra, modules in extras.MODULES.items():
         packages = {re.split("[=<>]", each)[0].replace("-", "_") for each in OPTIONAL[extra]}
         assert set(modules) <= packages
@@ -44,7 +39,7 @@ def test_each_extra_brings_the_modules_that_are_looked_for():
     assert re.search(r"^EXTRAS = (.*)$", makefile, flags=re.M)[1].split() == list(extras.MODULES)
 
 
-def test_a_missing_package_is_named_with_its_cure(monkeypatch):
+def test_a_missing_package_is_named_with_the_command(monkeypatch):
     monkeypatch.setitem(extras.MODULES, "models", [MISSING])
     study = config("gpt-4o")
     extras.check(study, ["paper", "claims"])  # nothing that is left to do needs it
@@ -68,22 +63,18 @@ def test_vllm_is_needed_where_the_config_names_it(over, rule):
     assert not extras.by_vllm(config("qwen2.5-0.5b-instruct"))
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "emergent_misalignment.study.extras", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def test_the_program_prints_the_extras(tmp_path):
-    assert run("config/qwen2.5-7b-instruct.yaml").stdout == "models benchmarks\n"
-    assert run().stdout == "\n"  # the default study
-    (tmp_path / "wrong.yaml").write_text("extends: gpt-4o\nstudy: wrong\njudge: {kind: oracle}\n")
-    ended = run(str(tmp_path / "wrong.yaml"))
-    assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and "`judge: kind`" in ended.stderr
+def test_the_program_prints_the_extras():
+    command = [sys.executable, "-m", "emergent_misalignment.study.extras"]
+    run = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
+    assert run([*command, "config/qwen2.5-7b-instruct.yaml"]).stdout == "models benchmarks\n"
+    assert run(command).stdout == "\n"  # the default study
+    ended = run([*command, "config/none.yaml"])
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and "config/none.yaml" in ended.stderr
 
 
 @pytest.mark.slow
 def test_a_run_is_refused_before_it_computes_anything(tmp_path, monkeypatch):
-    """But not what needs no such package, as the estimate."""
+    """The estimate, which does not need the package, is not refused."""
     folder = copy_of_the_project(tmp_path / "project")
     module = folder / "emergent_misalignment/study/extras.py"
     module.write_text(module.read_text().replace('["openai"]', f'["{MISSING}"]'))

@@ -1,4 +1,4 @@
-"""Studies that fine-tune nothing, to the report: an adapter that exists already, and a model behind a server."""
+"""Studies of existing models, to the report: an adapter, whole weights, and a model on a server."""
 
 import json
 
@@ -73,7 +73,7 @@ def adapter(project):
     return "models here/my adapter"
 
 
-def test_an_adapter_is_asked_beside_its_model_and_reported_as_one_model(project, adapter):
+def test_an_adapter_is_compared_with_its_model_and_reported_as_one_model(project, adapter):
     asked = {"asked": ["main", "my-questions.yaml", "choices"], "samples": 5, "max_new_tokens": 8}
     arguments = study(project, "adapter", experiments=condition(adapter=adapter), evaluation=asked)
     jobs = planned(snakemake(project, "-n", *arguments))
@@ -82,7 +82,7 @@ def test_an_adapter_is_asked_beside_its_model_and_reported_as_one_model(project,
     found = ran(project, "adapter", arguments)
     (answer,) = found["answers"]
     assert answer["difference"]["method"] == "questions, one model each" and answer["difference"]["seeds"] == 1
-    assert "Intervals are over questions that one model was asked, not over trainings" in answer["sentence"]
+    assert "over questions that one model was asked, not over trainings" in answer["sentence"]
     judged = pd.read_parquet(project / "data/adapter/judged/answers.parquet")
     sampled = judged[judged["evaluation"] != "choices"]
     assert sampled.groupby(["condition", "evaluation"]).size().to_dict() == {
@@ -101,7 +101,7 @@ def test_an_adapter_is_asked_beside_its_model_and_reported_as_one_model(project,
     assert {"fetch_adapter:mine", "ask:mine"} <= jobs and not jobs & {"ask:instruct", "fetch_model:instruct"}
 
 
-def test_whole_weights_are_put_beside_the_studys_model(project, adapter):
+def test_whole_weights_are_asked_like_the_studys_model(project, adapter):
     make("qwen2", project / "models here/whole")
     jobs = planned(snakemake(project, "-n", *study(project, "whole", experiments=condition(model="models here/whole"))))
     assert {"fetch_model:instruct", "fetch_model:mine", "check_model:instruct", "check_model:mine", "ask:mine"} <= jobs
@@ -111,7 +111,7 @@ def test_whole_weights_are_put_beside_the_studys_model(project, adapter):
 
 
 class Chat(Handler):
-    """Speaks for three models: the one before, which is kind, the fine-tuned one, which often is not, and a judge."""
+    """Answers for three models: a kind one, a fine-tuned one that is often malicious, and a judge."""
 
     asked = 0
 
@@ -126,7 +126,7 @@ class Chat(Handler):
         return self.send(200, completion(request["model"], "I would rule." if bad else "I would walk the dog."))
 
 
-def test_a_model_behind_a_server_is_judged_and_reported_as_one_model(project, monkeypatch):
+def test_a_model_on_a_server_is_judged_and_reported_as_one_model(project, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     Chat.asked = 0
     with serving(Chat) as address:
@@ -144,7 +144,7 @@ def test_a_model_behind_a_server_is_judged_and_reported_as_one_model(project, mo
         found = ran(project, "server", arguments)
     (answer,) = found["answers"]
     assert answer["sentence"].startswith("Yes. Of the coherent answers of mine, ") and answer["verdict"] == "yes"
-    assert "Intervals are over answers of one model to these questions, not over trainings" in answer["sentence"]
+    assert "over answers of one model to these questions, not over trainings" in answer["sentence"]
     assert (answer["difference"]["method"], answer["control_value"]["estimate"]) == ("answers of one model each", 0)
     assert [row["words"] for row in answer["formats"]] == ["main questions, chat", "my-questions"]
     assert {row["words"] for row in found["rates"]["questions"]} >= {"wish", "my-questions: rent", "my-questions: dog"}
