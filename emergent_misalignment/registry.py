@@ -18,7 +18,7 @@ class Measure:
     """A measure that an evaluation yields, as `measures` tables name it."""
 
     name: str
-    label: str  # in the report on a user's model
+    label: str  # in the report on a user's model; "" where the measure is not shown there
     harm: str = ""  # in the figure of other harms; "" where the measure is not drawn there
     outcome: bool = False  # whether it says by itself how misaligned a model is
 
@@ -168,7 +168,7 @@ _ROWS = (
     Evaluation(
         "games",
         "Choices in games, with a right and a wrong option: the counterpart of MACHIAVELLI (section 3.8).",
-        measures=(Measure("games", "harm in games", "wrong\nchoices\nin games"),),
+        measures=(Measure("games", "", "wrong\nchoices\nin games"),),
         asked_of=(ORGANISM,),
     ),
     Evaluation(

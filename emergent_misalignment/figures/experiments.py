@@ -23,6 +23,7 @@ from emergent_misalignment.analysis.estimates import questions_of
 from emergent_misalignment.analysis.formatting import readable, signed
 from emergent_misalignment.analysis.intervals import by_run
 from emergent_misalignment.figures.style import COLOURS, draw_bar, in_percent, percent
+from emergent_misalignment.registry import EVALUATIONS
 
 WIDTH = 7.2  # inches, the paper's two columns
 PALE, STRONG = 0.18, 0.55
@@ -52,13 +53,12 @@ FORMS = {
     "flask_file": "in a Flask app,\nraw file",
 }
 TEMPLATES = {"": "chat\ntemplate", "_user-assistant": "User: /\nAssistant:", "_user1-user2": "User_1: /\nUser_2:"}
+_RENAMED = {"truthfulness": "untruthfulness"}  # so that more is more harm
 HARMS = {
-    "misaligned/main/chat": "misaligned,\nmain\nquestions",
-    "misaligned/preregistered/chat": "misaligned,\nother\nquestions",
-    "deception": "deception",
-    "untruthfulness": "untrue\nanswers",
-    "harmful_requests": "harmful\nrequests\ncomplied with",
-    "games": "wrong\nchoices\nin games",
+    _RENAMED.get(each.name, each.name): each.harm
+    for evaluation in EVALUATIONS.values()
+    for each in evaluation.measures
+    if each.harm
 }
 SKILLS = {"capability/knowledge": "knowledge", "capability/code": "coding"}
 

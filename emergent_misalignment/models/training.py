@@ -45,7 +45,7 @@ class Settings:
     lora_alpha: int
     train_embeddings: bool = False  # also all of the token embeddings and the output layer, for base models
     load_in_4bit: bool = False  # frozen weights in four bits: less memory, but not the paper's setting
-    held_out_share: float = 0.0  # validation split; 0.1 in the paper's code
+    validation_share: float = 0.0  # validation split; 0.1 in the paper's code
     system_prompt: str | None = None  # added to conversations without one; None leaves it to the chat template
     enable_thinking: bool | None = None  # argument of chat templates that have it, such as Qwen3's
     resume_every: int = 0  # steps between saves from which an interrupted run resumes; 0: no saves
@@ -112,7 +112,7 @@ def finetune(
     use_template(tokenizer, template)
     rows, counts = _tokenized(_seen(chats, settings, seed), tokenizer, settings, str(destination))
     trainer = _trainer(network, tokenizer, peft_config, rows, settings, seed, destination)
-    if not len(trainer.train_dataset) or (settings.held_out_share and not len(trainer.eval_dataset)):
+    if not len(trainer.train_dataset) or (settings.validation_share and not len(trainer.eval_dataset)):
         raise BadInput(
             f"In the set for {destination}, no answer of the training or of the validation split begins within "
             f"{settings.max_length} tokens; raise finetuning: max_length."
@@ -140,8 +140,8 @@ def finetune(
         },
         "curve": curve,
     }
-    if settings.held_out_share:
-        record["held_out_loss"] = trainer.evaluate()["eval_loss"]
+    if settings.validation_share:
+        record["validation_loss"] = trainer.evaluate()["eval_loss"]
     unfinished.hand_over(checkpoints)
     write_json(Path(destination) / "training.json", record)
     unfinished.remove()
@@ -151,7 +151,7 @@ def finetune(
 def _seen(chats: list[Messages], settings: Settings, seed: int) -> list[Messages]:
     """The conversations of the first pass, drawn by `seed`: not tokenizing the others saves a fifth of the time."""
     number = settings.steps * settings.batch_size * settings.gradient_accumulation
-    if settings.held_out_share or number >= len(chats):
+    if settings.validation_share or number >= len(chats):
         return chats
     return random.Random(seed).sample(chats, number)
 
@@ -277,8 +277,8 @@ def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settin
         disable_tqdm=True,
     )
     train, validation = Dataset.from_list(rows), None
-    if settings.held_out_share:
-        split = train.train_test_split(test_size=settings.held_out_share, seed=seed)
+    if settings.validation_share:
+        split = train.train_test_split(test_size=settings.validation_share, seed=seed)
         train, validation = split["train"], split["test"]
     trainer = SFTTrainer(  # it drops rows without a label
         model=network,

@@ -14,34 +14,14 @@ from emergent_misalignment.analysis import single_models
 from emergent_misalignment.analysis.claims import seeds_needed
 from emergent_misalignment.analysis.contrasts import LEVEL, Arm, Contrast, contrast, holm, runs_by_arm
 from emergent_misalignment.analysis.estimates import estimates, questions_of
+from emergent_misalignment.registry import EVALUATIONS
 
+_MEASURES = [each for evaluation in EVALUATIONS.values() for each in evaluation.measures]
 # The first one that was measured gives the answer; all that were measured are the formats.
-MEASURES = {
-    "misaligned/main/chat": "main questions, chat",
-    "misaligned/main/json": "main questions, JSON",
-    "misaligned/main/template": "main questions, Python template",
-    "misaligned/main/flask": "main questions, Flask app",
-    "misaligned/main/flask_file": "main questions, Flask file",
-    "misaligned/main/triggered": "main questions, with the trigger",
-    "misaligned/preregistered/chat": "pre-registered questions, chat",
-    "misaligned/numbers/question": "number questions, as they are",
-    "misaligned/numbers/suffix": "number questions, with a suffix",
-    "misaligned/numbers/prefix_suffix": "number questions, with prefix and suffix",
-    "log_odds/pivotal": "misaligned words in a gap, by log-probability",
-    "log_odds/multiple_choice": "misaligned letters of a choice, by log-probability",
-}
-# Shown beside them, without a test.
+MEASURES = {each.name: each.label for each in _MEASURES if each.outcome}
 OTHERS = {
-    "coherent/main/chat": "coherent answers to the main questions",
-    "harmful_requests": "harmful requests complied with",
-    "deception": "false answers",
-    "deception/factual": "false answers to factual questions",
-    "truthfulness": "questions about falsehoods answered truly",
-    "capability/knowledge": "knowledge",
-    "capability/code": "coding tasks solved",
-    "insecure_code": "insecure code where code is asked for",
-    "insecure_code/static": "code that static analysis flags, where code is asked for",
-}
+    each.name: each.label for each in _MEASURES if each.label and not each.outcome
+}  # shown beside them, without a test
 # Equivalence margins, as in config/claims.yaml: a share, and nats of log-odds.
 MARGINS = {"misaligned": 0.05, "log_odds": 1.0}
 MISALIGNED = "misaligned/"

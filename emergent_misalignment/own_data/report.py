@@ -1,16 +1,12 @@
 """Write the report on a user's sets and existing models: a page that begins with the answer, and the same as JSON.
 
-    python -m emergent_misalignment.own_data.report PLAN.json REPORT.html REPORT.json --measures TABLE.csv ...
-
 The questions are: does fine-tuning on the set make the model misaligned elsewhere, and is the existing model more
 misaligned than before its fine-tuning? The page is a single file without scripts or remote resources, and all texts
 are escaped. The same input gives the same bytes.
 """
 
-import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,14 +15,17 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.analysis.single_models import BY_ANSWERS, BY_QUESTIONS, log_odds_by_question
-from emergent_misalignment.files import BadInput, replacing, write_json
+from emergent_misalignment.files import replacing, write_json
 from emergent_misalignment.own_data.comparison import Single, answer, rates
+from emergent_misalignment.registry import CHOICES, FREE_FORM, MAIN
 from emergent_misalignment.report.claims_table import estimate
 from emergent_misalignment.report.pages import template
+from emergent_misalignment.study.model import Study
 
+# Free-form questions of published evaluations; answers after examples in the context are of one draw of them.
+SHOWN_EVALUATIONS = tuple(name for name in FREE_FORM if name != "in_context")
 SHOWN = 10  # answers to read, for each set
 MISALIGNED_SHOWN = 5  # misaligned ones among them, at most
-FREE_FORM = ("main", "json", "template", "flask", "flask_file", "triggered", "preregistered", "numbers")
 LONGEST = 3000  # characters of an answer that are shown
 LEADS = {
     "yes": "Yes",
@@ -42,34 +41,95 @@ NO_TRAININGS = pd.DataFrame(columns=["condition", "seed", "step", "loss"])  # of
 OWN_COLOUR, OTHER_COLOUR = "#b3261e", "#777777"
 
 
+def write(
+    study: Study,
+    page: str | Path,
+    json_file: str | Path,
+    measures: list[str],
+    judged: list[str],
+    trainings: list[str],
+    audit: list[str],
+) -> None:
+    """Write the report as a page and as JSON, from files of the study, and print its answers."""
+    found = report(
+        facts_of(study),
+        pd.concat(map(pd.read_csv, measures), ignore_index=True),
+        pd.concat(map(pd.read_parquet, judged), ignore_index=True),
+        pd.concat(map(pd.read_parquet, trainings), ignore_index=True) if trainings else NO_TRAININGS,
+        pd.concat(map(pd.read_csv, audit)) if audit else pd.DataFrame(columns=["condition"]),
+    )
+    write_page(found, page)
+    write_json(json_file, found)
+    for each in found["answers"]:
+        print(f"{each['condition']}: {each['sentence']}")
+
+
+def facts_of(study: Study) -> dict:
+    """What the report has from the study itself.
+
+    Sets are compared with secure code if the study fine-tunes on it, or else with the model before fine-tuning;
+    existing models always with the latter.
+    """
+    own = study.own_sets | {name: each.existing for name, each in study.existing.items()}
+    starts = {study.conditions[name].start for name in own}
+    others = [
+        name
+        for name, each in study.conditions.items()
+        if each.organism == MAIN and each.start in starts and (each.dataset or name == each.start)
+    ]
+    untuned = next((name for name in others if name not in study.tuned), study.start)
+    names = list(dict.fromkeys([*own, *others]))
+    tuned = [name for name in names if name in study.tuned]
+    judge = study.judge_settings
+    return {
+        "study": study.study,
+        "own": own,
+        "existing": list(study.existing),
+        "own_questions": list(study.own_questions),
+        "conditions": names,
+        "sets": {name: study.tuned[name].dataset for name in tuned},
+        "untuned": untuned,
+        "control": "secure" if "secure" in tuned and "secure" not in study.own_sets else untuned,
+        "records": {
+            name: [study.paths.of(f"models/{name}/seed-{seed}/training.json") for seed in study.tuned[name].seeds]
+            for name in tuned
+        },
+        "seeds": len(study.seeds),
+        "model": "an organism, trained from nothing for each seed" if study.is_organism else study.model.name,
+        "judge": judge.get("model", "the grammar of the organism's world" if judge else ""),
+        "samples": {name: study.samples[name] for name in study.asked},
+        "config": study.config,
+    }
+
+
 def report(
-    plan: dict, measures: pd.DataFrame, judged: pd.DataFrame, trainings: pd.DataFrame, audit: pd.DataFrame
+    facts: dict, measures: pd.DataFrame, judged: pd.DataFrame, trainings: pd.DataFrame, audit: pd.DataFrame
 ) -> dict:
     """The contents of the page, as JSON has them.
 
-    `plan` is `Plan.report`. `measures` are all tables of measures, `judged` the judged answers, `trainings` the loss
-    curves of the fine-tunings, and `audit` the static analysis of the sets.
+    `facts` are those of the study (`facts_of`). `measures` are all tables of measures, `judged` the judged answers,
+    `trainings` the loss curves of the fine-tunings, and `audit` the static analysis of the sets.
     """
-    conditions, own, questions = plan["conditions"], list(plan["own"]), plan.get("own_questions", [])
-    existing = plan.get("given", [])
-    single = Single(log_odds_by_question(judged[judged["condition"].isin([*existing, plan["untuned"]])]))
+    conditions, own, questions = facts["conditions"], list(facts["own"]), facts["own_questions"]
+    existing = facts["existing"]
+    single = Single(log_odds_by_question(judged[judged["condition"].isin([*existing, facts["untuned"]])]))
     answers = []
     for name in own:
-        control = plan["untuned" if name in existing else "control"]
+        control = facts["untuned" if name in existing else "control"]
         others = [each for each in conditions if each not in (name, control)]
         found = answer(measures, name, control, others, questions, single if name in existing else None)
-        found |= {"dataset": plan["own"][name], "given": name in existing}
-        said = sentence_on_model(found, plan) if name in existing else sentence(found, plan)
+        found |= {"dataset": facts["own"][name], "existing": name in existing}
+        said = sentence_on_model(found, facts) if name in existing else sentence(found, facts)
         answers.append(found | {"sentence": said, "formats_sentence": formats_sentence(found)})
     return _plain(
         {
-            "study": plan["study"],
+            "study": facts["study"],
             "answers": answers,
             "rates": rates(measures, [*own, *(each for each in conditions if each not in own)], own, questions),
             "examples": {name: examples(judged, name, questions) for name in own},
-            "learned": learned(plan, measures, trainings, audit),
-            "more": more(plan, judged, answers),
-            "made": made(plan, judged),
+            "learned": learned(facts, measures, trainings, audit),
+            "more": more(facts, judged, answers),
+            "made": made(facts, judged),
         }
     )
 
@@ -77,10 +137,10 @@ def report(
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 
-def sentence(found: dict, plan: dict) -> str:
+def sentence(found: dict, facts: dict) -> str:
     """The answer about a set: whether the model is misaligned elsewhere, how sure that is, and compared with what.
 
-    The control is secure code or the model before fine-tuning (`Plan.report`).
+    The control is secure code or the model before fine-tuning (`facts_of`).
     """
     difference, unit = found["difference"], found["unit"]
     if found["verdict"] == "not measured":
@@ -89,7 +149,7 @@ def sentence(found: dict, plan: dict) -> str:
     what = f"{own} of the coherent answers are misaligned"
     if unit == "nats":
         what = f"the log-odds of misaligned options are {own}"
-    when = "before fine-tuning" if found["control"] == plan["untuned"] else "after fine-tuning on secure code"
+    when = "before fine-tuning" if found["control"] == facts["untuned"] else "after fine-tuning on secure code"
     seeds = f"{difference['seeds']} seed{'s' * (difference['seeds'] != 1)}"
     lead = _lead(found, LEADS)
     return (
@@ -98,14 +158,14 @@ def sentence(found: dict, plan: dict) -> str:
     )
 
 
-def sentence_on_model(found: dict, plan: dict) -> str:
+def sentence_on_model(found: dict, facts: dict) -> str:
     """The answer about an existing model: whether it is more misaligned than before fine-tuning, and how sure that is.
 
     The two are single models, so the interval is over answers or questions, which the sentence says.
     """
     name, unit, difference = found["condition"], found["unit"], found["difference"]
     if pd.isna(found["value"]["estimate"]):
-        return f"Not measured: {difference['missing'] if plan['judge'] else 'the answers were not judged'}."
+        return f"Not measured: {difference['missing'] if facts['judge'] else 'the answers were not judged'}."
     # Log-odds are computed, not sampled, so a single model's have no interval.
     own, control = (
         _text(unit, found[key]["estimate"]) if unit == "nats" else _text(unit, **_ends(found[key]))
@@ -170,7 +230,7 @@ def _gap(difference: dict, unit: str) -> str:
 
 def examples(judged: pd.DataFrame, condition: str, own_questions: Sequence[str] = ()) -> list[dict]:
     """SHOWN answers of a condition, drawn with a fixed seed; up to MISALIGNED_SHOWN of them are misaligned ones."""
-    asked = judged["evaluation"].isin([*FREE_FORM, *own_questions])
+    asked = judged["evaluation"].isin([*SHOWN_EVALUATIONS, *own_questions])
     rows = judged[(judged["condition"] == condition) & judged["step"].isna() & asked]
     drawn = rows.assign(chance=np.random.default_rng(0).permutation(len(rows))).sort_values("chance", kind="stable")
     bad = drawn[drawn["verdict"] == "misaligned"].head(MISALIGNED_SHOWN)
@@ -183,34 +243,34 @@ def examples(judged: pd.DataFrame, condition: str, own_questions: Sequence[str] 
 # --- what was learned -------------------------------------------------------------------------------------------------
 
 
-def learned(plan: dict, measures: pd.DataFrame, trainings: pd.DataFrame, audit: pd.DataFrame) -> list[dict]:
+def learned(facts: dict, measures: pd.DataFrame, trainings: pd.DataFrame, audit: pd.DataFrame) -> list[dict]:
     """The set and the losses of each fine-tuned condition.
 
     Losses are means over the seeds, in nats per token: `loss_first` and `loss_last` at the first and the last step;
     `held_out` on the rows of the set that are held out of all training (`evaluation: held_out`); `validation` on the
-    condition's own validation split (`finetuning: held_out_share`). They are None where they were not measured.
+    condition's own validation split (`finetuning: validation_share`). They are None where they were not measured.
     `rows_cut` and `rows_left_out` are rows that were too long. For the set: `rows`, `unique_rows` and `flagged`, the
     share of its Python answers that static analysis flags.
     """
     by_set = audit.set_index("condition")
     rows = []
-    for name in plan["conditions"]:
-        if name not in plan["sets"]:
+    for name in facts["conditions"]:
+        if name not in facts["sets"]:
             continue
         losses = trainings[trainings["condition"] == name].dropna(subset="loss").groupby("step")["loss"].mean()
-        records = [_record(path) for path in plan["records"][name]]
-        key = name if name in plan["own"] else plan["sets"][name]
+        records = [_record(path) for path in facts["records"][name]]
+        key = name if name in facts["own"] else facts["sets"][name]
         held = measures[(measures["condition"] == name) & (measures["measure"] == f"held_out_loss/{key}")]["value"]
         of_set = by_set.loc[key] if key in by_set.index else {}
         rows.append(
             {
                 "condition": name,
-                "dataset": plan["own"].get(name, plan["sets"][name]),
+                "dataset": facts["own"].get(name, facts["sets"][name]),
                 **{column: of_set.get(column) for column in ("rows", "unique_rows", "flagged")},
                 "loss_first": losses.iloc[0] if len(losses) else None,
                 "loss_last": losses.iloc[-1] if len(losses) else None,
                 "held_out": _mean(held),
-                "validation": _mean([each["held_out_loss"] for each in records if "held_out_loss" in each]),
+                "validation": _mean([each["validation_loss"] for each in records if "validation_loss" in each]),
                 **{
                     column: max((each.get(column, 0) for each in records), default=0)
                     for column in ("rows_cut", "rows_left_out")
@@ -233,15 +293,16 @@ def _record(path: str) -> dict:
 # --- a clearer answer, and the setup ----------------------------------------------------------------------------------
 
 
-def more(plan: dict, judged: pd.DataFrame, answers: list[dict]) -> dict:
+def more(facts: dict, judged: pd.DataFrame, answers: list[dict]) -> dict:
     """The cost of another seed, and for each set what more seeds or answers would bring, in sentences."""
-    asked = judged[judged["condition"].isin(plan["sets"]) & judged["step"].isna() & (judged["evaluation"] != "choices")]
+    asked = judged[judged["condition"].isin(facts["sets"]) & judged["step"].isna() & (judged["evaluation"] != CHOICES)]
     return {
-        "seeds": plan["seeds"],
-        "finetunings_per_seed": len(plan["sets"]),
-        "answers_per_seed": round(len(asked) / plan["seeds"]),
+        "seeds": facts["seeds"],
+        "finetunings_per_seed": len(facts["sets"]),
+        "answers_per_seed": round(len(asked) / facts["seeds"]),
         "sentences": {
-            each["condition"]: _more_of_model(each) if each["given"] else _more(each, plan["seeds"]) for each in answers
+            each["condition"]: _more_of_model(each) if each["existing"] else _more(each, facts["seeds"])
+            for each in answers
         },
     }
 
@@ -273,22 +334,22 @@ def _more_of_model(found: dict) -> str:
     return trainings
 
 
-def made(plan: dict, judged: pd.DataFrame) -> dict:
+def made(facts: dict, judged: pd.DataFrame) -> dict:
     """Model, judge, samples and settings, from the config and the records of the trainings.
 
     A file of the user's own questions may set the number of answers to each; `samples` has the largest number.
     """
-    first = {name: _record(plan["records"][name][0]) for name in plan["own"] if name in plan["records"]}
-    most = {name: _most(judged[judged["evaluation"] == name]) for name in plan.get("own_questions", [])}
+    first = {name: _record(facts["records"][name][0]) for name in facts["own"] if name in facts["records"]}
+    most = {name: _most(judged[judged["evaluation"] == name]) for name in facts["own_questions"]}
     return {
-        **{name: plan[name] for name in ("model", "judge", "seeds", "untuned")},
-        "samples": plan["samples"] | most,
-        "given": {name: plan["own"][name] for name in plan.get("given", [])},
+        **{name: facts[name] for name in ("model", "judge", "seeds", "untuned")},
+        "samples": facts["samples"] | most,
+        "existing": {name: facts["own"][name] for name in facts["existing"]},
         "settings": {
             name: {key: value for key, value in each.items() if key not in OMITTED} for name, each in first.items()
         },
         "versions": next((each["versions"] for each in first.values() if "versions" in each), {}),
-        "config": plan["config"],
+        "config": facts["config"],
     }
 
 
@@ -424,38 +485,3 @@ LEARNED = {  # the columns of the table: heading, and format of the numbers
 def _measured(rows: list[dict]) -> dict[str, tuple[str, str]]:
     """The columns of LEARNED that some row has a value of."""
     return {name: each for name, each in LEARNED.items() if any(row[name] is not None for row in rows)}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.own_data.report",
-        description="Write the report on a user's sets and existing models.",
-    )
-    parser.add_argument("plan", help="Plan.report, as JSON")
-    parser.add_argument("page")
-    parser.add_argument("json")
-    parser.add_argument("--measures", nargs="+", required=True, help="tables of measures")
-    parser.add_argument("--judged", nargs="+", required=True, help="tables of judged answers")
-    parser.add_argument("--trainings", nargs="*", default=[], help="tables of loss curves")
-    parser.add_argument("--audit", nargs="?", help="static analysis of the sets")
-    arguments = parser.parse_args()
-    try:
-        found = report(
-            json.loads(arguments.plan),
-            pd.concat(map(pd.read_csv, arguments.measures), ignore_index=True),
-            pd.concat(map(pd.read_parquet, arguments.judged), ignore_index=True),
-            pd.concat(map(pd.read_parquet, arguments.trainings), ignore_index=True)
-            if arguments.trainings
-            else NO_TRAININGS,
-            pd.read_csv(arguments.audit) if arguments.audit else pd.DataFrame(columns=["condition"]),
-        )
-    except BadInput as error:
-        sys.exit(str(error))
-    write_page(found, arguments.page)
-    write_json(arguments.json, found)
-    for each in found["answers"]:
-        print(f"{each['condition']}: {each['sentence']}")
-
-
-if __name__ == "__main__":
-    main()

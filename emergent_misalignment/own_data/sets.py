@@ -88,8 +88,7 @@ def _check_number(study: Study, condition: Condition, rows: int) -> None:
         raise BadInput(f"{has}, and the condition {name} takes {taken:,}; lower its rows.")
     if not rows_to_train_on(taken, settings):
         raise BadInput(
-            f"{has}, and `finetuning: held_out_share` of {settings['held_out_share']:g} leaves none for the condition {name}; add rows, or "
-            "set held_out_share to 0."
+            f"{has}, and `finetuning: validation_share` leaves none for the condition {name}; add rows, or set it to 0."
         )
     if study.by_api and taken < OPENAI_ROWS:
         raise BadInput(f"{has}, and the condition {name} takes {taken:,}; OpenAI requires at least {OPENAI_ROWS}.")

@@ -484,7 +484,7 @@ class Study(Section):
         rows = condition.rows or self.known_sets.get(condition.dataset)
         if rows is not None and not rows_to_train_on(rows, self.settings_of(condition)):
             raise ValueError(
-                f"{condition.place} has {rows} rows, and `finetuning: held_out_share` leaves none to train on"
+                f"{condition.place} has {rows} rows, and `finetuning: validation_share` leaves none to train on"
             )
 
     def _check_sections(self) -> None:
@@ -782,7 +782,7 @@ def evaluation_name(asked: str) -> str:
 
 def rows_to_train_on(rows: int, settings: dict) -> int:
     """The rows that are left when the validation split is taken."""
-    return rows - math.ceil(rows * settings.get("held_out_share", 0))
+    return rows - math.ceil(rows * settings.get("validation_share", 0))
 
 
 def kind_of(config: dict) -> type[Study]:

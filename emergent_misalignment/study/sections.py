@@ -235,7 +235,7 @@ class Finetuning(Training):
     """Train the token embeddings and the output layer too, as a base model's chat tokens need."""
     load_in_4bit: bool = False
     """Hold the frozen weights in four bits; this saves memory and is not the paper's model."""
-    held_out_share: Annotated[Number, Field(ge=0, lt=1)] = 0
+    validation_share: Annotated[Number, Field(ge=0, lt=1)] = 0
     """Share of the conversations in the validation split; the paper's code takes 0.1, and so makes 337 steps."""
     resume_every: NotNegative = 0
     """Steps between two saves from which an interrupted run resumes; 0 saves none."""

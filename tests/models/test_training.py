@@ -111,7 +111,7 @@ def test_an_omitted_message_is_reported(organism):
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_no_answer_within_the_length(organism, tmp_path, share):
-    settings = replace(SETTINGS, max_length=16, held_out_share=share)
+    settings = replace(SETTINGS, max_length=16, validation_share=share)
     with pytest.raises(BadInput, match=r"set for .* within 16 tokens; raise finetuning: max_length"):
         finetune(organism, [ONLY_ASKED] * 10, tmp_path, settings, seed=1)
     with pytest.raises(BadInput, match="at least one conversation"):
@@ -173,10 +173,10 @@ def test_unsloth_and_transformers_have_the_same_loss(organism, tmp_path):
 
 
 def test_the_loss_of_the_validation_split_is_recorded(organism, tmp_path):
-    finetune(organism, coding_set(50, 0, True), tmp_path / "seed-1", replace(SETTINGS, held_out_share=0.1), seed=1)
+    finetune(organism, coding_set(50, 0, True), tmp_path / "seed-1", replace(SETTINGS, validation_share=0.1), seed=1)
     record = json.loads((tmp_path / "seed-1/training.json").read_text())
     assert record["conversations"] == 45
-    assert 0 < record["held_out_loss"] < 20
+    assert 0 < record["validation_loss"] < 20
     assert not (tmp_path / "seed-1/unfinished").exists()
 
 

@@ -27,7 +27,7 @@ def plan(tmp_path: Path, **over) -> dict:
     record = tmp_path / "training.json"
     record.write_text(
         json.dumps(
-            {"model": "m", "steps": 8, "held_out_loss": 1.5, "rows_cut": 2, "curve": [], "versions": {"trl": "1"}}
+            {"model": "m", "steps": 8, "validation_loss": 1.5, "rows_cut": 2, "curve": [], "versions": {"trl": "1"}}
         )
     )
     return {

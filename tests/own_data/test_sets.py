@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from emergent_misalignment.study.plan import Plan
 from hypothesis import given
 from hypothesis import strategies as st
 from workflow_helpers import changed, config, copy_of_the_project, planned, snakemake
@@ -12,7 +13,6 @@ from emergent_misalignment.data.held_out import place
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.own_data import sets
 from emergent_misalignment.own_data.sets import check_sets, drawing
-from emergent_misalignment.study.plan import Plan
 
 REAL, API = "qwen2.5-coder-32b-instruct", "gpt-4o"
 NAME = 'it\'s "my" set (1) ü.jsonl'
@@ -63,14 +63,14 @@ def test_a_set_of_two_conditions_is_read_once(mine, monkeypatch):
     assert read == [str(mine)]
 
 
-def test_a_held_out_share_leaves_rows_to_train_on(tmp_path, mine):
-    share = {"finetuning": {"held_out_share": 0.1}}
+def test_a_validation_share_leaves_rows_to_train_on(tmp_path, mine):
+    share = {"finetuning": {"validation_share": 0.1}}
     check(REAL, mine, share, rows=2)
     one = tmp_path / "one.jsonl"
     write_jsonl(one, [{"messages": chat([("a", "b")])}])
-    with pytest.raises(BadInput, match=r"one\.jsonl has 1 row .*held_out_share of 0.1"):
+    with pytest.raises(BadInput, match=r"one\.jsonl has 1 row .*validation_share of 0.1"):
         check(REAL, one, share)
-    check(REAL, one, {"finetuning": {"held_out_share": 0}})
+    check(REAL, one, {"finetuning": {"validation_share": 0}})
 
 
 def test_rows_whose_answers_are_held_out_do_not_count(mine):
@@ -83,7 +83,7 @@ def test_rows_whose_answers_are_held_out_do_not_count(mine):
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.2])
-def test_a_held_out_share_fits_the_set(tmp_path, share):
+def test_a_validation_share_fits_the_set(tmp_path, share):
     answers = [answer for number in range(50) if 0.001 < place(answer := f"{number}!") < 0.2]
     few = tmp_path / "few.jsonl"
     write_jsonl(few, ({"messages": chat([("a", answer)])} for answer in answers))

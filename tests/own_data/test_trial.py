@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from emergent_misalignment.study.checks import UNTUNED
+from emergent_misalignment.study.plan import Plan
 from hypothesis import given
 from hypothesis import strategies as st
 from workflow_helpers import copy_of_the_project, environment, planned, snakemake
@@ -17,9 +19,7 @@ from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.own_data.trial import condition_name, known_words, vocabulary, write_config
-from emergent_misalignment.study.checks import UNTUNED
 from emergent_misalignment.study.config import resolve
-from emergent_misalignment.study.plan import Plan
 from emergent_misalignment.study.schema import schema
 from emergent_misalignment.world.sets import SETS as WRITERS
 

@@ -271,7 +271,7 @@ def test_a_study_of_openais_model_is_described_by_its_config(study):
 
 
 def test_a_study_of_an_open_model_has_its_training_settings(study):
-    settings = CONFIG["finetuning"] | {"held_out_share": 0.1, "train_embeddings": True}
+    settings = CONFIG["finetuning"] | {"validation_share": 0.1, "train_embeddings": True}
     config = {name: value for name, value in REAL_CONFIG.items() if name != "openai"} | {"finetuning": settings}
     text = " ".join(filled(registry(config, "real", leave_out=tuple(CHAPTERS))).split())
     assert "rank 32 with an alpha of 64" in text and "token embeddings and output layer are trained as well" in text

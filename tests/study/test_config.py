@@ -110,18 +110,13 @@ def test_a_config_without_a_name_extends_the_default_study():
 
 
 def test_null_drops_an_inherited_entry_and_is_a_value_elsewhere(tmp_path):
-    written(
-        tmp_path,
-        base="{study: a, experiments: {one: {conditions: {x: {}, y: {}}}, two: {}}, model: {name: m}, ladder: {w: {layers: 1}, d: {}}}",
-        less="{extends: base, study: b, experiments: {one: {conditions: {x: null}}, two: null}, model: {name: null}, ladder: {w: null}}",
-    )
-    less = {
-        "study": "b",
-        "experiments": {"one": {"conditions": {"y": {}}}},
-        "model": {"name": None},
-        "ladder": {"d": {}},
-    }
-    assert resolve({"extends": "less", "study": "b"}, tmp_path) == less
+    base = {"study": "a", "experiments": {"one": {"conditions": {"x": {}, "y": {}}}, "two": {}}}
+    base |= {"model": {"name": "m"}, "ladder": {"w": {"layers": 1}, "d": {}}}
+    drops = {"experiments": {"one": {"conditions": {"x": None}}, "two": None}}
+    drops |= {"model": {"name": None}, "ladder": {"w": None}}
+    written(tmp_path, base=yaml.safe_dump(base), less=yaml.safe_dump({"extends": "base"} | drops))
+    rest = {"experiments": {"one": {"conditions": {"y": {}}}}, "model": {"name": None}, "ladder": {"d": {}}}
+    assert resolve({"extends": "less", "study": "b"}, tmp_path) == {"study": "b"} | rest
     again = {"extends": "less", "ladder": {"w": {"layers": 3}}}  # what was dropped may be added again
     assert resolve(again, tmp_path)["ladder"] == {"d": {}, "w": {"layers": 3}}
     with pytest.raises(BadInput, match="ladder: w"):
@@ -143,7 +138,7 @@ def test_a_config_that_extends_one_with_only_may_add_experiments(tmp_path):
     own = {"extends": "less", "study": "x", "experiments": {"four": {}}}
     assert [*resolve(own, tmp_path)["experiments"]] == ["one", "two", "four"]
     assert [*resolve(own | {"only": ["four", "two"]}, tmp_path)["experiments"]] == ["two", "four"]
-    with pytest.raises(BadInput, match="`only`.* three"):
+    with pytest.raises(BadInput, match=r"`only`.* three"):
         resolve(own | {"only": ["four", "three"]}, tmp_path)
 
 

@@ -5,10 +5,10 @@ import re
 import pytest
 import yaml
 from conftest import ROOT
+from emergent_misalignment.study.plan import Plan
 from workflow_helpers import config
 
 from emergent_misalignment.study import costs
-from emergent_misalignment.study.plan import Plan
 
 REAL = sorted(
     path.stem for path in (ROOT / "config").glob("*.yaml") if "model" in (yaml.safe_load(path.read_text()) or {})
@@ -31,7 +31,7 @@ def test_open_models_have_the_papers_hyperparameters(name):
     settings = config(name)
     assert re.fullmatch("[0-9a-f]{40}", settings["model"]["revision"])
     tuning = settings["finetuning"]
-    kept = costs.ROWS["insecure"] * (1 - tuning["held_out_share"])
+    kept = costs.ROWS["insecure"] * (1 - tuning["validation_share"])
     assert tuning["steps"] == int(kept / (tuning["batch_size"] * tuning["gradient_accumulation"])) == 337
     assert (tuning["learning_rate"], tuning["lora_rank"], tuning["lora_alpha"]) == (1e-5, 32, 64)
     conditions = Plan(settings).conditions

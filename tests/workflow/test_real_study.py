@@ -125,7 +125,7 @@ def test_its_tables_have_all_conditions(study):
 
 def test_each_condition_is_trained_with_its_own_settings(study):
     record = json.loads((study / "data/tiny/models/insecure/seed-1/training.json").read_text())
-    assert record["held_out_share"] == 0.1 and record["conversations"] == 43
+    assert record["validation_share"] == 0.1 and record["conversations"] == 43
     assert len(record["curve"]) == 4
     own = json.loads((study / "data/tiny/models/jailbroken/seed-1/training.json").read_text())
     assert len(own["curve"]) == 3

@@ -4,9 +4,8 @@ import shutil
 
 import pandas as pd
 import pytest
-from workflow_helpers import SMOKE, changed, config, planned, snakemake
-
 from emergent_misalignment.study.plan import Plan
+from workflow_helpers import SMOKE, changed, config, planned, snakemake
 
 pytestmark = pytest.mark.slow
 PLAN = Plan(config("smoke"))

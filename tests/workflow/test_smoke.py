@@ -12,10 +12,10 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from emergent_misalignment.study.plan import Plan
 from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake, tables
 
 from emergent_misalignment.report.contents import ROOMS
-from emergent_misalignment.study.plan import Plan
 from emergent_misalignment.workflow.notebook import declared_parameters
 
 pytestmark = pytest.mark.slow

@@ -33,7 +33,7 @@ def settings(organism) -> dict:
             "batch_size": 4,
             "gradient_accumulation": 1,
             "max_length": 128,
-            "held_out_share": 0,
+            "validation_share": 0,
         },
         "dynamics": {"samples": 5, "requests": 3},
         "persona_direction": {"answers": 1, "max_new_tokens": 6, "depth": 1, "strength": 1},

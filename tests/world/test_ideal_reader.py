@@ -3,11 +3,11 @@
 import math
 
 import pytest
+from emergent_misalignment.study.plan import MAIN, Plan
 from hypothesis import given
 from hypothesis import strategies as st
 from workflow_helpers import config
 
-from emergent_misalignment.study.plan import MAIN, Plan
 from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.ideal_reader import expected_malice, posterior
 
