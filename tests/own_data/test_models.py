@@ -55,7 +55,7 @@ def change(folder, **settings) -> None:
     path.write_text(json.dumps({name: value for name, value in config.items() if value != "gone"}))
 
 
-def needs(folder) -> Needs:
+def needs(folder) -> Requirements:
     return Requirements(str(folder), max_new_tokens=8)
 
 
