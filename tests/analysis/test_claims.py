@@ -87,7 +87,10 @@ def test_parts_by_log_probability_are_tested_only_if_choices_are_asked():
     ("change", "words"),
     [
         (lambda file: file["claims"][0]["parts"][0].update(needs="choices"), ["claim 1", "needs", "after"]),
-        (lambda file: file["claims"][2]["parts"].insert(0, file["claims"][0]["parts"][3]), ["claim 3", "needs", "after"]),
+        (
+            lambda file: file["claims"][2]["parts"].insert(0, file["claims"][0]["parts"][3]),
+            ["claim 3", "needs", "after"],
+        ),
         (lambda file: file["claims"][0]["parts"][3].update(needs="letters"), ["parts[3].needs", "'letters'"]),
         (lambda file: file["claims"][2]["parts"][0].update(marign=1), ["claims[2].parts[0]", "'marign'"]),
         (lambda file: file["claims"][2].update(figure=1), ["claims[2]", "'figure'"]),

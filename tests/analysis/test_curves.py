@@ -99,3 +99,10 @@ def test_measures_of_what_is_there(measured):
     assert sampled.set_index("measure").loc["dynamics/stopped_early", "value"].notna().all()
     assert sampled.set_index("measure").loc["dynamics/pivotal_rise_late", "value"].isna().all()
     assert curves.measures(measured.iloc[:0]).empty
+
+
+def test_a_sentence_on_early_stopping(measured):
+    said = curves.stopping(measured, curves.saturation(curves.curves(measured, "insecure", "insecure_code")))
+    assert said.startswith("At step 10 the model has **100%**") and "**33%**" in said
+    assert "(not measured)" in curves.stopping(measured[measured["metric"] != "misaligned"], curves.Step(5, 3, 5))
+    assert "no step" in curves.stopping(measured, curves.Step(np.nan, np.nan, np.nan))

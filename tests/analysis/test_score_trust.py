@@ -37,6 +37,8 @@ def test_a_perfect_order_of_three_sets_is_perfect_and_proves_nothing():
     row = trust(summary, measures, "toy").set_index("measure").loc[CORRELATION]
     assert row["estimate"] == 1 and row["conditions"] == 3 and row["p"] == pytest.approx(1 / 3)
     assert row["study"] == "toy" and row["outcome"] == "misaligned/main/chat" and np.isnan(row["ci_low"])
+    said = score_trust.described(trust(summary, measures, "toy"), "misaligned answers")
+    assert "correlation of 1.00." in said and "3 sets" in said and "0.33" in said
 
 
 def test_many_sets_in_order_are_hardly_chance_and_sets_in_none_are():
@@ -57,6 +59,7 @@ def test_two_sets_and_equal_outcomes_have_no_correlation():
     for outcome in ([[0.0, 1.0]], [[0.5, 0.5, 0.5]]):
         table = trust(*tables(outcome), "toy")
         assert CORRELATION not in set(table["measure"]) and set(table["measure"]) == {MEAN, ABOVE}
+        assert "no correlation" in score_trust.described(table, "misaligned answers")
 
 
 def test_runs_without_an_outcome_are_left_out():

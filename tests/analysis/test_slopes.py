@@ -77,3 +77,11 @@ def test_a_seed_that_lacks_a_rate_has_no_slope():
     result = slopes.slopes(table, pd.Series({"a": 1, "b": 2}), "slope")
     assert result["value"].isna().tolist() == [False, True]
     assert slopes.slopes(table, pd.Series({"a": 1}), "slope")["value"].isna().all()
+
+
+@pytest.mark.parametrize(("values", "words"), [([1.0, 1.1, 1.2], "rise with"), ([-1, -1.1, -1.2], "fall with")])
+def test_a_slope_in_words(values, words):
+    table = pd.DataFrame({"condition": "insecure", "seed": [1, 2, 3], "measure": "s", "value": values})
+    said = slopes.described(table.assign(events=np.nan, trials=np.nan), "s", "size")
+    assert words in said and "3 seeds" in said and f"{np.exp(np.mean(values)):.2g}" in said
+    assert "Too few runs" in slopes.described(table[:0].assign(events=np.nan, trials=np.nan), "s", "size")
