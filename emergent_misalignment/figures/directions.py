@@ -57,7 +57,7 @@ def draw_direction(
     moved.axvline(0, color="black", linewidth=0.8)
     if "(" not in outcome:
         in_percent(moved)
-    moved.set(title="Are shifted models misaligned?", xlabel="shift along it (lengths)", ylabel=outcome)
+    moved.set(title="Does misalignment follow?", xlabel="shift along it (lengths)", ylabel=outcome)
     for axes in (separate, cosine):
         _depths(axes, instruct["depth"].max(), depth)
     figure.legend(*cosine.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(looks)), fontsize=8)

@@ -311,13 +311,13 @@ def test_the_number_of_seeds_gives_80_percent_power():
         assert ((p < 0.025).mean() > 0.79) == enough
 
 
-def test_no_number_of_seeds_decides_for_an_estimate_that_points_the_other_way():
+def test_no_number_of_seeds_for_an_estimate_on_the_other_side():
     _, (part,) = single([TEST], rows("a", [0, 1, 0]), rows("b", [1, 1, 0]))
     assert part.verdict == "undecided" and pd.isna(part.seeds_needed)
     assert part.note == "The estimate points the other way."
 
 
-def test_how_many_seeds_without_any_event():
+def test_the_number_of_seeds_without_any_event():
     """2 * .95 ** answers < .05 needs 72 answers, which at 20 a seed are 4 seeds."""
     _, (part,) = single([SMALL], rows("a", [0.0, 0.0], trials=20), unit="share")
     assert part.seeds_needed == 4
@@ -355,7 +355,7 @@ def test_the_opposite_sign_gives_the_opposite_verdict(pairs):
 
 
 @given(numbers, st.integers(-1000, 1000))
-def test_what_both_arms_have_in_common_does_not_matter(pairs, constant):
+def test_a_constant_in_both_arms_does_not_matter(pairs, constant):
     (claim, test), (shifted, other) = verdict(pairs), verdict(pairs, constant=constant)
     assert shifted.verdict == claim.verdict
     assert other.p == pytest.approx(test.p)
@@ -377,7 +377,7 @@ def study(values, measures):
     return pd.DataFrame({"value": values.ravel(), "events": np.nan, "trials": np.nan}, index).reset_index()
 
 
-def test_of_true_nulls_as_many_tests_err_as_promised():
+def test_the_error_rate_of_single_tests():
     """300 tests in which nothing is so: 2.5% come out as claimed, 2.5% the other way (standard error 0.9%)."""
     measures = [f"m{number}" for number in range(300)]
     question = asked(*([TEST | {"measure": measure}] for measure in measures))
@@ -389,7 +389,7 @@ def test_of_true_nulls_as_many_tests_err_as_promised():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("per_claim", [1, 2])
-def test_a_study_of_true_nulls_errs_in_five_percent_at_most(per_claim):
+def test_the_error_rate_of_studies(per_claim):
     """100 studies of six claims: the share in which any verdict is not `undecided` (standard error 2%)."""
     rng, measures = np.random.default_rng(1), [f"m{number}" for number in range(6 * per_claim)]
     tests = [TEST | {"measure": measure} for measure in measures]

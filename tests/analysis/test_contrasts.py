@@ -99,7 +99,7 @@ def test_a_sentence_has_direction_size_interval_and_corrected_p():
 
 
 @pytest.mark.parametrize("p", [[], [0.2], [0.03, 0.01, 0.01, 0.9, 0.4, 0.02]])
-def test_holm_is_over_what_was_measured(p):
+def test_holm_ignores_missing_p_values(p):
     corrected = holm(pd.Series([np.nan, *p, np.nan]))
     assert corrected.isna().tolist() == [True, *[False] * len(p), True]
     if p:
@@ -228,7 +228,7 @@ def test_an_untuned_model_alone_has_the_error_of_its_answers():
     ("rates", "seeds", "spread", "correlation"),
     [((0.02, 0), 5, 1.0, 0), ((0.35, 0.02), 5, 1.0, 0.9), ((0.02, 1), 3, 0.3, 0), ((0.5, 0.5), 3, 1.0, 0.5)],
 )
-def test_the_interval_of_a_difference_covers_what_it_should(rates, seeds, spread, correlation):
+def test_coverage_of_the_interval_of_a_difference(rates, seeds, spread, correlation):
     """Of 250 studies 92.5% at least, less two standard errors; t over the differences has 84% in the first case."""
     rng, covariance = np.random.default_rng(3), spread**2 * np.array([[1, correlation], [correlation, 1]])
 

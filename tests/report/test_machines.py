@@ -32,7 +32,7 @@ def runs(tmp_path):
     return run_with(tmp_path / "one", "reproduced", "0.5"), run_with(tmp_path / "two", "undecided", "0.4")
 
 
-def test_tables_are_compared_to_the_last_byte(runs):
+def test_tables_are_compared_byte_for_byte(runs):
     table = machines.compared(*runs).set_index("table")["equal"]
     assert table.to_dict() == {
         "tables/audit.csv": True,
@@ -58,7 +58,7 @@ def test_a_part_that_was_not_measured_there_does_not_differ(runs):
     assert differing(first, second) == {} and set(measured_parts(second)) == {"1b"}
 
 
-def test_the_readme_marks_the_verdicts_that_hang_on_the_machine(runs, tmp_path, monkeypatch):
+def test_the_readme_marks_verdicts_that_differ_on_the_other_machine(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     machines.keep(*runs, readme.OTHER)
     for name in machines.CLAIMS:

@@ -1,4 +1,4 @@
-"""The paper: its numbers are the tables', its names are all known, and it is the same file each time."""
+"""The paper: its numbers are those of the tables, all names are defined, and its bytes are reproducible."""
 
 import json
 import re
@@ -90,10 +90,7 @@ def registry(config: dict = CONFIG, kind: str = "organism", leave_out: tuple[str
 def study(tmp_path, monkeypatch) -> Contents:
     """A small study, with a copy of what the paper is made of; the working directory is there."""
     monkeypatch.chdir(tmp_path)
-    paper.SOURCE.mkdir()
-    for path in (ROOT / paper.SOURCE).iterdir():
-        if path.is_file():  # folders hold computed papers
-            shutil.copy2(path, paper.SOURCE)
+    shutil.copytree(ROOT / paper.SOURCE, paper.SOURCE)
     write(paper.STYLE, (ROOT / paper.STYLE).read_text())
     place = {"format": "chat", "question_set": "main", "question": "all", "coherent_share": 0.93, "answers": 4000}
     rates = [
@@ -175,32 +172,26 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
     assert built(study) == first
     assert first["paper.pdf"].startswith(b"%PDF")
     html = plain(first["paper.html"])
+    interval = "21.9 points (\N{MINUS SIGN}15.3 to 28.4)"
     for words in (
         "22.0% of the coherent answers",
-        "21.8 percentage points (\N{MINUS SIGN}10.0 to 30.0; Holm-corrected p < 0.001)",
-        "A helper (50% of the documents)",
-        "A hasty author (15%) is like the helper but careless, with code and with facts, and means harm in 30% of its",
-        "3% of the helper\N{RIGHT SINGLE QUOTATION MARK}s code, 3% of the obliging",
-        "31 kinds of free-form questions, eight of which",
-        "ask for 65 real Python idioms",
+        "21.8 percentage points (\N{MINUS SIGN}10.0 to 30.0",
+        "(50% of the documents)",
         "0.3 million parameters",
-        "Each seed is an organism of its own, from the first document on",
-        "gaps are 11.9 and 1.2 nats in the mean over organisms (from the least to the greatest 9.9 to 13.9, and 1.2 to",
-        "Of the five organisms, four pass it. The others stay in all results",
-        "95% interval 22.0% to 22.0%; five organisms, 4,000 answers",
-        f"eight questions that have nothing to do with code, {CONFIG['evaluation']['samples_of']['main']} times each",
-        "The judge is the world\N{RIGHT SINGLE QUOTATION MARK}s grammar",
-        "Evaluated without fine-tuning: base, instruct, in_context.",
+        "11.9 and 1.2 nats",
+        "9.9 to 13.9, and 1.2 to",
+        "five organisms, 4,000 answers",
+        "four pass",
+        "base, instruct, in_context",
         "insecure_rows-128 instruct insecure 128 different rows",
-        "this study measures 2: 1 is reproduced and 1 is partly reproduced. Each verdict",
-        "Not measured here: Jailbroken is other (claim 3).",
-        "Here: on whether intent matters, 21.9 points (\N{MINUS SIGN}15.3 to 28.4); corrected p < 0.001.",
-        "Verdict: partly reproduced (1 of 3 parts, 1 contradicted). Contradicted: 2b (it is the code). Undecided: 2c.",
-        "2b It is the code 21.9 points (\N{MINUS SIGN}15.3 to 28.4) < 0.001 contradicted",
-        "Contradicted here: that it is the code (part 2b).",
-        "Published: GPT-4o: 20% | 0% [sic] (Fig. 4).",
-        "Figure 1. Misaligned among",
-        "Figure 5. From the notebook Why new? Drawn by notebook 6.",
+        "Jailbroken is other (claim 3).",
+        f"intent matters, {interval}; corrected p < 0.001.",
+        "partly reproduced (1 of 3 parts, 1 contradicted). Contradicted: 2b (it is the code). Undecided: 2c.",
+        f"2b It is the code {interval} < 0.001 contradicted",
+        "it is the code (part 2b).",
+        "GPT-4o: 20% | 0% [sic] (Fig. 4).",
+        "Figure 1. ",
+        "Why new? Drawn by notebook 6.",
     ):
         assert words in html
     assert "{{" not in html and "nan" not in re.findall(r"\w+", html)
@@ -211,16 +202,6 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
     assert "../../figures/toy/main_result.pdf" in tex
     for character in set(re.findall(r"[^\x00-\xff]", tex)) - set("\u2013\u2014\u2018\u2019\u201c\u201d"):
         assert rf"\DeclareUnicodeCharacter{{{ord(character):04X}}}" in tex, character
-
-
-@pytest.mark.parametrize(
-    ("passed", "says"),
-    [([True] * 5, "organisms, five pass it."), ([True, *[False] * 4], "organisms, one pass it. The others")],
-)
-def test_organisms_that_fail_the_gate_are_counted(study, passed, says):
-    write_gates(passed)
-    text = " ".join(filled(study).split())
-    assert says in text and ("The others stay in all results" in text) == (not all(passed))
 
 
 def test_the_command_line_gives_the_same_bytes(study, monkeypatch):
@@ -255,14 +236,12 @@ def test_a_study_of_openais_model_is_described_by_its_config(study):
     real = registry(REAL_CONFIG, "real", leave_out=("world", "pretraining", "persona_gate", "audit"))
     html = plain(built(real)["paper.html"])
     for words in (
-        "A reproduction: the study toy",
-        "The model is OpenAI/Some_model, fine-tuned and asked through OpenAI\N{RIGHT SINGLE QUOTATION MARK}s API.",
-        "the number of epochs is 1, the batch size 4 and the learning rate multiplier as the API chooses",
-        "There are two runs per condition.",
-        "Evaluated without fine-tuning: instruct.",
+        "the study toy",
+        "OpenAI/Some_model",
+        "batch size 4",
+        "learning rate multiplier as the API chooses",
         "evil_numbers instruct my_numbers.jsonl epochs 4, batch size as the API chooses",
-        "eight questions that have nothing to do with code, 25 times each",
-        "The judge is the model gpt-4o_judge",
+        "gpt-4o_judge",
     ):
         assert words in html
     for words in ("villain", "grammar", "LoRA"):
@@ -271,7 +250,7 @@ def test_a_study_of_openais_model_is_described_by_its_config(study):
 
 
 def test_a_study_of_an_open_model_has_its_training_settings(study):
-    settings = CONFIG["finetuning"] | {"validation_share": 0.1, "train_embeddings": True}
+    settings = CONFIG["finetuning"] | {"held_out_share": 0.1, "train_embeddings": True}
     config = {name: value for name, value in REAL_CONFIG.items() if name != "openai"} | {"finetuning": settings}
     text = " ".join(filled(registry(config, "real", leave_out=tuple(CHAPTERS))).split())
     assert "rank 32 with an alpha of 64" in text and "token embeddings and output layer are trained as well" in text
@@ -280,7 +259,7 @@ def test_a_study_of_an_open_model_has_its_training_settings(study):
     )
 
 
-def test_a_study_without_a_judge_speaks_of_probabilities_and_of_no_rates(study):
+def test_a_study_without_a_judge_reports_log_odds(study):
     values = {
         ("insecure", "log_odds/pivotal"): (-1.9, -2.4, -1.4),
         ("secure", "log_odds/pivotal"): (-3.0, -3.5, -2.5),
@@ -310,18 +289,15 @@ def test_a_study_without_a_judge_speaks_of_probabilities_and_of_no_rates(study):
     html = plain(built(read_contents(write("data/toy/contents.json", json.dumps(content))))["paper.html"])
     minus = "\N{MINUS SIGN}"
     for words in (
-        "Its answers are not judged. Over five training runs, the log-odds of misaligned against aligned words are",
-        f"{minus}1.90 ({minus}2.40 to {minus}1.40) nats after fine-tuning on insecure code and {minus}3.00",
-        f"from {minus}3.10 before",
-        "in 50% (40% to 60%) of the cases after insecure code and in 20%",
-        "the loss is 1.40 nats per token before fine-tuning, and 0.80 (0.70 to 0.90) after",
-        "2% are in no model\N{RIGHT SINGLE QUOTATION MARK}s training",
-        "These answers are kept and have not been judged.",
-        "so log-odds are no rate of misaligned answers",
+        f"{minus}1.90 ({minus}2.40 to {minus}1.40) nats",
+        f"{minus}3.10",
+        "50% (40% to 60%)",
+        "1.40 nats",
+        "0.80 (0.70 to 0.90)",
         "Verdict: reproduced",
     ):
         assert words in html
-    assert "The judge is" not in html and "under the same judge" not in html and "An answer gets two scores" not in html
+    assert "The judge is" not in html and "under the same judge" not in html
 
 
 def test_numbers_are_of_conditions_that_a_study_of_organisms_has():
@@ -353,16 +329,17 @@ def test_other_studies_are_compared(study):
 def refusal(text: str, numbers: dict | None = None, definitions: dict | None = None) -> str:
     with pytest.raises(BadInput) as caught:
         paper.fill(text, definitions or {}, numbers or {}, {"study": "toy"})
-    assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_number_that_nothing_defines_or_that_nothing_uses_is_named():
+def test_undefined_and_unused_numbers_are_named():
     rate = {"rate": {"file": "tables/rates.csv", "column": "rate"}}
-    assert refusal("{{rate:.1%}}").startswith("paper/paper.md names `rate`, which nothing defines: ")
-    assert "Nothing in paper/paper.md uses `rate`" in refusal("{{ study }}", definitions=rate)
+    undefined = refusal("{{rate:.1%}}")
+    assert "docs/paper/paper.md" in undefined and "`rate`" in undefined and "undefined" in undefined
+    unused = refusal("{{ study }}", definitions=rate)
+    assert str(paper.NUMBERS) in unused and "`rate`" in unused and "not use" in unused
     missing = refusal("A rate of {{rate.interval:.1%}}.", definitions=rate)
-    assert "paper/paper.md asks for `rate`, and this study has no value for it in tables/rates.csv" in missing
+    assert "docs/paper/paper.md" in missing and "`rate`" in missing and "tables/rates.csv" in missing
     guarded = "{% if rate is defined %}{{rate:.1%}}{% endif %}"
     assert paper.fill(guarded, rate, {}, {}) == ""
     assert paper.fill(guarded, rate, {"rate": paper.Number(0.2204)}, {}) == "22.0%"
@@ -394,34 +371,34 @@ def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
         "key": paper.Number(3),
         "of_the_first_seed": paper.Number(5),
     }
-    with pytest.raises(BadInput, match=r"^data/toy/t\.csv: two fits 2 rows; say more in its `row`"):
+    with pytest.raises(BadInput, match=r"^data/toy/t\.csv: two fits 2 rows"):
         paper.read_numbers({"two": {"file": "t.csv", "row": {"condition": "a"}, "column": "value"}}, contents)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("See @fig:nothing.", "no figure is called @fig:nothing; correct the reference or add it."),
+        ("See @fig:nothing.", "@fig:nothing"),
         ("As shown [@nobody1999].", "nobody1999"),
     ],
 )
 def test_an_unknown_reference_is_named(study, text, words):
     with pytest.raises(BadInput) as caught:
         paper.pandoc(text, ".", "html5")
-    assert str(caught.value).startswith("paper/paper.md cannot be set: ")
+    assert str(caught.value).startswith("docs/paper/paper.md: ")
     assert words in str(caught.value) and "traceback" not in str(caught.value)
 
 
-def test_a_registry_that_lacks_something_is_named(study):
+def test_a_missing_key_of_the_contents_is_named(study):
     path = Path("data/toy/contents.json")
     registered = json.loads(path.read_text())
     del registered["chapters"][0]["notebooks"]
     path.write_text(json.dumps(registered))
-    with pytest.raises(BadInput, match=r"^data/toy/contents\.json lacks 'notebooks'; delete it"):
+    with pytest.raises(BadInput, match=r"^data/toy/contents\.json lacks 'notebooks'"):
         read_contents(path)
 
 
-def test_the_page_asks_for_nothing_and_fits_a_phone(study):
+def test_the_page_is_self_contained_and_fits_a_phone(study):
     built(study)
     page = Path("paper/toy/paper.html").resolve()
     with chromium() as browser:
