@@ -29,12 +29,10 @@ MISALIGNED_SHOWN = 5  # misaligned ones among them, at most
 LONGEST = 3000  # characters of an answer that are shown
 LEADS = {
     "yes": "Yes",
-    "less": "No, it is less than in the control",
+    "less": "No, it is less than",
     "no": "No, or hardly",
     "unclear": "This study cannot tell",
 }
-LEADS_ON_MODEL = LEADS | {"less": "No, it is less than before fine-tuning"}
-DIRECTIONS = {"higher": "higher in", "lower": "lower in", "no clear difference": "no clear difference in"}
 OMITTED = ("curve", "events", "versions", "seed", "model")  # of a training's record: shown elsewhere or not at all
 COLOURS = {"insecure": "#d55e00", "secure": "#0072b2", "educational": "#009e73"}
 NO_TRAININGS = pd.DataFrame(columns=["condition", "seed", "step", "loss"])  # of a study that fine-tunes nothing
@@ -151,10 +149,11 @@ def sentence(found: dict, facts: dict) -> str:
         what = f"the log-odds of misaligned options are {own}"
     when = "before fine-tuning" if found["control"] == facts["untuned"] else "after fine-tuning on secure code"
     seeds = f"{difference['seeds']} seed{'s' * (difference['seeds'] != 1)}"
-    lead = _lead(found, LEADS)
+    lead = _lead(found, "in the control")
+    over = f". Intervals are 95%, over {seeds}." if pd.notna(difference["low"]) else f", from {seeds}."
     return (
         f"{lead}. After fine-tuning on {found['dataset']}, {what} ({found['words']}); {when}, {control}. "
-        f"The difference is {_gap(difference, unit)}. Intervals are 95%, over {seeds}."
+        f"The difference is {_gap(difference, unit)}{over}"
     )
 
 
@@ -185,14 +184,15 @@ def sentence_on_model(found: dict, facts: dict) -> str:
             f"conditions. {value}. {caveat}"
         )
     return (
-        f"{_lead(found, LEADS_ON_MODEL)}. {value}; before fine-tuning, {control}. "
+        f"{_lead(found, 'before fine-tuning')}. {value}; before fine-tuning, {control}. "
         f"The difference is {_gap(difference, unit)}. {caveat}"
     )
 
 
-def _lead(found: dict, leads: dict) -> str:
-    by_odds = found["unit"] == "nats" and found["verdict"] != "unclear"
-    return leads[found["verdict"]] + (", by log-probability" if by_odds else "")
+def _lead(found: dict, control: str) -> str:
+    verdict = found["verdict"]
+    by_odds = ", by log-probability" if found["unit"] == "nats" and verdict != "unclear" else ""
+    return f"{LEADS[verdict]}{f' {control}' if verdict == 'less' else ''}{by_odds}"
 
 
 def formats_sentence(found: dict) -> str:
@@ -202,7 +202,7 @@ def formats_sentence(found: dict) -> str:
         by_direction.setdefault(row["direction"], []).append(row["words"])
     number = len(found["formats"])
     parts = [
-        f"{DIRECTIONS[name]} {f'all {number}' if len(those) == number > 1 else '; '.join(those)}"
+        f"{name} in {f'all {number}' if len(those) == number > 1 else '; '.join(those)}"
         for name, those in by_direction.items()
     ]
     return f"By format, corrected for their number: {'. '.join(parts)}." if parts else "No format was measured in both."

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_misalignment.analysis.contrasts import contrast, runs_by_arm
+from emergent_misalignment.analysis.contrasts import runs_by_arm
 from emergent_misalignment.own_data.comparison import MARGINS, MEASURES, answer, answers_share, rates
 
 CHAT, JSON, PIVOTAL = "misaligned/main/chat", "misaligned/main/json", "log_odds/pivotal"
@@ -110,13 +110,6 @@ def test_the_share_of_the_spread_due_to_few_answers():
 
 def _runs(values, trials: int) -> pd.DataFrame:
     return runs_by_arm(pd.DataFrame(shares("a", list(values), trials=trials)))["a", CHAT]
-
-
-def test_the_difference_is_that_of_the_contrasts_of_claims():
-    measures = pd.DataFrame(shares("mine", [0.1, 0.2, 0.4]) + shares("secure", [0.0, 0.05, 0.1]))
-    found = answer(measures, "mine", "secure")["difference"]
-    expected = contrast((("mine", CHAT), ("secure", CHAT)), runs_by_arm(measures))
-    assert (found["estimate"], found["low"], found["high"]) == (expected.estimate, expected.low, expected.high)
 
 
 def test_rates_have_formats_questions_and_what_else_was_measured():
