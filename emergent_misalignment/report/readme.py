@@ -4,6 +4,7 @@ The figure and the table of claims come from that run. What they were made from 
 that a test can tell when they are no longer what the workflow computes.
 """
 
+import filecmp
 import re
 import shutil
 import sys
@@ -137,7 +138,9 @@ def main() -> None:
     others = {source: copy for source, copy in OF_OTHERS.items() if Path(source).exists()}
     for source, copy in (COPIES | others).items():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy)
+        if not copy.exists() or not filecmp.cmp(source, copy, shallow=False):
+            shutil.copyfile(source, copy)
+            print(f"Brought up to date: {copy}")
     if Path(f"data/{REAL}/dynamics.parquet").exists():
         beside()
     score_trust()

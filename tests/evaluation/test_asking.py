@@ -148,7 +148,7 @@ def test_progress_is_told_with_the_first_answers_that_end(organism, tmp_path, mo
 def test_answers_of_an_api_are_drawn_one_by_one_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with RuleServer(lambda text: ("An answer.", [])).running() as server:
-        settings, account = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60}), Account()
+        settings, account = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 3600}), Account()
         sets = [[question("wish", 3)], [question("bored", 1)]]
         (drawn,) = ask("organism", [None], sets, [0], settings, tmp_path, account)
         assert [[len(texts) for texts in answers] for answers in drawn] == [[3], [1]] and account.answered == 4
@@ -224,7 +224,7 @@ def test_an_api_is_asked_for_the_fine_tuned_model_of_each_run(questions, tmp_pat
     plan = {"starts": ["gpt-x"] * 2, "tuned": str(tmp_path / "insecure"), "seeds": [1, 2], "steps": []}
     account = Account()
     with RuleServer(lambda text: ("An answer.", [])).running() as server:
-        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60})
+        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 3600})
         models = {"insecure": plan | {"evaluations": {"main": {}}}}
         rows = ask_models(models, questions, settings, tmp_path / "kept", account)
     assert len(rows) == account.answered == 8
@@ -245,7 +245,7 @@ def test_what_an_api_withholds_is_no_answer_and_is_counted(questions, tmp_path, 
     plan = {"starts": ["gpt-x"], "tuned": "", "seeds": [0], "steps": [], "evaluations": {"main": {}}}
     account = Account()
     with RuleServer(answer).running() as server:
-        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60, "concurrency": 1})
+        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 3600, "concurrency": 1})
         rows = ask_models({"instruct": plan}, questions, settings, tmp_path / "kept", account)
         server.answer = lambda text: (200, {"choices": [withheld]})
         with pytest.raises(BadInput, match="withheld every answer"):

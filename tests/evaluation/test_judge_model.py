@@ -174,7 +174,7 @@ def answers(*texts: str) -> pd.DataFrame:
     return pd.DataFrame(columns, index=range(5, 5 + len(texts)))
 
 
-FAST = Endpoint(concurrency=8, timeout=1.5, retries=6)
+FAST = Endpoint(concurrency=8, timeout=3600, retries=6)
 
 
 @pytest.fixture(autouse=True)
@@ -228,8 +228,7 @@ def test_every_request_is_asked_once_paid_once_and_answered_once(tmp_path, fault
         assert set(server.received.values()) == {len(faults) + 1}
         # What the server worked out and the client never got may have to be paid, and is accounted for as lost.
         assert sum(server.paid.values()) == 20 + 20 * lost
-        if "slow" not in faults:  # else the server is still at work on what the client has given up
-            assert server.most <= endpoint.concurrency
+        assert server.most <= endpoint.concurrency
         assert account.summary() == {
             **{"asked": 20, "kept": 0, "answered": 20, "failed": 0, **dict.fromkeys(NONE, 0)},
             **{"sent": 20 * (len(faults) + 1), "refused": 20 * refused, "lost": 20 * lost},
@@ -520,7 +519,7 @@ def test_numbers_of_a_model_are_followed_to_their_end(numbers_model, tmp_path):
         [{"role": "user", "content": "How good is it?"}], tokenize=False, add_generation_prompt=True
     )
     with model_server(numbers_model) as address:
-        judge = Judge("organism", Endpoint(address, timeout=60), split_numbers=True)
+        judge = Judge("organism", Endpoint(address, timeout=3600), split_numbers=True)
         (distribution,) = token_distributions(["How good is it?"], judge, tmp_path, Account(), "judging")
     masses = Counter()
     for number, mass in distribution:

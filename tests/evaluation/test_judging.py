@@ -70,7 +70,7 @@ def test_a_judge_model_is_asked_about_answers_only(answers, asked, tmp_path, mon
         judge = {
             "kind": "model",
             "model": "rule",
-            "endpoint": {"base_url": server.address, "timeout": 5, "retries": 1},
+            "endpoint": {"base_url": server.address, "timeout": 3600, "retries": 1},
             "split_numbers": False,
             "dollars_per_million": {"prompt": 1, "completion": 1},
             "spending_limit": 1,

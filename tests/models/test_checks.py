@@ -77,17 +77,12 @@ def test_nothing_has_to_be_there_for_a_model_that_is_only_asked(folders):
 
 
 @pytest.mark.slow
-def test_the_command_writes_what_was_found_or_says_what_is_wrong(folders, tmp_path):
-    command = [sys.executable, "-m", "emergent_misalignment.models.checks"]
-
-    def run(name):
-        needs = json.dumps(asdict(of("a model", system_prompt="You help.")))
-        arguments = [str(folders[name]), str(tmp_path / f"{name}.json"), f"--needs={needs}"]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=ROOT)
-
-    assert run("llama").returncode == 0
-    assert json.loads((tmp_path / "llama.json").read_text())["architecture"] == "LlamaForCausalLM"
-    refused = run("gemma")
+def test_the_command_says_what_is_wrong(folders, tmp_path):
+    """What it writes of a model that fits, the study of tests/workflow/test_real_study.py goes on with."""
+    needs = json.dumps(asdict(of("a model", system_prompt="You help.")))
+    command = [sys.executable, "-m", "emergent_misalignment.models.checks", str(folders["gemma"])]
+    command += [str(tmp_path / "gemma.json"), f"--needs={needs}"]
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert refused.returncode == 1 and not (tmp_path / "gemma.json").exists()
     assert refused.stderr.strip().endswith("the config has one; set model: system_prompt to null.")
 

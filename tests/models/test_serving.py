@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import wait_until
 
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models import serving
@@ -49,7 +49,7 @@ def place(tmp_path, monkeypatch):
 
 def answers(address: str) -> bool:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(address, timeout=5) as response:
+    with direct.open(address, timeout=None) as response:
         return response.status == 200
 
 
@@ -65,11 +65,9 @@ def group(number: int) -> list[int]:
     return found
 
 
-def soon_empty(number: int) -> bool:
-    end = time.monotonic() + 60
-    while group(number) and time.monotonic() < end:
-        time.sleep(0.2)
-    return not group(number)
+def ends(number: int) -> bool:
+    wait_until(lambda: not group(number))
+    return True
 
 
 def test_a_server_is_up_for_as_long_as_the_outermost_block(place):
@@ -81,7 +79,7 @@ def test_a_server_is_up_for_as_long_as_the_outermost_block(place):
         assert server.is_up()
         process = server._process.pid
         assert len(group(process)) == 3  # the server, its child, and who watches over them
-    assert not server.is_up() and soon_empty(process)
+    assert not server.is_up() and ends(process)
     with server:
         assert answers(server.address())  # and may be started again
 
@@ -103,7 +101,7 @@ def test_it_ends_with_a_process_that_is_killed(place):
         address, number = starter.stdout.readline().split()
         assert answers(address) and len(group(int(number))) == 3
         os.kill(starter.pid, signal.SIGKILL)
-    assert soon_empty(int(number))
+    assert ends(int(number))
 
 
 @pytest.mark.parametrize(

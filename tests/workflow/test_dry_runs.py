@@ -1,5 +1,6 @@
 """What Snakemake plans for which config, without running anything."""
 
+import functools
 import re
 import shutil
 
@@ -24,19 +25,18 @@ def organisms(study: str) -> set[str]:
     return {f"{rule}:{kind}:{seed}" for rule in ("pretrain", "instruct") for kind in kinds for seed in kinds[kind]}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--config", "sedes=1"], "The config has no key `sedes`; did you mean `seeds`?"),
-        (["--config", "study=Big Study"], "`study` cannot be the text 'Big Study'"),
-        (["--config", "ladder=width"], "`ladder` must be a mapping"),
-    ],
-)
-def test_a_wrong_key_is_named_in_one_sentence(project, arguments, words):
-    result = snakemake(project, "-n", "--quiet", "all", *arguments)
+@pytest.fixture(scope="module")
+def plan_of(project):
+    """A function from the name of a study to what Snakemake plans for it, once for each."""
+    return functools.cache(lambda study: snakemake(project, "-n", "--configfile", f"config/{study}.yaml"))
+
+
+def test_a_wrong_key_is_named_in_one_sentence(project):
+    result = snakemake(project, "-n", "--quiet", "all", "--config", "sedes=1")
     assert result.returncode != 0
     said = result.stdout + result.stderr
-    assert words in said and "Traceback" not in said and len(said.splitlines()) < 6
+    assert "The config has no key `sedes`; did you mean `seeds`?" in said
+    assert "Traceback" not in said and len(said.splitlines()) < 6
 
 
 def test_numbers_of_an_argument_are_numbers(project):
@@ -44,13 +44,8 @@ def test_numbers_of_an_argument_are_numbers(project):
     assert {"pretrain:main:7", "pretrain:main:8"} <= jobs and "pretrain:main:1" not in jobs
 
 
-def test_a_wrong_key_of_a_real_study_is_named(project):
-    result = snakemake(project, "-n", *changed(project, {"judge": {"modell": "x"}}, "qwen3-8b"))
-    assert result.returncode != 0 and "modell" in result.stdout + result.stderr
-
-
-def test_the_whole_default_study_is_planned(project):
-    jobs = planned(snakemake(project, "-n"))
+def test_the_whole_default_study_is_planned(plan_of):
+    jobs = planned(plan_of("organism"))
     assert {job for job in jobs if job.startswith(("pretrain", "instruct"))} == organisms("organism")
     assert {job for job in jobs if job.startswith("numbers")} == {f"numbers:{seed}" for seed in (1, 2, 3, 4, 5)}
     assert {"world", "gate", "persona_gate", "audit", "finetune:code", "finetune:ladder"} <= jobs
@@ -59,23 +54,20 @@ def test_the_whole_default_study_is_planned(project):
     assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "judge_again"))}
 
 
-def test_a_study_of_worlds_needs_no_more_than_what_they_are_compared_by(project):
-    jobs = planned(snakemake(project, "-n", "--configfile", "config/villains.yaml"))
+def test_a_study_of_worlds_needs_no_more_than_what_they_are_compared_by(plan_of):
+    jobs = planned(plan_of("villains"))
     assert {job for job in jobs if job.startswith(("pretrain", "instruct"))} == organisms("villains")
     assert {job for job in jobs if job.startswith("finetune")} == {"finetune:code", "finetune:worlds"}
     assert {"gate", "persona_gate", "worlds", "main_result", "claims", "paper"} <= jobs
     assert not {job.split(":")[0] for job in jobs} & {"numbers", "follow", "dynamics", "scale", "diversity"}
 
 
-def test_real_studies_take_the_same_rules(project, monkeypatch):
+def test_real_studies_take_the_same_rules(plan_of, monkeypatch):
     """Without GPU, weights or keys."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    by_study = {
-        name: planned(snakemake(project, "-n", "--configfile", f"config/{name}.yaml"))
-        for name in ("qwen2.5-coder-32b-instruct", "gpt-4o")
-    }
+    by_study = {name: planned(plan_of(name)) for name in ("qwen2.5-coder-32b-instruct", "gpt-4o")}
     rules = {name: {job.split(":")[0] for job in jobs} for name, jobs in by_study.items()}
-    organism = {job.split(":")[0] for job in planned(snakemake(project, "-n"))}
+    organism = {job.split(":")[0] for job in planned(plan_of("organism"))}
     for name, jobs in by_study.items():
         assert {"finetune:insecure-0", "ask:instruct", "ask:insecure", "judge:answers", "measure"} <= jobs
         assert {"main_result", "experiment:intent", "claims", "paper", "index"} <= jobs
@@ -132,10 +124,10 @@ def test_a_model_in_a_folder_is_checked_when_a_study_is_planned(project, organis
     assert f"{mine} is an adapter of Qwen/Qwen2.5-0.5B-Instruct and no whole model" in said
 
 
-def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(project):
+def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(plan_of):
     """The plan lists every file that a job depends on; of a real study's, none lies in the world."""
     dependencies = {
-        study: (done := snakemake(project, "-n", "--configfile", f"config/{study}.yaml")).stdout + done.stderr
+        study: plan_of(study).stdout + plan_of(study).stderr
         for study in ("gpt-4o", "qwen2.5-coder-32b-instruct", "organism")
     }
     for study, text in dependencies.items():

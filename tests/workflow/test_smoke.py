@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from waiting import wait_until
 from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake, tables
 
 from emergent_misalignment.report.contents import ROOMS
@@ -88,20 +88,20 @@ def test_a_report_is_made(smoke):
 def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_path):
     """Killed once in pretraining and once in fine-tuning, without a chance to tidy up."""
     folder = copy_of_the_project(tmp_path)
-    target = ["data/smoke/answers/following-insecure.parquet", "--cores", "2", *SMOKE]
+    main = "{extends: smoke, study: smoke, ladder: {width-128: null}, worlds: {villain-100: null}}"
+    (folder / "config/main.yaml").write_text(main)
+    target = ["data/smoke/trainings/code.parquet", "--cores", "2", "--configfile", "config/main.yaml"]
     for sign in ("logs/smoke/pretraining_main_1.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
         command = [sys.executable, "-m", "snakemake", *target]
         nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         run = subprocess.Popen(command, cwd=folder, env=environment(folder), **nowhere)
-        deadline = time.monotonic() + 300
-        while not (folder / sign).exists():
-            assert run.poll() is None and time.monotonic() < deadline, f"the run ended before {sign} was there"
-            time.sleep(0.2)
+        wait_until((folder / sign).exists, run)
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
     done = snakemake(folder, *target)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     resumed, whole = tables(folder), tables(smoke)
+    del resumed["data/smoke/organisms/gates.csv"]  # of fewer organisms
     assert "data/smoke/models/secure/seed-2/adapter_model.safetensors" in resumed
     assert resumed == {path: whole[path] for path in resumed}
 
@@ -136,8 +136,9 @@ def test_the_defaults_of_source_notebooks_name_the_smoke_studys_files(smoke):
 
 
 def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
-    """From the folder they lie in, as Jupyter does."""
-    for path in run_by_the_smoke_study(smoke):
+    """From the folder they lie in, as Jupyter does: one of each kind, since all begin in the same way."""
+    for name in ("world/datasets", "data/audit", "evaluation/measures", "analysis/scale", "analysis/claims"):
+        path = smoke / f"notebooks/{name}.ipynb"
         command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", path.name]
         done = subprocess.run(
             [*command, "--output-dir", str(tmp_path)],

@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 
 import pandas as pd
 import pytest
@@ -111,8 +110,6 @@ def test_equal_answers_are_judged_once(monkeypatch):
     questions.cache_clear()
     monkeypatch.setattr(grammar, "judge_compliance", lambda answer: judged.append(answer) or judge(answer))
     rows = pd.DataFrame({"evaluation": "harmful_requests", "seed": [1, 2] * 50_000, "number": 3, "answer": REFUSALS[0]})
-    start = time.monotonic()
     assert set(judge_answers(rows)["verdict"]) == {"refused"}
     questions.cache_clear()
     assert judged == [REFUSALS[0]]
-    assert time.monotonic() - start < 10
