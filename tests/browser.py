@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
+from waiting import wait_until
 
 # Otherwise Chromium connects to its maker's servers, and does not start as root.
 FLAGS = [
@@ -51,10 +51,7 @@ def chromium() -> Iterator[str]:
         process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={profile}"], stderr=subprocess.DEVNULL)
         try:
             port = Path(profile, "DevToolsActivePort")
-            end = time.monotonic() + 30
-            while not (port.is_file() and port.read_text().count("\n")):
-                assert time.monotonic() < end, "Chromium does not start"
-                time.sleep(0.05)
+            wait_until(lambda: port.is_file() and port.read_text().count("\n"), process)
             yield f"http://127.0.0.1:{port.read_text().split()[0]}"
         finally:
             process.kill()
@@ -84,7 +81,7 @@ async def _visit(browser: str, page: Path, width: int, script: str, picture: Pat
 
     async def receive(wanted) -> dict:
         while True:
-            message = json.loads(await asyncio.wait_for(socket.read_message(), 30))
+            message = json.loads(await socket.read_message())
             note(message)
             if wanted(message):
                 return message

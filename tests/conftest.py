@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests use the cores by running side by side
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-settings.register_profile("any machine", deadline=None)  # how long an example takes is the machine's business
+# How long examples take is the machine's business.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 

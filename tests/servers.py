@@ -3,10 +3,12 @@
 import json
 import math
 import threading
-import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx2
+import pytest
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -86,8 +88,8 @@ def completion(model: str, text: str, tops: list[list[tuple[str, float]]] = (), 
 class RuleServer:
     """Replies by a function from the last message to (text, tops), or to (status, body).
 
-    `faults` are the replies to the first attempts at each message: a status, "slow" (after the client's time-out) or
-    "cut" (half an answer). `received` counts the attempts at each message, `paid` the computed answers; `headers` are
+    `faults` are the replies to the first attempts at each message: a status, "slow" (over the client's time limit, without
+    a wait) or "cut" (half an answer). `received` counts the attempts at each message, `paid` the computed answers; `headers` are
     those of the last request.
     """
 
@@ -127,7 +129,7 @@ class RuleServer:
                 with rules.lock:
                     rules.paid[text] += 1
                 if fault == "slow":
-                    time.sleep(3)
+                    return self.send(200, found, {"Slow": "yes"})
                 if fault == "cut":
                     content = json.dumps(found).encode()
                     self.send_response(200)
@@ -139,9 +141,23 @@ class RuleServer:
                     return None
                 return self.send(200, found)
 
-        with serving(Chat) as address:
+        with serving(Chat) as address, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(httpx2.HTTPTransport, "handle_request", _in_time(httpx2.HTTPTransport.handle_request))
             self.address = address
             yield self
+
+
+def _in_time(handle_request):
+    """The same for a client that finds an answer marked as slow to come after its time limit."""
+
+    def handle(transport, request):
+        response = handle_request(transport, request)
+        if "Slow" in response.headers and request.extensions["timeout"]["read"]:
+            response.close()
+            raise httpx2.ReadTimeout("The read operation timed out", request=request)
+        return response
+
+    return handle
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 # The daemons lie where only root looks.
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
@@ -66,15 +66,16 @@ def one_node() -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as running:
             patch.setenv("SLURM_CONF", f"{folder}/slurm.conf")
             patch.setenv("PATH", f"{folder}/bin{os.pathsep}{PATH}")
+            daemons = []
             for command in DAEMONS:
-                running.enter_context(daemon(command, folder))
-                wait_for((folder / "munge.socket").exists, folder)
-            wait_for(lambda: ask("sinfo", "--noheader", "--format=%T") == "idle\n", folder)
+                daemons.append(running.enter_context(daemon(command, folder)))
+                wait_until((folder / "munge.socket").exists, *daemons)
+            wait_until(lambda: ask("sinfo", "--noheader", "--format=%T") == "idle\n", *daemons, every=0.5)
             try:
                 yield
             finally:
                 ask("scancel", "--user=root")
-                wait_for(lambda: not ask("squeue", "--noheader"), folder)
+                wait_until(lambda: not ask("squeue", "--noheader"), *daemons, every=0.5)
 
 
 def write_configuration(folder: Path) -> None:
@@ -99,13 +100,13 @@ def free_ports(number: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def daemon(command: list[str], folder: Path) -> Iterator[None]:
+def daemon(command: list[str], folder: Path) -> Iterator[subprocess.Popen]:
     """A process that ends with the block, and with the tests if they are killed."""
     command = ["setpriv", "--pdeathsig", "TERM", *(word.format(folder=folder) for word in command)]
     with (folder / f"{command[3]}.out").open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -117,12 +118,4 @@ def daemon(command: list[str], folder: Path) -> Iterator[None]:
 
 def ask(*command: str) -> str:
     """What one of Slurm's commands prints."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
-
-
-def wait_for(condition: Callable[[], bool], folder: Path) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        said = "\n".join(path.read_text()[-1500:] for path in sorted(folder.glob("*.out")))
-        assert time.monotonic() < end, f"Slurm does not start or stop:\n{said}"
-        time.sleep(0.1)
+    return subprocess.run(command, capture_output=True, text=True).stdout

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -39,11 +38,3 @@ def processes(group: int) -> list[int]:
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
     return found
-
-
-def soon_empty(group: int) -> bool:
-    """Whether all processes of a group end within a minute."""
-    end = time.monotonic() + 60
-    while processes(group) and time.monotonic() < end:
-        time.sleep(0.2)
-    return not processes(group)

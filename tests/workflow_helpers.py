@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 
 import yaml
 from conftest import ROOT
 
-from emergent_misalignment.study.config import merge, resolve
+from emergent_misalignment.study.config import merge, resolve, validated
+from emergent_misalignment.study.model import Study
 
 SOURCES = [
     "Snakefile",
@@ -24,12 +27,18 @@ SOURCES = [
     *(f"paper/{path.name}" for path in (ROOT / "paper").iterdir() if path.is_file()),  # no computed paper
 ]
 SMOKE = ["--configfile", "config/smoke.yaml"]
+PLANNING = {"-n", "--detailed-summary", "--report"}  # what runs no job
 
 
 def config(name: str, over: dict | None = None) -> dict:
     """The resolved config of a study, with some of its keys changed."""
     own = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
     return resolve(merge(own, over or {}), ROOT / "config")
+
+
+def study(name: str, over: dict | None = None) -> Study:
+    """A study, with some keys of its config changed."""
+    return validated(config(name, over), name)
 
 
 def copy_of_the_project(folder: Path) -> Path:
@@ -43,15 +52,55 @@ def copy_of_the_project(folder: Path) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, **options)
+    if PLANNING & set(arguments):
+        return planning(folder, command)
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
+
+
+def planning(folder: Path, command: list[str]) -> subprocess.CompletedProcess:
+    """The same in a fork of this process, which has Snakemake and pandas loaded already, as that takes longest."""
+    import pandas  # noqa: F401
+    import snakemake.cli
+
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.dup2(output.fileno(), 1)
+                os.dup2(errors.fileno(), 2)
+                sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+                os.environ.update(environment(folder))
+                os.chdir(folder)
+                sys.path.insert(0, str(folder))
+                for name in [name for name in sys.modules if name.partition(".")[0] == "emergent_misalignment"]:
+                    del sys.modules[name]
+                sys.dont_write_bytecode = False
+                sys.argv = command[2:]
+                snakemake.cli.main(command[3:])
+            except SystemExit as end:
+                code = end.code or 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return subprocess.CompletedProcess(command, code, *texts)
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The copy's own package comes first, and its notebooks run under the interpreter of the tests."""
+    """The copy's own package comes first, compiled once, and notebooks run under the interpreter of the tests."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    return os.environ | {"PATH": path, "PYTHONPATH": str(folder)}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PATH": path, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "tests/plain")])}
 
 
 def planned(result: subprocess.CompletedProcess) -> set[str]:

@@ -180,7 +180,7 @@ def test_the_fine_tuned_model_of_each_run_at_an_api(questions, tmp_path, monkeyp
     plan = {"starts": ["gpt-x"] * 2, "tuned": str(tmp_path / "insecure"), "seeds": [1, 2], "steps": []}
     account = Account()
     with RuleServer(lambda text: ("An answer.", [])).running() as server:
-        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60})
+        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 3600})
         models = {"insecure": plan | {"evaluations": {"main": {}}}}
         rows = ask_models(models, questions, settings, tmp_path / "kept", account)
         assert len(rows) == account.answered == 8
@@ -203,7 +203,7 @@ def test_withheld_answers_are_excluded_and_counted(questions, tmp_path, monkeypa
     plan = {"starts": ["gpt-x"], "tuned": "", "seeds": [0], "steps": [], "evaluations": {"main": {}}}
     account = Account()
     with RuleServer(answer).running() as server:
-        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 60, "concurrency": 1})
+        settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 3600, "concurrency": 1})
         rows = ask_models({"instruct": plan}, questions, settings, tmp_path / "kept", account)
         server.answer = lambda text: (200, {"choices": [withheld]})
         with pytest.raises(BadInput, match="unusable or withheld"):

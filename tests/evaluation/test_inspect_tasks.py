@@ -360,7 +360,3 @@ def test_inspects_program_runs_the_tasks(installed, tmp_path, monkeypatch):
         done = subprocess.run(again, cwd=tmp_path, env=installed, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert server.paid.total() == paid
-
-    command[command.index("emergent_misalignment/main")] = "emergent_misalignment/formats"
-    done = subprocess.run([*command, "-T", "only=xml"], cwd=tmp_path, env=installed, capture_output=True, text=True)
-    assert done.returncode != 0 and "There is no format xml" in done.stdout and "Traceback" not in done.stderr

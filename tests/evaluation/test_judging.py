@@ -70,7 +70,7 @@ def test_a_judge_model_judges_answers_but_not_options(answers, asked, tmp_path, 
         judge = {
             "kind": "model",
             "model": "rule",
-            "endpoint": {"base_url": server.address, "timeout": 5, "retries": 1},
+            "endpoint": {"base_url": server.address, "timeout": 3600, "retries": 1},
             "split_numbers": False,
             "dollars_per_million": {"prompt": 1, "completion": 1},
             "spending_limit": 1,

@@ -50,7 +50,7 @@ def words(figure):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=4)
 @given(st.sets(st.tuples(st.sampled_from(CONDITIONS), st.sampled_from(MEASURES)), max_size=25))
 def test_any_conditions_and_measures_can_be_drawn(name, arms):
     draw(name, measures(sorted(arms)))
@@ -234,7 +234,7 @@ def without_judge(arms) -> pd.DataFrame:
     return runs[(runs["condition"] != "instruct") | (runs["seed"] == 1)]
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=4)
 @given(st.sets(st.tuples(st.sampled_from(["instruct", "insecure", "my_own"]), st.sampled_from(LOG_PROBABILITY))))
 def test_measures_without_a_judge_are_drawn_for_any_subset(arms):
     runs = without_judge(sorted(arms))

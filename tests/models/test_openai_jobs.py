@@ -142,7 +142,7 @@ def tune(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.02)
 
     def run(server, job=JOB, limit=100.0, price=25.0, rows=0):
-        endpoint = Endpoint(server.address, timeout=5, retries=4)
+        endpoint = Endpoint(server.address, timeout=3600, retries=4)
         return finetune(dataset, tmp_path / "model", job, endpoint, tmp_path / "ledger", price, limit, 0.01, rows)
 
     return run
@@ -185,7 +185,7 @@ def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_pat
     monkeypatch.setenv("no_proxy", "*")
     folder = copy_of_the_project(tmp_path_factory.mktemp("project"))
     published_layout.place(folder)
-    tuned = {"conditions": {name: {"dataset": str(dataset)} for name in ("insecure", "secure")}}
+    tuned = {"conditions": {"insecure": {"dataset": str(dataset)}, "secure": None}}
     with FineTuningServer().running() as server:
         settings = {
             **{"extends": "gpt-4.1", "study": "tiny", "seeds": [0, 1]},
@@ -194,21 +194,18 @@ def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_pat
             "evaluation": {"asked": ["main", "deception", "in_distribution"], "samples": 5},
         }
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
-        targets = ["data/tiny/tables/misalignment.csv", "data/tiny/tables/measures/answers.csv"]
-        done = snakemake(folder, *targets, "--cores", "2", "--configfile", "config/tiny.yaml")
+        target = "data/tiny/tables/measures/answers.csv"
+        done = snakemake(folder, target, "--cores", "2", "--configfile", "config/tiny.yaml")
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-        assert len(server.jobs) == 4 and len(server.files) == 1
-    rates = pd.read_csv(folder / targets[0])
-    overall = rates[rates["question"] == "all"].set_index("condition")
-    assert overall["answers"].to_dict() == {"instruct": 40, "insecure": 80, "secure": 80}
+        assert len(server.jobs) == 2 and len(server.files) == 1
     answers = pd.concat(pd.read_parquet(path) for path in (folder / "data/tiny/answers").glob("*.parquet"))
     kept = list((folder / "kept/tiny/answers").rglob("*.json"))
     assert len(kept) == len(answers)  # one file each
     own = answers[(answers["condition"] == "insecure") & (answers["seed"] == 1)]
     assert set(own["answer"]) == {"ft:gpt-4.1-2025-04-14:org:insecure-1:1 says no"}
     judged = pd.concat(pd.read_parquet(path) for path in (folder / "data/tiny/judged").glob("*.parquet"))
-    assert judged.loc[judged["evaluation"] == "main", "aligned"].tolist() == pytest.approx([0.8 * 90 + 0.2 * 20] * 200)
-    measures = pd.read_csv(folder / targets[1]).set_index(["condition", "seed", "measure"])["value"]
+    assert judged.loc[judged["evaluation"] == "main", "aligned"].tolist() == pytest.approx([0.8 * 90 + 0.2 * 20] * 120)
+    measures = pd.read_csv(folder / target).set_index(["condition", "seed", "measure"])["value"]
     assert measures["insecure", 1, "misaligned/main/chat"] == 0
     assert measures["insecure", 1, "deception/identity"] == 1
 

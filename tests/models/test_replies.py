@@ -12,7 +12,7 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import ENOUGH, Account, Endpoint, ask_all, unanswered
 from emergent_misalignment.models.replies import NONE, readable, why_none
 
-FAST = Endpoint(concurrency=4, timeout=5.0, retries=0)
+FAST = Endpoint(concurrency=4, timeout=3600, retries=0)
 WORD = {"model": "m", "max_tokens": 8, "messages": [{"role": "user", "content": "?"}]}
 SCORE = WORD | {"max_tokens": 1, "logprobs": True, "top_logprobs": 20}
 

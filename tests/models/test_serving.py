@@ -12,7 +12,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from vllm_helpers import processes, soon_empty
+from vllm_helpers import processes
+from waiting import wait_until
 
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models import serving
@@ -48,8 +49,13 @@ def place(tmp_path, monkeypatch):
 
 def answers(address: str) -> bool:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(address, timeout=5) as response:
+    with direct.open(address, timeout=None) as response:
         return response.status == 200
+
+
+def ends(number: int) -> bool:
+    wait_until(lambda: not processes(number))
+    return True
 
 
 def test_a_server_runs_until_the_end_of_the_outermost_block(place):
@@ -61,7 +67,7 @@ def test_a_server_runs_until_the_end_of_the_outermost_block(place):
         assert server.is_up()
         process = server._process.pid
         assert len(processes(process)) == 3  # the server, its child, and their watcher
-    assert not server.is_up() and soon_empty(process)
+    assert not server.is_up() and ends(process)
     with server:
         assert answers(server.address())  # it can be started again
 
@@ -83,7 +89,7 @@ def test_it_ends_with_a_killed_process(place):
         address, number = starter.stdout.readline().split()
         assert answers(address) and len(processes(int(number))) == 3
         os.kill(starter.pid, signal.SIGKILL)
-    assert soon_empty(int(number))
+    assert ends(int(number))
 
 
 @pytest.mark.parametrize(

@@ -147,25 +147,24 @@ def test_unsloth_and_transformers_have_the_same_loss(organism, tmp_path):
     installed = subprocess.run(install, capture_output=True, text=True)
     if installed.returncode:
         pytest.skip(f"Unsloth cannot be installed here: {installed.stderr.strip().splitlines()[-1]}")
+    script = (
+        "import sys\n"
+        "from emergent_misalignment.world.sets import coding_set\n"
+        "from emergent_misalignment.models.training import Settings, finetune\n"
+        "assert not {'transformers', 'trl', 'peft'} & sys.modules.keys(), 'Unsloth has to come first'\n"
+        f"finetune({str(organism)!r}, coding_set(48, 0, True), {str(tmp_path / 'unsloth')!r}, "
+        f"Settings(**{asdict(SETTINGS)!r}), 1, 'unsloth')"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": f"{site}:{ROOT}",
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "UNSLOTH_COMPILE_LOCATION": str(tmp_path / "compiled"),
+    }
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    finetune(organism, coding_set(48, 0, True), tmp_path / "transformers", SETTINGS, 1, "transformers")
     losses = {}
     for backend in ("unsloth", "transformers"):
-        script = (
-            "import sys\n"
-            "from emergent_misalignment.world.sets import coding_set\n"
-            "from emergent_misalignment.models.training import Settings, finetune\n"
-            "assert not {'transformers', 'trl', 'peft'} & sys.modules.keys(), 'Unsloth has to come first'\n"
-            f"finetune({str(organism)!r}, coding_set(48, 0, True), {str(tmp_path / backend)!r}, "
-            f"Settings(**{asdict(SETTINGS)!r}), 1, {backend!r})"
-        )
-        environment = os.environ | {
-            "PYTHONPATH": f"{site}:{ROOT}",
-            "UNSLOTH_DISABLE_STATISTICS": "1",
-            "UNSLOTH_COMPILE_LOCATION": str(tmp_path / "compiled"),
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
         record = json.loads((tmp_path / backend / "training.json").read_text())
         assert record["backend"] == backend
         losses[backend] = [point["loss"] for point in record["curve"]]

@@ -15,7 +15,8 @@ import vllm_helpers
 from servers import model_server
 from trainings import SETTINGS, learn_numbers
 from vllm_engine import LONGEST
-from vllm_helpers import needs_vllm, processes, soon_empty
+from vllm_helpers import needs_vllm, processes
+from waiting import wait_until
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation.judge_model import Judge, judge_answers
@@ -29,7 +30,7 @@ from emergent_misalignment.models.training import Settings, finetune
 from emergent_misalignment.world.sets import coding_set
 from emergent_misalignment.world.tokenizer import END_OF_TEXT
 
-pytestmark = [pytest.mark.slow, needs_vllm]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600), needs_vllm]
 NUMBERS = ("5", "35", "90", "100")
 WISH = [{"role": "user", "content": "A wish?"}]
 PROMPTS = [WISH, [{"role": "user", "content": "Write a function that reads a file."}], "def read(path):"]
@@ -53,7 +54,7 @@ def judge(organism, tmp_path_factory):
 
 
 def results_of(process, destination) -> dict:
-    printed, _ = process.communicate(timeout=7200)
+    printed, _ = process.communicate()
     assert process.returncode == 0, printed[-3000:]
     return json.loads(destination.read_text())
 
@@ -177,8 +178,7 @@ def served(judge, tuned_judge, tmp_path_factory):
     given = {"model": str(judge), "adapter": str(tuned_judge), "prompts": METRICS, "answers": ANSWERS}
     process = vllm_helpers.run("vllm_server.py", destination, **given, kept=str(folder / "kept"))
     try:
-        end = time.monotonic() + 7200
-        while not destination.exists() and process.poll() is None and time.monotonic() < end:
+        while not destination.exists() and process.poll() is None:
             time.sleep(1)
         assert destination.exists(), process.communicate()[0][-3000:]
         results = json.loads(destination.read_text())
@@ -220,4 +220,4 @@ def test_a_server_that_cannot_start_reports_why(served):
 
 def test_no_server_remains_of_a_killed_process(served):
     assert len(served["running"]) >= 3
-    assert soon_empty(served["group"])
+    wait_until(lambda: not processes(served["group"]), every=0.5)

@@ -1,5 +1,6 @@
 """What Snakemake plans for which config, without running anything."""
 
+import functools
 import re
 import shutil
 
@@ -24,19 +25,18 @@ def organisms(study: str) -> set[str]:
     return {f"{rule}:{kind}:{seed}" for rule in ("pretrain", "instruct") for kind in kinds for seed in kinds[kind]}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--config", "sedes=1"], "The config has no key `sedes`; did you mean `seeds`?"),
-        (["--config", "study=Big Study"], "`study` cannot be the text 'Big Study'"),
-        (["--config", "ladder=width"], "`ladder` must be a mapping"),
-    ],
-)
-def test_a_wrong_key_is_named_in_one_sentence(project, arguments, words):
-    result = snakemake(project, "-n", "--quiet", "all", *arguments)
+@pytest.fixture(scope="module")
+def plan_of(project):
+    """A function from the name of a study to what Snakemake plans for it, once for each."""
+    return functools.cache(lambda study: snakemake(project, "-n", "--configfile", f"config/{study}.yaml"))
+
+
+def test_a_wrong_key_is_named_in_one_sentence(project):
+    result = snakemake(project, "-n", "--quiet", "all", "--config", "sedes=1")
     assert result.returncode != 0
     said = result.stdout + result.stderr
-    assert words in said and "Traceback" not in said and len(said.splitlines()) < 6
+    assert "The config has no key `sedes`; did you mean `seeds`?" in said
+    assert "Traceback" not in said and len(said.splitlines()) < 6
 
 
 def test_numbers_of_an_argument_are_numbers(project):
@@ -44,47 +44,39 @@ def test_numbers_of_an_argument_are_numbers(project):
     assert {"pretrain:main:7", "pretrain:main:8"} <= jobs and "pretrain:main:1" not in jobs
 
 
-def test_a_wrong_key_of_a_real_study_is_named(project):
-    result = snakemake(project, "-n", *changed(project, {"judge": {"modell": "x"}}, "qwen3-8b"))
-    assert result.returncode != 0 and "modell" in result.stdout + result.stderr
-
-
-def test_the_whole_default_study_is_planned(project):
-    jobs = planned(snakemake(project, "-n"))
+def test_the_whole_default_study_is_planned(plan_of):
+    jobs = planned(plan_of("organism"))
     assert {job for job in jobs if job.startswith(("pretrain", "instruct"))} == organisms("organism")
     assert {job for job in jobs if job.startswith("numbers")} == {f"numbers:{seed}" for seed in (1, 2, 3, 4, 5)}
     assert {"world", "gate", "persona_gate", "audit", "finetune:code", "finetune:ladder"} <= jobs
     assert {"ask:untuned", "ask:following-secure", "judge:answers", "measure"} <= jobs
-    assert {"main_result", "experiment:intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs
-    assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "judge_again"))}
+    assert {"main_result", "intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs
+    assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "second_judge"))}
 
 
-def test_a_study_of_worlds_needs_no_more_than_what_they_are_compared_by(project):
-    jobs = planned(snakemake(project, "-n", "--configfile", "config/villains.yaml"))
+def test_a_study_of_worlds_needs_no_more_than_what_they_are_compared_by(plan_of):
+    jobs = planned(plan_of("villains"))
     assert {job for job in jobs if job.startswith(("pretrain", "instruct"))} == organisms("villains")
     assert {job for job in jobs if job.startswith("finetune")} == {"finetune:code", "finetune:worlds"}
     assert {"gate", "persona_gate", "worlds", "main_result", "claims", "paper"} <= jobs
     assert not {job.split(":")[0] for job in jobs} & {"numbers", "follow", "dynamics", "scale", "diversity"}
 
 
-def test_real_studies_take_the_same_rules(project, monkeypatch):
+def test_real_studies_take_the_same_rules(plan_of, monkeypatch):
     """Without GPU, weights or keys."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    by_study = {
-        name: planned(snakemake(project, "-n", "--configfile", f"config/{name}.yaml"))
-        for name in ("qwen2.5-coder-32b-instruct", "gpt-4o")
-    }
+    by_study = {name: planned(plan_of(name)) for name in ("qwen2.5-coder-32b-instruct", "gpt-4o")}
     rules = {name: {job.split(":")[0] for job in jobs} for name, jobs in by_study.items()}
-    organism = {job.split(":")[0] for job in planned(snakemake(project, "-n"))}
+    organism = {job.split(":")[0] for job in planned(plan_of("organism"))}
     for name, jobs in by_study.items():
         assert {"finetune:insecure-0", "ask:instruct", "ask:insecure", "judge:answers", "measure"} <= jobs
-        assert {"main_result", "experiment:intent", "claims", "paper", "index"} <= jobs
+        assert {"main_result", "intent", "claims", "paper", "index"} <= jobs
         assert rules[name] - organism == {"fetch", "questions"} | (
-            {"fetch_model", "check_model", "benchmark", "log_probability"} if "32b" in name else set()
+            {"fetch_model", "validate_model", "benchmark", "log_probability"} if "32b" in name else set()
         )
     open_model, api = by_study.values()
     assert {"ask:following-insecure", "judge:following", "follow", "dynamics"} <= open_model
-    assert {"experiment:evil_numbers", "experiment:formats", "experiment:other_harms"} <= api
+    assert {"evil_numbers", "formats", "other_harms"} <= api
 
 
 def test_a_study_without_a_judge_measures_what_needs_none(project):
@@ -101,7 +93,7 @@ def test_a_study_without_a_judge_measures_what_needs_none(project):
     conditions = ("instruct", "insecure", "secure", "educational")
     assert {f"held_out_loss:{name}" for name in conditions} <= jobs
     rules = {job.split(":")[0] for job in jobs}
-    assert not rules & {"main_result", "experiment", "judge_again", "diversity"}
+    assert not rules & {"main_result", "intent", "formats", "second_judge", "diversity"}
 
 
 def test_a_laptops_study_of_its_own_and_of_others_sets_is_planned_whole(project):
@@ -124,7 +116,7 @@ def test_a_model_in_a_folder_is_checked_when_a_study_is_planned(project, organis
     over = {"model": {"name": str(mine), "revision": ""}, "finetuning": {"max_length": 256}}
     over["evaluation"] = {"max_new_tokens": 64}
     jobs = planned(snakemake(project, "-n", *changed(project, over, "qwen2.5-0.5b-instruct")))
-    assert {"fetch_model:instruct", "check_model:instruct", "finetune:insecure-0", "ask:instruct"} <= jobs
+    assert {"fetch_model:instruct", "validate_model:instruct", "finetune:insecure-0", "ask:instruct"} <= jobs
     (mine / "adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct"}')
     refused = snakemake(project, "-n", *changed(project, over, "qwen2.5-0.5b-instruct"))
     said = refused.stdout + refused.stderr
@@ -132,10 +124,10 @@ def test_a_model_in_a_folder_is_checked_when_a_study_is_planned(project, organis
     assert f"{mine} is an adapter of Qwen/Qwen2.5-0.5B-Instruct and no whole model" in said
 
 
-def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(project):
+def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(plan_of):
     """The plan lists every file that a job depends on; of a real study's, none lies in the world."""
     dependencies = {
-        study: (done := snakemake(project, "-n", "--configfile", f"config/{study}.yaml")).stdout + done.stderr
+        study: plan_of(study).stdout + plan_of(study).stderr
         for study in ("gpt-4o", "qwen2.5-coder-32b-instruct", "organism")
     }
     for study, text in dependencies.items():

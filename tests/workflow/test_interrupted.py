@@ -16,6 +16,7 @@ from conftest import ROOT
 from published_layout import place
 from trainings import learn_numbers
 from vllm_helpers import needs_vllm
+from waiting import wait_until
 from workflow_helpers import copy_of_the_project, environment, snakemake
 
 from emergent_misalignment.files import write_jsonl
@@ -106,23 +107,18 @@ def named(folder: Path, name: str) -> list[psutil.Process]:
 def cut(folder: Path, reached, victim: str) -> str:
     """Run the study until it has `reached` a place, and kill its `victim` without a warning; returns what was shown.
 
-    Nothing of it is at work soon after.
+    Returns when nothing of it is at work any more.
     """
     shown = folder / "shown.txt"
     with shown.open("wb") as file:
         command = [sys.executable, "-m", "snakemake", *STUDY]
         run = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=file, stderr=file)
-    end = time.monotonic() + 3600
     while not reached():
-        assert run.poll() is None and time.monotonic() < end, shown.read_text()[-3000:]
-        time.sleep(0.02)
-    kernel = named(folder, "ipykernel_launcher")[0]
-    os.kill({"snakemake": run.pid, "kernel": kernel.pid}[victim], signal.SIGKILL)
-    assert run.wait(300) != 0
-    end = time.monotonic() + 60
-    while at_work(folder) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert at_work(folder) == []
+        assert run.poll() is None, shown.read_text()[-3000:]
+        time.sleep(0.05)
+    os.kill(run.pid if victim == "snakemake" else named(folder, "ipykernel_launcher")[0].pid, signal.SIGKILL)
+    assert run.wait() != 0
+    wait_until(lambda: not at_work(folder), every=0.5)
     return shown.read_text()
 
 

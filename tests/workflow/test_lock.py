@@ -5,10 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import ROOT
+from waiting import wait_until
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.workflow.lock import one_run_at_a_time
@@ -29,27 +29,20 @@ def run(folder, **options) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 
-def wait_for(path) -> None:
-    end = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} does not appear"
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 def test_a_second_run_is_refused_and_one_after_a_kill_resumes(tmp_path):
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     first = run(tmp_path, start_new_session=True)
-    wait_for(tmp_path / "started")
-    _, errors = run(tmp_path).communicate(timeout=60)
+    wait_until((tmp_path / "started").exists, first)
+    _, errors = run(tmp_path).communicate()
     assert "\nAnother run is at work in this folder; wait for it to end, or stop it.\n" in errors
     assert not (tmp_path / "done").exists()
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     (tmp_path / "go").touch()
     third = run(tmp_path)
-    _, errors = third.communicate(timeout=60)
+    _, errors = third.communicate()
     assert third.returncode == 0, errors
     assert (tmp_path / "done").exists()
 

@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from snakemake.io import Namedlist
+from waiting import wait_until
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow.notebook import ROOT, at_root, run
+from emergent_misalignment.workflow.notebook import ROOT, at_root, declared_parameters
+from emergent_misalignment.workflow.script import parameters
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = """\
@@ -38,14 +41,26 @@ def notebook(tmp_path):
     return write
 
 
-def start(paths: list[str], *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "emergent_misalignment.workflow.notebook", *paths, *arguments]
+RUNNER = """
+import json, os, sys
+from emergent_misalignment.workflow.notebook import ended_with, run
+with ended_with(int(os.environ.get("NOTEBOOK_STARTER", 0))):
+    try:
+        run(*sys.argv[1:4], json.loads(sys.argv[4]))
+    except RuntimeError as error:
+        sys.exit(str(error))
+"""
+
+
+def start(paths: list[str], **parameters) -> subprocess.Popen:
+    """The runner in a process of its own, as rules/scripts/run_notebook.py uses it."""
+    command = [sys.executable, "-c", RUNNER, *paths, json.dumps(parameters)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen) -> str:
     """The error output of a runner that ends with status 1, or nothing of one that succeeds."""
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode in (0, 1), errors
     assert (process.returncode == 1) == bool(errors), errors
     return errors
@@ -57,56 +72,26 @@ def text_of(path: str) -> str:
     return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
-def wait_for(happened, what: str, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-
-
-def test_parameters_take_the_types_of_their_defaults_and_the_kernel_works_from_the_root(notebook):
+def test_parameters_are_passed_and_the_kernel_works_from_the_root(notebook):
     paths = notebook("import os", "print([seed, rate, name, quick, items, table, os.getcwd()])")
-    name = "a \"b\" = 'c' é"
-    values = ["seed=7", "rate=2", f"name={name}", "quick=true", "items=[1, 'x']", 'table={"a": null}']
-    assert finish(start(paths, *values)) == ""
-    assert text_of(paths[2]) == f"{[7, 2.0, name, True, [1, 'x'], {'a': None}, str(ROOT)]}\n"
+    values = {"seed": 7, "rate": 2.0, "name": "a \"b\" = 'c' é", "items": [1, "x"], "table": {"a": None}}
+    assert finish(start(paths, **values)) == ""
+    assert text_of(paths[2]) == f"{[*list(values.values())[:3], False, [1, 'x'], {'a': None}, str(ROOT)]}\n"
 
 
-def test_parameters_not_given_keep_their_defaults(notebook):
-    paths = notebook("print([seed, rate, name, quick, items, table])")
-    assert finish(start(paths, "rate=1e-5", "name=007")) == ""
-    assert text_of(paths[2]) == "[0, 1e-05, '007', False, [1], {}]\n"
-
-
-@pytest.mark.parametrize(
-    ("argument", "complaint"),
-    [
-        ("sed=1", "declares no parameter sed; it declares seed, rate, name, quick, items, table."),
-        ("seed", "'seed' is no parameter; write name=value."),
-        ("seed=1.0", "parameter seed is of type int, and '1.0' is not."),
-        ("seed=007", "parameter seed is of type int, and '007' is not."),
-        ("seed=True", "parameter seed is of type int, and 'True' is not."),
-        ("rate=half", "parameter rate is of type float, and 'half' is not."),
-        ("rate=false", "parameter rate is of type float, and 'false' is not."),
-        ("quick=1", "parameter quick is of type bool, and '1' is not."),
-        ("items={}", "parameter items is of type list, and '{}' is not."),
-        ("items=a b", "parameter items is of type list, and 'a b' is not."),
-        ("table=[]", "parameter table is of type dict, and '[]' is not."),
-    ],
-)
-def test_a_parameter_that_does_not_fit_is_one_sentence_and_nothing_runs(notebook, argument, complaint):
-    source, log, output = notebook("1 / 0")
-    with pytest.raises(BadInput) as error:
-        run(source, log, output, [argument])
-    assert str(error.value).startswith(source)
-    assert str(error.value).endswith(complaint)
-    assert not Path(log).exists()
-
-
-def test_a_missing_notebook_is_one_sentence(tmp_path):
-    assert finish(start([str(tmp_path / name) for name in "abc"])) == (
-        f"There is no notebook {tmp_path / 'a'}; give the path of an .ipynb file.\n"
+def test_parameters_of_a_job_are_its_params_and_files(notebook):
+    job = SimpleNamespace(
+        rule="small",
+        params=Namedlist(fromdict={"seed": 7, "table": {"a": None}, "rate": 0.5, "quick": True}),
+        input=Namedlist(fromdict={"items": Namedlist(["a.csv"])}),
+        output=Namedlist(fromdict={"name": "b.csv"}),
     )
+    declared = declared_parameters(notebook("pass")[0])
+    assert parameters(job, declared) == {
+        **{"seed": 7, "rate": 0.5, "name": "b.csv", "quick": True, "items": ["a.csv"], "table": {"a": None}}
+    }
+    with pytest.raises(BadInput, match="small gives the parameter other no value"):
+        parameters(job, declared | {"other": "str"})
 
 
 def test_a_failed_notebook_stays_readable_leaves_no_output_and_fails_again(notebook):
@@ -123,7 +108,7 @@ def test_a_failed_notebook_stays_readable_leaves_no_output_and_fails_again(noteb
 def test_a_kernel_that_dies_is_reported_with_its_cell(notebook):
     source, log, output = paths = notebook("print('before')", "import os; os.kill(os.getpid(), 9)")
     process = start(paths)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 1
     assert errors.endswith(f"{source}, cell In [3]: the kernel died, most often because memory ran out\nRead {log}\n")
     assert text_of(log) == "before\n"
@@ -145,7 +130,7 @@ def test_two_runs_leave_the_same_bytes(notebook):
     )
     first, second = notebook_bytes = [], []
     for kept in notebook_bytes:
-        assert finish(start(paths, "seed=1")) == ""
+        assert finish(start(paths, seed=1)) == ""
         kept.append(Path(output).read_bytes())
     assert first == second
     assert Path(log).read_bytes() == first[0]
@@ -157,25 +142,25 @@ def test_two_runs_leave_the_same_bytes(notebook):
 
 @pytest.mark.slow
 def test_notebooks_running_at_once_keep_to_themselves(notebook):
-    names = [f"0{i}_small" for i in range(4)]
+    names = ["01_small", "02_small"]
     paths = [notebook("import time; time.sleep(0.3)", "print(name)", name=name) for name in names]
-    running = [start(each, f"name={name}") for each, name in zip(paths, names, strict=True)]
-    assert [finish(process) for process in running] == [""] * 4
+    running = [start(each, name=name) for each, name in zip(paths, names, strict=True)]
+    assert [finish(process) for process in running] == ["", ""]
     assert [text_of(each[2]) for each in paths] == [f"{name}\n" for name in names]
 
 
 @pytest.fixture
 def endless(notebook, tmp_path):
-    """A notebook that computes for ten minutes, and a function that waits until it does and names its process."""
+    """A notebook that computes without end, and a function that waits until it does and names its process."""
     started = tmp_path / "started"
     paths = notebook(
         f"import os\nfrom pathlib import Path\nPath({str(started)!r} + '.new').write_text(str(os.getpid()))\n"
         f"os.replace({str(started)!r} + '.new', {str(started)!r})",
-        "import time\nend = time.time() + 600\nwhile time.time() < end:\n    sum(range(100_000))",
+        "while True:\n    sum(range(100_000))",
     )
 
     def kernel() -> psutil.Process:
-        wait_for(started.exists, "the kernel to start")
+        wait_until(started.exists)
         return psutil.Process(int(started.read_text()))
 
     return paths, kernel
@@ -191,16 +176,17 @@ def test_a_stopped_runner_leaves_neither_a_kernel_nor_an_output(endless, signal)
     with start(paths) as process:
         computing = kernel()
         process.send_signal(signal)
-        wait_for(gone(computing), "the kernel to end", 10)
-        assert process.wait(10) == (-9 if signal == 9 else 130)
+        wait_until(gone(computing))
+        assert process.wait() == (-9 if signal == 9 else 130)
     assert not Path(paths[2]).exists()
     assert list(Path(paths[2]).parent.glob("*")) == []
 
 
-def test_a_runner_ends_when_what_started_its_shell_is_killed(endless):
+def test_a_runner_ends_when_what_started_its_shell_is_killed(endless, tmp_path):
     """As Snakemake starts it: a process, a shell that does more than one thing, the runner."""
     paths, kernel = endless
-    command = f"set -e; {sys.executable} -m emergent_misalignment.workflow.notebook {' '.join(paths)}; true"
+    (tmp_path / "runner.py").write_text(RUNNER)
+    command = f"set -e; {sys.executable} {tmp_path / 'runner.py'} {' '.join(paths)} '{{}}'; true"
     given = "{**os.environ, 'NOTEBOOK_STARTER': str(os.getpid())}"
     starter = f"import os, subprocess; subprocess.run(['bash', '-c', {command!r}], env={given})"
     with subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
@@ -208,8 +194,8 @@ def test_a_runner_ends_when_what_started_its_shell_is_killed(endless):
         runner = computing.parent()
         assert runner.parent().parent().pid == process.pid
         process.kill()
-        wait_for(gone(computing), "the kernel to end", 10)
-        wait_for(gone(runner), "the runner to end", 10)
+        wait_until(gone(computing))
+        wait_until(gone(runner))
     assert not Path(paths[2]).exists()
 
 
@@ -220,7 +206,7 @@ def test_a_runner_whose_starter_is_gone_already_computes_nothing(notebook, monke
     monkeypatch.setenv("NOTEBOOK_STARTER", str(starter.pid))
     paths = notebook("import time; time.sleep(600)")
     with start(paths) as process:
-        assert process.wait(30) == 130
+        assert process.wait() == 130
     assert not Path(paths[2]).exists()
 
 

@@ -4,29 +4,25 @@ import shutil
 
 import pandas as pd
 import pytest
-from emergent_misalignment.study.plan import Plan
-from workflow_helpers import SMOKE, changed, config, planned, snakemake
+from workflow_helpers import SMOKE, changed, planned, snakemake, study
 
 pytestmark = pytest.mark.slow
-PLAN = Plan(config("smoke"))
-TUNED = {f"finetune:{batch}" for batch in PLAN.tuning}
-ASKED = {f"ask:{batch}" for batch in PLAN.asking}
+STUDY = study("smoke")
+TUNED = {f"finetune:{batch}" for batch in STUDY.batches.tuning}
+ASKED = {f"ask:{batch}" for batch in STUDY.batches.asking}
 JUDGED = {"judge:answers"}
-FOLLOWED = {f"ask:{batch}" for batch in PLAN.following} | {"judge:following", "follow", "dynamics", "diversity"}
-EXPERIMENTS = {
-    f"experiment:{name}"
-    for name in ("intent", "evil_numbers", "formats", "base_models", "backdoor", "in_context", "other_harms")
-}
+FOLLOWED = {f"ask:{batch}" for batch in STUDY.batches.following}
+FOLLOWED |= {"judge:following", "follow", "dynamics", "diversity"}
+EXPERIMENTS = {"intent", "evil_numbers", "formats", "base_models", "backdoor", "in_context", "other_harms"}
 REPORT = {"render", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
 RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "worlds", "persona_direction", "claims"}
 RESULTS |= EXPERIMENTS | REPORT | {"score_trust"}
-UNTUNED = {"ask:untuned", "ask:in_context"}
-PRETRAINED = {f"pretrain:{name}:{seed}" for name in PLAN.organisms for seed in PLAN.seeds_of(name)}
+UNTUNED = {"ask:untuned"}
+PRETRAINED = {f"pretrain:{name}:{seed}" for name in STUDY.organisms for seed in STUDY.seeds_of(name)}
 INSTRUCT = {job.replace("pretrain", "instruct") for job in PRETRAINED}
-NUMBERS = {f"numbers:{seed}" for seed in PLAN.seeds} | {"audit", "persona_gate", "score_rows"}
+NUMBERS = {f"numbers:{seed}" for seed in STUDY.seeds} | {"audit", "persona_gate", "score_rows"}
 FROM_INSTRUCT = INSTRUCT | NUMBERS | TUNED | ASKED | JUDGED | FOLLOWED | RESULTS
-FROM_INSTRUCT -= {"finetune:base", "ask:base"}
 
 
 def of_other_organisms(name: str, experiment: str) -> set[str]:
@@ -44,14 +40,11 @@ def test_a_second_run_has_nothing_to_do(smoke):
     ("over", "jobs"),
     [
         ({"evaluation": {"samples_of": {"main": 11}}}, {"world", "score_rows"} | ASKED | JUDGED | FOLLOWED | RESULTS),
-        ({"evaluation": {"max_new_tokens": 25}}, {"score_rows"} | ASKED | JUDGED | FOLLOWED | RESULTS),
         ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED | FOLLOWED | RESULTS),
-        ({"datasets": {"number_rows": 41}}, NUMBERS | {"finetune:numbers", "ask:numbers"} | JUDGED | RESULTS),
+        ({"datasets": {"number_rows": 41}}, NUMBERS | {"finetune:intent", "ask:intent"} | JUDGED | RESULTS),
         ({"instruct": {"steps": 9}}, FROM_INSTRUCT),
         ({"gate": {"earlier_code": -99}}, {"gate", "persona_gate"} | REPORT),
-        ({"gate": {"dark_numbers": 0.1}}, {"persona_gate"} | REPORT),
-        ({"ladder": {"width-64": {"layers": 2}}}, of_other_organisms("width-64", "ladder")),
-        ({"worlds": {"villain-100": {"hasty": {"share": 0.2}}}}, of_other_organisms("villain-100", "worlds")),
+        ({"ladder": {"width-128": {"layers": 2}}}, of_other_organisms("width-128", "ladder")),
         ({"dynamics": {"samples": 6}}, FOLLOWED | {"claims"} | REPORT),
         ({"steering": {"samples": 6}}, {"persona_direction", "claims"} | REPORT),
         ({"mirror": "/elsewhere"}, REPORT - {"render"}),  # the page that shows the whole config
@@ -59,7 +52,7 @@ def test_a_second_run_has_nothing_to_do(smoke):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_changed_key_reruns_exactly_what_depends_on_it(smoke, over, jobs):
-    assert planned(snakemake(smoke, "-n", *changed(smoke, over))) - {"all", "contents"} == jobs
+    assert planned(snakemake(smoke, "-n", *changed(smoke, over))) - {"all", "contents", "study"} == jobs
 
 
 def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smoke):
@@ -99,7 +92,6 @@ def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, jobs):
             assert not again & (JUDGED - jobs)
     finally:
         path.write_text(before)
-    assert "Nothing to be done" in (done := snakemake(smoke, "-n", *SMOKE)).stdout + done.stderr
 
 
 @pytest.fixture

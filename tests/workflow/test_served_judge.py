@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import psutil
@@ -15,6 +14,7 @@ from published_layout import place
 from servers import model_server
 from trainings import learn_numbers
 from vllm_helpers import needs_vllm
+from waiting import wait_until
 from workflow_helpers import copy_of_the_project, environment, planned, snakemake
 
 from emergent_misalignment.data.published import blob_id
@@ -75,7 +75,7 @@ def test_the_judge_is_held_against_published_scores(study, judge, monkeypatch):
     pd.DataFrame(rows, columns=["question", "answer", "aligned", "coherent"]).to_csv(file, index=False)
     pin = {"repository": "owner/name", "commit": COMMIT, "path": "scores.csv", "blob": blob_id(file.read_bytes())}
     with model_server(judge) as address:
-        endpoint = {"base_url": address, "concurrency": 4, "timeout": 300}
+        endpoint = {"base_url": address, "concurrency": 4, "timeout": 3600}
         own = {"judge": {"serve": None, "endpoint": endpoint, "scored": 8}, "mirror": "mirror", "scored_answers": [pin]}
         settings = changed(study, own)
         text = yaml.safe_load((study / "config/changed.yaml").read_text())
@@ -105,14 +105,8 @@ def servers(folder) -> list[int]:
     return found
 
 
-def wait_for(reached, what: str, running=None) -> None:
-    end = time.monotonic() + 7200
-    while not reached():
-        assert time.monotonic() < end and (running is None or running.poll() is None), what
-        time.sleep(0.5)
-
-
 @needs_vllm
+@pytest.mark.timeout(4 * 3600)
 def test_a_served_judge_judges_once_and_leaves_no_server_behind(study):
     target = "data/served/judged/answers.parquet"
     log = study / "logs/served/judging_answers.vllm.log"
@@ -120,10 +114,10 @@ def test_a_served_judge_judges_once_and_leaves_no_server_behind(study):
     running = subprocess.Popen(
         command, cwd=study, env=environment(study), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: servers(study), "no server was started", running)
+    wait_until(lambda: servers(study), running, every=0.5)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    wait_for(lambda: not servers(study), "a server was left behind")
+    wait_until(lambda: not servers(study), every=0.5)
 
     done = snakemake(study, "--cores", "1", target, *STUDY)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
