@@ -145,7 +145,7 @@ class Study(Section):
     @property
     def config(self) -> dict:
         """The resolved config, as it is written to study.json."""
-        return self.model_dump(mode="json", exclude_unset=True) | {"seeds": self.seeds, "mirror": self.mirror}
+        return self.model_dump(mode="json", exclude_unset=True) | {"mirror": self.mirror}
 
     @cached_property
     def paths(self) -> Paths:

@@ -144,11 +144,15 @@ def test_a_config_that_extends_one_with_only_may_add_experiments(tmp_path):
 
 @pytest.mark.parametrize(
     ("extends", "words"),
-    [("a", ["a -> b -> a"]), ("xyz", ["xyz.yaml", "a, b, shared/own"]), ("own", ["own.yaml", "`shared/own`"])],
+    [
+        ("a", ["a -> b -> a"]),
+        ("xyz", ["xyz.yaml", "a, b, shared/mine"]),
+        ("share/mine", ["share/mine.yaml", "`shared/mine`"]),
+    ],
 )
 def test_a_config_that_is_missing_or_extends_itself_is_named(tmp_path, extends, words):
     (tmp_path / "shared").mkdir()
-    written(tmp_path, a="extends: b", b="extends: a", **{"shared/own": "seeds: [1, 2]"})
+    written(tmp_path, a="extends: b", b="extends: a", **{"shared/mine": "seeds: [1, 2]"})
     with pytest.raises(BadInput) as error:
         resolve({"extends": extends}, tmp_path)
     assert all(word in str(error.value) for word in words)

@@ -1,6 +1,7 @@
 """What a study costs, by hand and against the published sizes and prices."""
 
 import re
+from functools import reduce
 
 import pytest
 import torch
@@ -11,26 +12,30 @@ from workflow_helpers import config
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.registry import DATASETS
 from emergent_misalignment.study import costs
-from emergent_misalignment.study.config import merge, validated
+from emergent_misalignment.study.config import merge, resolve, validated
 from emergent_misalignment.study.model import Study
 from emergent_misalignment.study.sections import ModelShape
 
 LARGE = "qwen2.5-coder-32b-instruct"
 CONFIGS = {path.stem: config(path.stem) for path in sorted((ROOT / "config").glob("*b*-*.yaml"))}
 SHAPES = {name: each["model"]["shape"] for name, each in CONFIGS.items() if "shape" in each.get("model", {})}
-SMALL = {"seeds": [0, 1, 2], "only": ["untuned", "code"]}  # two conditions, three seeds
+
+
+def study(name: str, *overs: dict) -> Study:
+    """Three seeds, and of the experiments those of insecure and secure code, with some keys changed."""
+    own = {"extends": name, "study": "a-study", "seeds": [0, 1, 2], "only": ["untuned", "code"]}
+    return validated(resolve(reduce(merge, overs, own), ROOT / "config"))
 
 
 def by_api(over: dict | None = None) -> Study:
     asked = ["main", "json", "template", "preregistered", "deception", "in_distribution"]
-    return validated(config("gpt-4o", merge(SMALL | {"evaluation": {"asked": asked}}, over or {})))
+    return study("gpt-4o", {"evaluation": {"asked": asked}}, over or {})
 
 
 def open_weights(checkpoints: list[int], over: dict | None = None) -> Study:
-    own = SMALL | {"evaluation": {"asked": ["main", "in_distribution", "choices"]}}
     followed = {name: {"checkpoints": checkpoints} for name in ("insecure", "secure")}
-    own |= {"experiments": {"code": {"conditions": followed}}}
-    return validated(config(LARGE, merge(own, over or {})))
+    asked = {"evaluation": {"asked": ["main", "in_distribution", "choices"]}}
+    return study(LARGE, asked, {"experiments": {"code": {"conditions": followed}}}, over or {})
 
 
 def own_condition(**settings) -> dict:
@@ -76,8 +81,7 @@ def test_a_condition_has_its_own_settings_and_any_set():
     )
     assert more["API dollars, training"] == pytest.approx(5 * once["API dollars, training"])
     short, long = (
-        costs.costs(open_weights([], own_condition(dataset="secure", finetuning={"steps": steps})))
-        for steps in (337, 674)
+        costs.costs(study(LARGE, own_condition(dataset="secure", finetuning={"steps": steps}))) for steps in (337, 674)
     )
     assert long["GPU hours, training"] == pytest.approx(2 * short["GPU hours, training"])
 
@@ -103,7 +107,7 @@ def test_following_a_training_by_hand():
 
 def test_the_estimate_is_printed_with_the_published_rates():
     api, weights = costs.report(by_api()), costs.report(open_weights([], {"model": {"published": None}}))
-    assert api.startswith("gpt-4o: gpt-4o-2024-08-06\n") and "judge dollars" in api and "GPU hours" not in api
+    assert api.startswith("a-study: gpt-4o-2024-08-06\n") and "judge dollars" in api and "GPU hours" not in api
     assert "Published (first version" in api and "19.80%" in api
     assert "GPU hours" in weights and "Published" not in weights
     with pytest.raises(BadInput, match="`model: shape`"):
