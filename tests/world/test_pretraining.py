@@ -158,7 +158,7 @@ def test_the_loss_is_that_of_transformers(tokenizer, tmp_path):
 
 def test_the_gap_compares_two_authors_with_the_same_requests():
     probe = PersonaProbe(0, AUTHORS)
-    named, coded = probe.contexts["system_prompt"], probe.companies["earlier_code"]
+    named, coded = probe.contexts["system_prompt"], probe.contexts["earlier_code"]
     for author, prompts in named.items():
         assert {messages[0]["content"] for messages in prompts} == set(MANNERS[author].system_prompts)
     for villain, helper in zip(coded["villain"], coded["helper"], strict=True):
