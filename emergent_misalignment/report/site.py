@@ -24,10 +24,10 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.analysis.formatting import numbers, readable
-from emergent_misalignment.files import BadInput, replacing
+from emergent_misalignment.files import BadInput
 from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unfolding, unmeasured
 from emergent_misalignment.report.contents import ROOMS, Contents, read_contents
-from emergent_misalignment.report.pages import TEMPLATES, data_uri, template
+from emergent_misalignment.report.pages import TEMPLATES, data_uri, template, write
 
 # Packages that affect the results; their versions are listed on the page of run details.
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "scipy", "statsmodels", "snakemake", "papermill")
@@ -50,7 +50,7 @@ def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
     title, _ = title_and_question(notebook)
     plain = re.sub("[*`]", "", title)
     html, _ = exporter.from_notebook_node(executed, {"title": plain, "run": run})
-    _write(page, html)
+    write(page, html)
 
 
 def write_index(contents: Contents, index: str | Path, paper: str = "", report: str = "") -> None:
@@ -87,7 +87,7 @@ def write_index(contents: Contents, index: str | Path, paper: str = "", report: 
         report=os.path.relpath(report, Path(index).parent) if report else "",
         papers=os.path.relpath(Path(paper).parent, Path(index).parent) if paper else "",
     )
-    _write(index, html)
+    write(index, html)
 
 
 def _trains(config: dict) -> bool:
@@ -188,7 +188,7 @@ def write_run(contents: Contents, page: str | Path, benchmarks: list[str]) -> No
         total=_clock(sum(row["s"] for _, row in measured)),
         config=yaml.safe_dump(contents.config, sort_keys=False, allow_unicode=True),
     )
-    _write(page, html)
+    write(page, html)
 
 
 def _clock(seconds: float) -> str:
@@ -199,11 +199,6 @@ def _megabytes(value) -> str:
     """Snakemake's measure of memory; missing for very short jobs."""
     number = pd.to_numeric(value, errors="coerce")
     return "" if pd.isna(number) else f"{number:,.0f}"
-
-
-def _write(path: str | Path, html: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
 def main() -> None:
