@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emergent_misalignment.files import BadInput, replacing
-from emergent_misalignment.report.pages import template
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.report.pages import template, write
 
 PER_CELL = 4
 MOST = 10_000
@@ -78,8 +78,7 @@ def as_json(rows: pd.DataFrame) -> str:
 def write_page(study: str, page: str | Path, judged: pd.DataFrame) -> None:
     rows = sample(judged)
     html = template("answers.html.j2").render(study=study, data=as_json(rows), shown=len(rows), all=len(judged))
-    with replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write(page, html)
 
 
 def main() -> None:

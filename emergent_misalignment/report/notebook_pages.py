@@ -5,8 +5,8 @@ from pathlib import Path
 
 import nbformat
 
-from emergent_misalignment.files import BadInput, replacing
-from emergent_misalignment.report.pages import TEMPLATES
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.report.pages import TEMPLATES, write
 
 
 def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
@@ -25,8 +25,7 @@ def render(notebook: str | Path, page: str | Path, run: str = "") -> None:
     title, _ = title_and_question(notebook)
     plain = re.sub("[*`]", "", title)
     html, _ = exporter.from_notebook_node(executed, {"title": plain, "run": run})
-    with replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write(page, html)
 
 
 def title_and_question(notebook: str | Path) -> tuple[str, str]:

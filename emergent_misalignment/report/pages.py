@@ -7,6 +7,8 @@ from pathlib import Path
 import jinja2
 import mistune
 
+from emergent_misalignment.files import replacing
+
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -20,6 +22,11 @@ def template(name: str) -> jinja2.Template:
 
 def inline_markdown(text: str) -> str:
     return mistune.html(text).strip().removeprefix("<p>").removesuffix("</p>")
+
+
+def write(path: str | Path, html: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
 
 
 def data_uri(path: str | Path) -> str:

@@ -17,12 +17,11 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.analysis.formatting import numbers, readable
-from emergent_misalignment.files import replacing
 from emergent_misalignment.registry import DATASETS
 from emergent_misalignment.report.claims_table import read_claims, tally_by_title, unfolding, unmeasured
 from emergent_misalignment.report.contents import ROOMS, Contents
 from emergent_misalignment.report.notebook_pages import title_and_question
-from emergent_misalignment.report.pages import data_uri, template
+from emergent_misalignment.report.pages import data_uri, template, write
 from emergent_misalignment.study.model import Study
 
 # Packages that affect the results; their versions are listed on the page of run details.
@@ -65,7 +64,7 @@ def write_index(contents: Contents, index: str | Path, paper: str = "", report: 
         report=os.path.relpath(report, Path(index).parent) if report else "",
         papers=os.path.relpath(Path(paper).parent, Path(index).parent) if paper else "",
     )
-    _write(index, html)
+    write(index, html)
 
 
 def _entry(chapter, folder: Path) -> dict:
@@ -141,7 +140,7 @@ def write_run(study: Study, page: str | Path, benchmarks: Sequence[str | Path]) 
         total=_clock(sum(row["s"] for _, row in measured)),
         config=yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
     )
-    _write(page, html)
+    write(page, html)
 
 
 def _clock(seconds: float) -> str:
@@ -152,8 +151,3 @@ def _megabytes(value) -> str:
     """Snakemake's measure of memory; missing for very short jobs."""
     number = pd.to_numeric(value, errors="coerce")
     return "" if pd.isna(number) else f"{number:,.0f}"
-
-
-def _write(path: str | Path, html: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
