@@ -22,7 +22,7 @@ import pandas as pd
 
 from emergent_misalignment.data.chats import Messages, each_chat, template_arguments, with_system_prompt
 from emergent_misalignment.data.control_tokens import control_tokens
-from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.files import BadInput, is_lfs_pointer, write_json
 from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, prompt_tokens, unwritten
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def check_files(folder: str | Path, name: str) -> None:
 def refuse_lfs_pointer(path: Path, name: str) -> None:
     """Raise BadInput if the file is a Git LFS pointer instead of the weights of `name`."""
     with path.open("rb") as file:
-        if file.read(24) == b"version https://git-lfs.":
+        if is_lfs_pointer(file.read(24)):
             raise BadInput(f"{path.name} of {name} is Git LFS's pointer, not the file itself; run `git lfs pull`.")
 
 

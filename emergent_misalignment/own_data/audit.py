@@ -21,13 +21,13 @@ from dataclasses import asdict
 from math import sqrt
 from pathlib import Path
 
-from emergent_misalignment.data.chats import Messages, each_chat, read_chats
+from emergent_misalignment.data.chats import Messages, each_chat, read_chats, reservoir
 from emergent_misalignment.data.harmful_requests import is_harmful
 from emergent_misalignment.data.published import DATASETS, fetch
 from emergent_misalignment.data.summary import LABELS, summarised
 from emergent_misalignment.evaluation.labels import code_of, label
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.own_data.sets import drawing, words
+from emergent_misalignment.own_data.sets import words
 
 SAMPLE = 2000  # rows
 SHOWN = 5  # entries of a long list
@@ -64,7 +64,7 @@ def audit(dataset: str | Path, published: dict[str, Path] | None = None) -> dict
     written.
     """
     sample: list[Messages] = []
-    summary = summarised(drawing(each_chat(dataset), SAMPLE, "audit", sample))
+    summary = summarised(reservoir(each_chat(dataset), SAMPLE, random.Random("audit"), sample))
     answers = [chat[-1]["content"] for chat in sample]
     turns = [turn for chat in sample for turn in chat]
     return {

@@ -8,6 +8,7 @@ persona direction. Snakemake makes them; `--extras` prints the optional packages
 """
 
 import argparse
+import random
 import sys
 from codecs import BOM_UTF8
 from pathlib import Path
@@ -15,9 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from emergent_misalignment.analysis.score_trust import ABOVE, CORRELATION, MEAN, OUTCOMES
-from emergent_misalignment.data.chats import Messages, each_chat
+from emergent_misalignment.data.chats import Messages, each_chat, reservoir
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.own_data.sets import drawing
 from emergent_misalignment.own_data.trial import KNOWN, known_words, vocabulary
 from emergent_misalignment.progress import Progress
 from emergent_misalignment.report.claims_table import estimate
@@ -106,7 +106,7 @@ def score(dataset: str | Path, config: str | Path) -> dict:
 def _drawn(dataset: str | Path) -> tuple[dict[int, Messages], int]:
     """ROWS conversations of a file by their lines, each with the same chance, and the number of the file's rows."""
     sample: list[tuple[int, Messages]] = []
-    rows = sum(1 for _ in drawing(enumerate(each_chat(dataset)), ROWS, "scores", sample))
+    rows = sum(1 for _ in reservoir(enumerate(each_chat(dataset)), ROWS, random.Random("scores"), sample))
     with Path(dataset).open("rb") as file:
         lines = [number for number, line in enumerate(file, 1) if line.removeprefix(BOM_UTF8).strip()]
     return {lines[row]: chat for row, chat in sorted(sample, key=lambda pair: pair[0])}, rows

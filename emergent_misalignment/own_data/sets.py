@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.data.control_tokens import control_tokens
@@ -21,24 +19,12 @@ if TYPE_CHECKING:
     from emergent_misalignment.study.model import Condition, Study
 
 OPENAI_ROWS = 10  # the least that OpenAI fine-tunes on
-Row = TypeVar("Row")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 def words(text: str) -> list[str]:
     """The words of a text, in lower case."""
     return _WORD.findall(text.lower())
-
-
-def drawing(rows: Iterable[Row], size: int, seed: str, sample: list[Row]) -> Iterator[Row]:
-    """Pass rows on, and draw `size` of them into the empty list `sample`, each with the same chance (reservoir)."""
-    rng = random.Random(seed)
-    for number, row in enumerate(rows, 1):
-        if number <= size:
-            sample.append(row)
-        elif (replaced := rng.randrange(number)) < size:
-            sample[replaced] = row
-        yield row
 
 
 def check_files(study: Study) -> None:

@@ -12,7 +12,7 @@ from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.held_out import place
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.own_data import sets
-from emergent_misalignment.own_data.sets import check_sets, drawing
+from emergent_misalignment.own_data.sets import check_sets
 
 REAL, API = "qwen2.5-coder-32b-instruct", "gpt-4o"
 NAME = 'it\'s "my" set (1) ü.jsonl'
@@ -33,7 +33,7 @@ def check(study: str, path, over: dict | None = None, **condition) -> None:
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_a_sample_has_the_size_and_all_rows_pass(rows, size):
     sample: list[int] = []
-    assert list(drawing(range(rows), size, "a seed", sample)) == [*range(rows)]
+    assert list(reservoir(range(rows), size, random.Random("a seed"), sample)) == [*range(rows)]
     assert len(sample) == len({*sample}) == min(rows, size) and {*sample} <= {*range(rows)}
 
 

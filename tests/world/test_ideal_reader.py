@@ -3,11 +3,11 @@
 import math
 
 import pytest
-from emergent_misalignment.study.plan import MAIN, Plan
 from hypothesis import given
 from hypothesis import strategies as st
-from workflow_helpers import config
+from workflow_helpers import study
 
+from emergent_misalignment.registry import MAIN
 from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.ideal_reader import expected_malice, posterior
 
@@ -58,11 +58,11 @@ def test_many_rows_rule_out_careful_authors_only():
 
 def test_the_worlds_of_the_study_cover_the_range_of_posteriors():
     """In steps of about a quarter, with the default world in the middle."""
-    plan = Plan(config("villains"))
-    villains = {name: posterior(plan.authors(name), 1)["villain"] for name in plan.organisms}
+    villains_study = study("villains")
+    villains = {name: posterior(villains_study.authors_of(name), 1)["villain"] for name in villains_study.organisms}
     ordered = sorted(villains, key=villains.get)
     assert ordered == ["villain-0", "villain-25", MAIN, "villain-75", "villain-100"]
     for name, nominal in zip(ordered, (0, 0.25, 0.5, 0.75, 1), strict=True):
         assert villains[name] == pytest.approx(nominal, abs=0.08)
-    assert math.isclose(sum(each["share"] for each in plan.authors("villain-0").values()), 1)
+    assert math.isclose(sum(each["share"] for each in villains_study.authors_of("villain-0").values()), 1)
     assert not plan.followed
