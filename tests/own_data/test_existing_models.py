@@ -77,7 +77,7 @@ def test_an_adapter_is_compared_with_its_model_and_reported_as_one_model(project
     asked = {"asked": ["main", "my-questions.yaml", "choices"], "samples": 5, "max_new_tokens": 8}
     arguments = study(project, "adapter", experiments=condition(adapter=adapter), evaluation=asked)
     jobs = planned(snakemake(project, "-n", *arguments))
-    assert {"fetch_adapter:mine", "check_adapter:mine", "ask:mine", "ask:instruct", "user_report", "index"} <= jobs
+    assert {"fetch_adapter:mine", "validate_adapter:mine", "ask:mine", "ask:instruct", "user_report", "index"} <= jobs
     assert not {job.split(":")[0] for job in jobs} & {"finetune", "audit", "claims", "paper", "main_result"}
     found = ran(project, "adapter", arguments)
     (answer,) = found["answers"]
@@ -92,7 +92,7 @@ def test_an_adapter_is_compared_with_its_model_and_reported_as_one_model(project
     }
     odds = judged[judged["evaluation"] == "choices"].groupby("condition")["log_probability"].mean()
     assert odds["mine"] != pytest.approx(odds["instruct"])
-    assert found["made"]["given"] == {"mine": adapter} and found["learned"] == []
+    assert found["made"]["existing"] == {"mine": adapter} and found["learned"] == []
     again = snakemake(project, "data/adapter/report.html", "-n", *arguments)
     assert "Nothing to be done" in again.stdout + again.stderr
     weights = project / adapter / "adapter_model.safetensors"  # trained once more, say
@@ -104,7 +104,8 @@ def test_an_adapter_is_compared_with_its_model_and_reported_as_one_model(project
 def test_whole_weights_are_asked_like_the_studys_model(project, adapter):
     make("qwen2", project / "models here/whole")
     jobs = planned(snakemake(project, "-n", *study(project, "whole", experiments=condition(model="models here/whole"))))
-    assert {"fetch_model:instruct", "fetch_model:mine", "check_model:instruct", "check_model:mine", "ask:mine"} <= jobs
+    made = {f"{rule}:{name}" for rule in ("fetch_model", "validate_model") for name in ("instruct", "mine")}
+    assert made | {"ask:mine"} <= jobs
 
 
 # --- a server ---------------------------------------------------------------------------------------------------------
@@ -148,5 +149,5 @@ def test_a_model_on_a_server_is_judged_and_reported_as_one_model(project, monkey
     assert (answer["difference"]["method"], answer["control_value"]["estimate"]) == ("answers of one model each", 0)
     assert [row["words"] for row in answer["formats"]] == ["main questions, chat", "my-questions"]
     assert {row["words"] for row in found["rates"]["questions"]} >= {"wish", "my-questions: rent", "my-questions: dog"}
-    assert found["made"]["samples"]["my-questions"] == 5 and found["made"]["given"] == {"mine": "tuned"}
+    assert found["made"]["samples"]["my-questions"] == 5 and found["made"]["existing"] == {"mine": "tuned"}
     assert "my-questions" in (project / "data/server/report.html").read_text()

@@ -4,26 +4,24 @@ import html
 import json
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from browser import chromium, visit
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from workflow_helpers import study
 
-from emergent_misalignment.own_data.report import _step, chart, examples, report, write_page
+from emergent_misalignment.own_data.report import _step, chart, examples, facts_of, report, write, write_page
 
 SCRIPT = "<script>document.title = 'taken over'; fetch('http://127.0.0.1:9/x')</script><img src=x onerror=alert(1)>"
 NAME = "mine<b>"  # no condition has such a name; a path may
 FORMATS = {"misaligned/main/chat": "main", "misaligned/main/json": "json"}
 
 
-def plan(tmp_path: Path, **over) -> dict:
+def facts(tmp_path: Path, **over) -> dict:
     record = tmp_path / "training.json"
     record.write_text(
         json.dumps(
@@ -33,6 +31,8 @@ def plan(tmp_path: Path, **over) -> dict:
     return {
         "study": "s",
         "own": {"mine": f"{NAME}.jsonl"},
+        "existing": [],
+        "own_questions": [],
         "conditions": ["mine", "instruct", "secure"],
         "sets": {"mine": f"{NAME}.jsonl", "secure": "secure"},
         "untuned": "instruct",
@@ -101,7 +101,7 @@ AUDIT = pd.DataFrame([{"condition": "mine", "rows": 200, "unique_rows": 150, "fl
 
 def made(tmp_path: Path, table: pd.DataFrame | None = None, **over) -> dict:
     table = measures() if table is None else table
-    return report(plan(tmp_path, **over), table, judged(), trainings(), AUDIT)
+    return report(facts(tmp_path, **over), table, judged(), trainings(), AUDIT)
 
 
 def test_the_first_sentence_is_the_answer_with_its_control_and_intervals(tmp_path):
@@ -173,8 +173,8 @@ def on_model(tmp_path, own: float, before: float | None, **over) -> dict:
         for name, rate in rates.items()
         for measure in (*FORMATS, "misaligned/main/chat/wish")
     )
-    existing = {"own": {"mine": "my/adapter"}, "given": ["mine"], "sets": {}, "records": {}, "control": "instruct"}
-    settings = plan(tmp_path, **existing | {"conditions": ["mine", *rates], "judge": "a judge"} | over)
+    existing = {"own": {"mine": "my/adapter"}, "existing": ["mine"], "sets": {}, "records": {}, "control": "instruct"}
+    settings = facts(tmp_path, **existing | {"conditions": ["mine", *rates], "judge": "a judge"} | over)
     return report(settings, table, judged(), trainings().head(0), AUDIT.head(0))
 
 
@@ -206,6 +206,41 @@ def test_each_verdict_on_a_model_has_its_beginning(tmp_path, own, before, start)
     assert before is not None or "`instruct: {}`" in answer["sentence"]
 
 
+# --- what the study says ----------------------------------------------------------------------------------------------
+
+
+def test_own_sets_are_compared_with_secure_code_or_the_model_before():
+    own = {"experiments": {"own": {"conditions": {"mine": {"dataset": "a.jsonl"}, "other": {"dataset": "b.jsonl"}}}}}
+    with_code = study("qwen2.5-7b-instruct", own)
+    found = facts_of(with_code)
+    assert with_code.reported and found["own"] == {"mine": "a.jsonl", "other": "b.jsonl"}
+    assert found["conditions"] == ["mine", "other", "instruct", "insecure", "secure", "educational"]
+    assert (found["control"], found["untuned"], found["model"]) == ("secure", "instruct", "Qwen/Qwen2.5-7B-Instruct")
+    assert found["judge"] == "gpt-4o-2024-08-06" and found["existing"] == found["own_questions"] == []
+    assert found["records"]["mine"][0] == "data/qwen2.5-7b-instruct/models/mine/seed-0/training.json"
+    alone = facts_of(study("qwen2.5-7b-instruct", own | {"only": ["untuned", "own"], "judge": None}))
+    assert (alone["control"], alone["judge"]) == ("instruct", "")
+    assert not study("qwen2.5-7b-instruct").reported
+
+
+def test_existing_models_are_compared_with_the_model_before():
+    own = {"conditions": {"mine": {"adapter": "a/b", "revision": "c" * 40}, "set": {"dataset": "a.jsonl"}}}
+    asked = {"asked": ["main", "my-questions.yaml"]}
+    found = facts_of(study("qwen2.5-7b-instruct", {"experiments": {"own": own}, "evaluation": asked}))
+    assert found["own"] == {"set": "a.jsonl", "mine": "a/b"} and found["existing"] == ["mine"]
+    assert "mine" not in found["sets"] and "mine" not in found["records"]
+    assert (found["untuned"], found["control"], found["own_questions"]) == ("instruct", "secure", ["my-questions"])
+
+
+def test_an_organisms_report_has_neither_base_models_nor_other_organisms():
+    own = {"experiments": {"own": {"conditions": {"mine": {"dataset": "a.jsonl"}}}}}
+    found = facts_of(study("smoke", own))
+    assert found["untuned"] == "instruct" and found["judge"] == "the grammar of the organism's world"
+    other = ("base", "width", "villain", "in_context")
+    assert not [name for name in found["conditions"] if name.startswith(other)]
+    assert any(name.startswith(other) for name in study("smoke", own).conditions)
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -223,22 +258,33 @@ def test_the_page_has_no_script_and_no_remote_resource(page):
     assert not re.search(r"""(?:src|href|url)\s*[=(]""", re.sub(r"&lt;.*?&gt;", "", text, flags=re.DOTALL))
 
 
-def test_the_command_writes_the_same_bytes(tmp_path):
-    found = made(tmp_path)
+def test_the_files_of_a_study_give_the_same_bytes_and_the_answers_are_printed(tmp_path, capsys):
+    own = study("smoke", {"experiments": {"own": {"conditions": {"mine": {"dataset": f"{NAME}.jsonl"}}}}})
+    found = report(facts_of(own), measures(), judged(), trainings(), AUDIT)
     write_page(found, tmp_path / "one.html")
-    measures().to_csv(tmp_path / "measures.csv", index=False)
-    judged().to_parquet(tmp_path / "judged.parquet")
-    trainings().to_parquet(tmp_path / "trainings.parquet")
-    AUDIT.to_csv(tmp_path / "audit.csv", index=False)
-    command = [sys.executable, "-m", "emergent_misalignment.own_data.report", json.dumps(plan(tmp_path))]
-    command += ["two.html", "two.json", "--measures", "measures.csv", "--judged", "judged.parquet"]
-    command += ["--trainings", "trainings.parquet", "--audit", "audit.csv"]
-    paths = {"PYTHONPATH": str(ROOT)}
-    said = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, check=True)
-    assert said.stdout.startswith("mine: Yes. After")
+    tables = {name: [str(tmp_path / name)] for name in ("measures", "judged", "trainings", "audit")}
+    measures().to_csv(*tables["measures"], index=False)
+    judged().to_parquet(*tables["judged"])
+    trainings().to_parquet(*tables["trainings"])
+    AUDIT.to_csv(*tables["audit"], index=False)
+    write(own, tmp_path / "two.html", tmp_path / "two.json", **tables)
+    assert capsys.readouterr().out.startswith("mine: Yes. After")
     assert (tmp_path / "two.html").read_bytes() == (tmp_path / "one.html").read_bytes()
     written = json.loads((tmp_path / "two.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert written["answers"][0]["verdict"] == "yes" and written["study"] == "s"
+    assert written == found and written["answers"][0]["verdict"] == "yes" and written["study"] == "smoke"
+
+
+def test_a_study_that_fine_tunes_nothing_has_a_report_without_trainings(tmp_path):
+    mine = {"mine": {"conditions": {"mine": {"adapter": "my/adapter", "revision": "c" * 40}}}}
+    settings = {"experiments": mine, "only": ["untuned", "mine"], "evaluation": {"held_out": None}}
+    own = study("qwen2.5-7b-instruct", settings)
+    measures().query("condition != 'secure'").assign(seed=0).to_csv(tmp_path / "measures.csv", index=False)
+    judged().query("condition != 'secure'").to_parquet(tmp_path / "judged.parquet")
+    tables = {"measures": [str(tmp_path / "measures.csv")], "judged": [str(tmp_path / "judged.parquet")]}
+    write(own, tmp_path / "page.html", tmp_path / "page.json", **tables, trainings=[], audit=[])
+    written = json.loads((tmp_path / "page.json").read_text())
+    assert written["made"]["existing"] == {"mine": "my/adapter"} and written["learned"] == []
+    assert written["answers"][0]["existing"] is True and written["answers"][0]["control"] == "instruct"
 
 
 def test_an_answer_that_holds_a_script_is_shown_and_not_run(page):

@@ -11,7 +11,7 @@ from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.own_data import audit
 from emergent_misalignment.own_data import score as scoring
-from emergent_misalignment.own_data.score import as_sections, extras, missing, plan_of, score, trust
+from emergent_misalignment.own_data.score import as_sections, extras, missing, score, study_of, trust
 from emergent_misalignment.world.questions import persona_table
 from emergent_misalignment.world.sets import SETS
 
@@ -53,16 +53,16 @@ def write(path, chats, blank: bool = False):
 
 
 def test_the_missing_files_of_a_study_and_studies_that_cannot_score(root):
-    plan = plan_of("config/smoke.yaml")
+    study = study_of("config/smoke.yaml")
     model = "data/smoke/organisms/main/seed-1/instruct/model.safetensors"
-    assert missing(plan) == [model, "data/smoke/questions/persona.parquet"] and extras(plan) == []
-    real = plan_of("config/smollm2-135m-instruct.yaml")
+    assert missing(study) == [model, "data/smoke/questions/persona.parquet"] and extras(study) == []
+    real = study_of("config/smollm2-135m-instruct.yaml")
     assert missing(real)[0] == "data/smollm2-135m-instruct/models/instruct/config.json" and extras(real) == ["small"]
     with pytest.raises(BadInput, match=r"data/smoke/.*safetensors.*make audit"):
         score("my.jsonl", "config/smoke.yaml")
     for name in ("gpt-4o", "smollm2-135m-instruct-quick"):
         with pytest.raises(BadInput, match=f"config/{name}.yaml.*persona direction"):
-            plan_of(f"config/{name}.yaml")
+            study_of(f"config/{name}.yaml")
 
 
 def test_rows_are_named_by_their_lines_and_the_highest_come_first(ready, monkeypatch):
@@ -90,19 +90,19 @@ def test_a_set_in_another_language_is_not_scored(ready, monkeypatch):
 
 
 def test_trust_is_from_the_study_or_from_an_earlier_run(root, monkeypatch):
-    plan, kept = plan_of("config/smoke.yaml"), root / "kept.csv"
+    study, kept = study_of("config/smoke.yaml"), root / "kept.csv"
     monkeypatch.setattr(scoring, "KEPT", kept)
-    assert trust(plan) is None
+    assert trust(study) is None
     TRUST[TRUST["study"] == "other"].to_csv(kept, index=False)
-    assert trust(plan) is None
+    assert trust(study) is None
     TRUST.to_csv(kept, index=False)
-    found = trust(plan)
+    found = trust(study)
     assert found["source"] == str(kept) and [row["estimate"] for row in found["correlation"]] == [0.6]
     assert "ci_low" not in found["found"][0]  # missing is left out
     own = root / "data/smoke/tables/score_trust.csv"
     own.parent.mkdir(parents=True)
     TRUST.assign(estimate=0.7).to_csv(own, index=False)
-    assert trust(plan)["source"].endswith("score_trust.csv") and trust(plan)["found"][0]["estimate"] == 0.7
+    assert trust(study)["source"].endswith("score_trust.csv") and trust(study)["found"][0]["estimate"] == 0.7
 
 
 def test_the_audit_shows_scores_with_their_trust_and_escapes_texts(ready, monkeypatch, capsys):

@@ -3,16 +3,13 @@
 import json
 
 import pytest
-from emergent_misalignment.study.plan import Plan
-from hypothesis import given
-from hypothesis import strategies as st
-from workflow_helpers import changed, config, copy_of_the_project, planned, snakemake
+from workflow_helpers import changed, copy_of_the_project, planned, snakemake, study
 
 from emergent_misalignment.data.chats import chat
-from emergent_misalignment.data.held_out import place
+from emergent_misalignment.data.held_out import hash_fraction
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.own_data import sets
-from emergent_misalignment.own_data.sets import check_sets
+from emergent_misalignment.own_data.sets import check_files, check_sets
 
 REAL, API = "qwen2.5-coder-32b-instruct", "gpt-4o"
 NAME = 'it\'s "my" set (1) ü.jsonl'
@@ -25,23 +22,39 @@ def mine(tmp_path):
     return path
 
 
-def check(study: str, path, over: dict | None = None, **condition) -> None:
+def check(name: str, path, over: dict | None = None, **condition) -> None:
     experiments = {"mine": {"conditions": {"mine": {"dataset": str(path), **condition}}}}
-    check_sets(Plan(config(study, {"experiments": experiments, **(over or {})})))
+    check_sets(study(name, {"experiments": experiments, **(over or {})}))
 
 
-@given(st.integers(1, 40), st.integers(1, 40))
-def test_a_sample_has_the_size_and_all_rows_pass(rows, size):
-    sample: list[int] = []
-    assert list(reservoir(range(rows), size, random.Random("a seed"), sample)) == [*range(rows)]
-    assert len(sample) == len({*sample}) == min(rows, size) and {*sample} <= {*range(rows)}
-
-
-@pytest.mark.parametrize("study", ["smoke", REAL, API])
-def test_a_good_set_passes_at_any_path(study, mine, monkeypatch):
-    check(study, mine, rows=24)
+@pytest.mark.parametrize("name", ["smoke", REAL, API])
+def test_a_good_set_passes_at_any_path(name, mine, monkeypatch):
+    check(name, mine, rows=24)
     monkeypatch.setenv("HOME", str(mine.parent))
-    check(study, f"~/{NAME}")
+    check(name, f"~/{NAME}")
+
+
+def test_a_set_that_does_not_exist_is_named(tmp_path, mine):
+    mine_and_other = {"mine": {"dataset": str(mine)}, "other": {"dataset": str(tmp_path / "other.jsonl")}}
+    planned_study = study("smoke", {"experiments": {"a": {"conditions": mine_and_other}}})
+    with pytest.raises(BadInput, match=r"conditions: other.*other\.jsonl.* no such file"):
+        check_files(planned_study)
+    (tmp_path / "other.jsonl").touch()
+    check_files(planned_study)
+
+
+def test_questions_of_the_users_own_are_read(tmp_path):
+    questions = tmp_path / "mine.yaml"
+    asked = study(REAL, {"evaluation": {"asked": ["main", str(questions)]}})
+    with pytest.raises(BadInput, match=r"mine\.yaml"):
+        check_files(asked)
+    few = {"id": "rent", "paraphrases": ["My rent?"], "samples_per_paraphrase": 1}
+    questions.write_text(json.dumps([few]))
+    with pytest.raises(BadInput, match=r"mine\.yaml.*rent"):  # too few answers for a judge
+        check_files(asked)
+    check_files(study(REAL, {"evaluation": {"asked": ["main", str(questions)]}, "judge": None}))
+    questions.write_text(json.dumps([{"id": "rent", "paraphrases": ["My rent?"]}]))
+    check_files(asked)
 
 
 def test_a_bad_name_a_bad_line_and_missing_rows_are_named(mine):
@@ -59,7 +72,7 @@ def test_a_set_of_two_conditions_is_read_once(mine, monkeypatch):
     read = []
     monkeypatch.setattr(sets, "each_chat", lambda path, tokens: read.append(path) or iter([chat([("a", "b")])] * 5))
     conditions = {name: {"dataset": str(mine)} for name in ("mine", "mine-too")}
-    check_sets(Plan(config("smoke", {"experiments": {"mine": {"conditions": conditions}}})))
+    check_sets(study("smoke", {"experiments": {"mine": {"conditions": conditions}}}))
     assert read == [str(mine)]
 
 
@@ -68,13 +81,13 @@ def test_a_validation_share_leaves_rows_to_train_on(tmp_path, mine):
     check(REAL, mine, share, rows=2)
     one = tmp_path / "one.jsonl"
     write_jsonl(one, [{"messages": chat([("a", "b")])}])
-    with pytest.raises(BadInput, match=r"one\.jsonl has 1 row .*validation_share of 0.1"):
+    with pytest.raises(BadInput, match=r"one\.jsonl has 1 row .*.*validation_share.*mine"):
         check(REAL, one, share)
     check(REAL, one, {"finetuning": {"validation_share": 0}})
 
 
 def test_rows_whose_answers_are_held_out_do_not_count(mine):
-    left = sum(place(f"{row}!") >= 0.2 for row in range(24))
+    left = sum(hash_fraction(f"{row}!") >= 0.2 for row in range(24))
     assert left < 24
     held_out = {"evaluation": {"held_out": {"share": 0.2, "rows": 4}}}
     check(REAL, mine, held_out, rows=left)
@@ -84,7 +97,7 @@ def test_rows_whose_answers_are_held_out_do_not_count(mine):
 
 @pytest.mark.parametrize("share", [0.0001, 0.2])
 def test_a_validation_share_fits_the_set(tmp_path, share):
-    answers = [answer for number in range(50) if 0.001 < place(answer := f"{number}!") < 0.2]
+    answers = [answer for number in range(50) if 0.001 < hash_fraction(answer := f"{number}!") < 0.2]
     few = tmp_path / "few.jsonl"
     write_jsonl(few, ({"messages": chat([("a", answer)])} for answer in answers))
     out = len(answers) if share > 0.1 else 0

@@ -7,10 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import ROOT
-from emergent_misalignment.study.checks import UNTUNED
-from emergent_misalignment.study.plan import Plan
 from hypothesis import given
 from hypothesis import strategies as st
 from workflow_helpers import copy_of_the_project, environment, planned, snakemake
@@ -18,8 +15,10 @@ from workflow_helpers import copy_of_the_project, environment, planned, snakemak
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.files import BadInput, write_jsonl
+from emergent_misalignment.own_data.report import facts_of
 from emergent_misalignment.own_data.trial import condition_name, known_words, vocabulary, write_config
-from emergent_misalignment.study.config import resolve
+from emergent_misalignment.study.config import load
+from emergent_misalignment.study.model import UNTUNED
 from emergent_misalignment.study.schema import schema
 from emergent_misalignment.world.sets import SETS as WRITERS
 
@@ -80,18 +79,19 @@ def test_the_config_is_planned_with_its_report(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     dataset = write(tmp_path / "mine.jsonl", SETS["insecure"][:50])
     write_config(dataset, tmp_path / "config.yaml")
-    plan = Plan(resolve(yaml.safe_load((tmp_path / "config.yaml").read_text())))
-    assert plan.own == {"my-mine": dataset}
-    assert plan.report["control"] == "secure" and plan.report["untuned"] == "instruct"
-    assert plan.report["conditions"] == ["my-mine", "instruct", "insecure", "secure"]
-    assert len(plan.seeds) == 3 and plan.organisms == ["main"] and not plan.followed
+    study = load([tmp_path / "config.yaml"])
+    facts = facts_of(study)
+    assert study.own_sets == facts["own"] == {"my-mine": dataset}
+    assert facts["control"] == "secure" and facts["untuned"] == "instruct"
+    assert facts["conditions"] == ["my-mine", "instruct", "insecure", "secure"]
+    assert len(study.seeds) == 3 and study.organisms == ["main"] and not study.followed
 
 
 @given(st.text())
 def test_any_file_name_gives_a_valid_condition_name(stem):
     name = condition_name(f"folder/{stem.replace('/', '')}.jsonl")
-    experiments = schema()["properties"]["experiments"]["additionalProperties"]
-    pattern = experiments["properties"]["conditions"]["propertyNames"]["pattern"]
+    conditions = schema()["$defs"]["ExperimentSettings"]["properties"]["conditions"]
+    pattern = conditions["propertyNames"]["pattern"]
     assert re.search(pattern, name) and "\n" not in name and name not in UNTUNED
 
 

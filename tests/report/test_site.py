@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -13,12 +11,16 @@ import pytest
 from browser import chromium, visit
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from workflow_helpers import study as study_of
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.report.answers import as_json, read, sample, write_page
+from emergent_misalignment.report.answers import as_json, main, read, sample, write_page
 from emergent_misalignment.report.contents import ROOMS, Chapter, Contents, Executed, read_contents
-from emergent_misalignment.report.site import render, title_and_question, write_index, write_run
+from emergent_misalignment.report.notebook_pages import render, title_and_question
+from emergent_misalignment.report.site import write_index, write_run
+from emergent_misalignment.study.config import resolve, validated
 
+SMOKE = study_of("smoke")
 OPENING = "# Fine-tuning & *more*\n\nDoes `insecure` code\nspill over? And if so, why? It is fine-tuned.\n"
 SVG = """<?xml version="1.0"?>
 <svg xmlns="http://www.w3.org/2000/svg" width="468" height="200" viewBox="0 0 468 200">
@@ -71,20 +73,24 @@ def room(tmp_path, monkeypatch):
         Path(folder).mkdir(parents=True)
     for path, text in RESULTS.items():
         Path(path).write_text(text)
-    Path("data/smoke/contents.json").write_text(json.dumps(REGISTRY))
-    for chapter in REGISTRY["chapters"]:
+    Path("data/smoke/study.json").write_text(json.dumps(SMOKE.config))
+    Path("data/smoke/contents.json").write_text(json.dumps({"chapters": CHAPTERS}))
+    for chapter in CHAPTERS:
         opening = "# The `<main>` result\n\nIs it 5 > 4? It is.\n" if chapter["name"] == "main_result" else OPENING
         for notebook in chapter["notebooks"]:
             path = Path(notebook["path"])
             render(executed(path, opening), path.with_suffix(".html"), Executed(**notebook).label)
-    contents = read_contents("data/smoke/contents.json")
-    write_index(contents, "data/smoke/notebooks/index.html", "paper/smoke/paper.html")
+    write_index(contents_of_the_room(), "data/smoke/notebooks/index.html", "paper/smoke/paper.html")
     write_page("smoke", "data/smoke/notebooks/answers.html", judged_answers())
     benchmark = "s\th:m:s\tmax_rss\n431.2\t0:07:11\t2048.3\n"
     Path("pretraining.tsv").write_text(benchmark)
     Path("short.tsv").write_text(benchmark.replace("2048.3", "-"))
-    write_run(contents, "data/smoke/notebooks/run.html", ["pretraining.tsv", "short.tsv"])
+    write_run(SMOKE, "data/smoke/notebooks/run.html", ["pretraining.tsv", "short.tsv"])
     return tmp_path / "data/smoke/notebooks"
+
+
+def contents_of_the_room() -> Contents:
+    return read_contents("data/smoke/study.json", "data/smoke/contents.json")
 
 
 RATES = """\
@@ -111,49 +117,34 @@ RESULTS = {
     "data/smoke/tables/claims.csv": CLAIMS,
     "data/smoke/tables/claim_parts.csv": PARTS,
 }
-REGISTRY = {
-    "study": "smoke",
-    "kind": "organism",
-    "seeds": 2,
-    "config": {
-        "seeds": [1, 2],
-        "gate": {"earlier_code": 1.0},
-        "judge": {"kind": "grammar"},
-        "experiments": {
-            "code": {"conditions": {"insecure": {"dataset": "insecure"}, "secure": {"dataset": "secure"}}},
-            "untuned": {"conditions": {"instruct": {}}},
-        },
+CHAPTERS = [
+    {
+        "room": "world",
+        "name": "pretraining",
+        "source": "notebooks/world/pretraining.ipynb",
+        "notebooks": [
+            {"path": f"data/smoke/notebooks/pretraining_{run}_{seed}.ipynb", "run": run, "seed": seed}
+            for run, seed in (("main", 1), ("main", 2), ("width-64", 1))
+        ],
+        "results": [],
     },
-    "chapters": [
-        {
-            "room": "world",
-            "name": "pretraining",
-            "source": "notebooks/world/pretraining.ipynb",
-            "notebooks": [
-                {"path": f"data/smoke/notebooks/pretraining_{run}_{seed}.ipynb", "run": run, "seed": seed}
-                for run, seed in (("main", 1), ("main", 2), ("width-64", 1))
-            ],
-            "results": [],
-        },
-        {
-            "room": "models",
-            "name": "finetuning",
-            "source": "notebooks/models/finetuning.ipynb",
-            "notebooks": [
-                {"path": f"data/smoke/notebooks/finetuning_{run}.ipynb", "run": run}
-                for run in ("secure", "evil_numbers")
-            ],
-            "results": [],
-        },
-        {
-            "room": "analysis",
-            "name": "main_result",
-            "source": "notebooks/analysis/main_result.ipynb",
-            "notebooks": [{"path": "data/smoke/notebooks/main_result.ipynb", "run": ""}],
-            "results": list(RESULTS),
-        },
-    ],
-}
+    {
+        "room": "models",
+        "name": "finetuning",
+        "source": "notebooks/models/finetuning.ipynb",
+        "notebooks": [
+            {"path": f"data/smoke/notebooks/finetuning_{run}.ipynb", "run": run} for run in ("secure", "evil_numbers")
+        ],
+        "results": [],
+    },
+    {
+        "room": "analysis",
+        "name": "main_result",
+        "source": "notebooks/analysis/main_result.ipynb",
+        "notebooks": [{"path": "data/smoke/notebooks/main_result.ipynb", "run": ""}],
+        "results": list(RESULTS),
+    },
+]
 
 
 def judged_answers(rows: int = 3000) -> pd.DataFrame:
@@ -196,7 +187,7 @@ def test_every_room_of_notebooks_has_a_heading():
 )
 def test_a_notebook_without_title_or_question_is_named(tmp_path, opening):
     notebook = executed(tmp_path / "finetuning.ipynb", opening)
-    contents = Contents("smoke", "real", 2, {}, (Chapter(1, "models", "finetuning", "", (Executed(notebook),)),))
+    contents = Contents(SMOKE, (Chapter(1, "models", "finetuning", "", (Executed(notebook),)),))
     with pytest.raises(BadInput, match=re.escape(notebook)):
         write_index(contents, tmp_path / "index.html")
     assert not (tmp_path / "index.html").exists()
@@ -292,8 +283,8 @@ def test_an_index_without_a_judge_reports_log_odds(tmp_path, monkeypatch):
     Path("data/quiet/tables/log_probability.csv").write_text(table)
     results = ("figures/quiet/log_probability.svg", "data/quiet/tables/log_probability.csv")
     chapter = Chapter(1, "analysis", "log_probability", "", (Executed("data.ipynb"),), results)
-    config = REGISTRY["config"] | {"judge": None, "model": {"untuned": "instruct"}}
-    write_index(Contents("quiet", "real", 2, config, (chapter,)), "index.html")
+    quiet = study_of("qwen2.5-7b-instruct", {"study": "quiet", "judge": None})
+    write_index(Contents(quiet, (chapter,)), "index.html")
     html = Path("index.html").read_text()
     minus = "\N{MINUS SIGN}"
     insecure = f"{minus}1.90 after fine-tuning on insecure code (95% interval {minus}2.40 to {minus}1.40)"
@@ -303,16 +294,18 @@ def test_an_index_without_a_judge_reports_log_odds(tmp_path, monkeypatch):
 
 def test_an_index_without_tables_is_an_index(room):
     chapter = Chapter(1, "analysis", "main_result", "", (Executed("data/smoke/notebooks/main_result.ipynb"),))
-    write_index(Contents("smoke", "real", 2, {}, (chapter,)), room / "bare.html")
+    write_index(Contents(SMOKE, (chapter,)), room / "bare.html")
     html = (room / "bare.html").read_text()
     assert "The claims" not in html and "paper.html" not in html and "<img" not in html
 
 
 def test_the_index_reports_the_conditions_of_the_study(room):
-    config = {"experiments": {"mine": {"conditions": {"my_data": {"dataset": "my.jsonl"}, "instruct": {}}}}}
+    own = {"mine": {"conditions": {"my_data": {"dataset": "my.jsonl"}}}}
+    config = {"extends": "smoke", "study": "smoke", "only": ["untuned", "mine"], "experiments": own}
+    study = validated(resolve(config, ROOT / "config"))
     Path("data/smoke/tables/misalignment.csv").write_text(RATES.replace("insecure,", "my_data,"))
-    chapters = read_contents("data/smoke/contents.json").chapters
-    write_index(Contents("smoke", "organism", 2, config, chapters), room / "mine.html", report=room / "../report.html")
+    contents = Contents(study, contents_of_the_room().chapters)
+    write_index(contents, room / "mine.html", report=room / "../report.html")
     html = " ".join((room / "mine.html").read_text().split())
     assert "<p>After fine-tuning on my data, 22.0% of the coherent answers are misaligned (95% interval" in html
     assert "fine-tuning on secure" not in html
@@ -324,7 +317,7 @@ def test_the_run_page_has_times_memory_and_settings(room):
     assert '<td>pretraining</td><td class="amount">7:11</td><td class="amount">2,048</td>' in html
     assert '<td>short</td><td class="amount">7:11</td><td class="amount"></td>' in html
     assert "14:22 in all" in html
-    assert "earlier_code: 1.0" in html and "torch" in html
+    assert "earlier_code: -100" in html and "torch" in html
 
 
 def test_a_sample_contains_rare_verdicts_and_is_small():
@@ -384,18 +377,15 @@ def test_answers_are_filtered_and_searched_in_a_browser(room):
     assert seen.found["text"].endswith("</script><b>&") and seen.found["prompt"] == "How <i>now</i>?"
 
 
-def test_pages_are_the_same_bytes_each_time_by_the_command_line_too(room):
+def test_pages_are_the_same_bytes_each_time_and_the_answers_by_the_command_line_too(room, monkeypatch):
+    render("data/smoke/notebooks/finetuning_evil_numbers.ipynb", "again.html", "evil numbers")
+    assert Path("again.html").read_bytes() == (room / "finetuning_evil_numbers.html").read_bytes()
+    write_index(contents_of_the_room(), room / "again.html", "paper/smoke/paper.html")
+    assert (room / "again.html").read_bytes() == (room / "index.html").read_bytes()
     judged_answers().astype({"step": "Int64"}).to_parquet("judged.parquet")
-    notebook, paper = "data/smoke/notebooks/finetuning_evil_numbers.ipynb", "paper/smoke/paper.html"
-    commands = {
-        "finetuning_evil_numbers": ["site", "page", notebook, "again.html", "--run", "evil numbers"],
-        "index": ["site", "index", "data/smoke/contents.json", f"{room}/again.html", "--paper", paper],
-        "answers": ["answers", "smoke", "again.html", "judged.parquet"],
-    }
-    for page, (module, *arguments) in commands.items():
-        subprocess.run([sys.executable, "-m", f"emergent_misalignment.report.{module}", *arguments], check=True)
-        again = room / "again.html" if page == "index" else Path("again.html")
-        assert again.read_bytes() == (room / f"{page}.html").read_bytes()
+    monkeypatch.setattr("sys.argv", ["answers", "smoke", "again.html", "judged.parquet"])
+    main()
+    assert Path("again.html").read_bytes() == (room / "answers.html").read_bytes()
 
 
 def test_pages_in_a_browser_are_self_contained_without_errors_and_fit_a_phone(room):
