@@ -70,7 +70,7 @@ for experiment in STUDIED:
         resources:
             **({"gpu": GPU, "mem_mb": host_memory_mb} if experiment.gpu else {}),
         params:
-            **{name: of_study(value) for name, value in experiment.settings.items()},
+            **{name: in_order(of_study(value)) for name, value in experiment.settings.items()},
         script:
             "scripts/run_notebook.py"
 

@@ -67,7 +67,7 @@ rule audit:
     log:
         notebook="logs/{study}/audit.ipynb",
     params:
-        datasets=PATHS.datasets,
+        datasets=in_order(PATHS.datasets),
     script:
         "scripts/run_notebook.py"
 

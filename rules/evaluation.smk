@@ -39,8 +39,8 @@ if not STUDY.is_organism:
             "logs/{study}/questions.log",
         localrule: True
         params:
-            samples={name: number for name, number in STUDY.samples.items() if name not in STUDY.own_questions},
-            own_samples=STUDY.own_samples,
+            samples=in_order({name: STUDY.samples[name] for name in STUDY.samples if name not in STUDY.own_questions}),
+            own_samples=in_order(STUDY.own_samples),
         script:
             "scripts/write_questions.py"
 
@@ -68,8 +68,8 @@ rule ask:
         mem_mb=host_memory_mb,
         runtime=24 * 60 if GPU else 60,
     params:
-        models=lambda wildcards: BATCHES.asked_models(wildcards.batch),
-        asking=STUDY.asking,
+        models=in_order(lambda wildcards: BATCHES.asked_models(wildcards.batch)),
+        asking=in_order(STUDY.asking),
         questions="data/{study}/questions",
         kept="kept/{study}/answers",
     script:
@@ -113,7 +113,7 @@ rule judge:
         **judge_resources(STUDY.judge),
     params:
         questions="data/{study}/questions",
-        judge=STUDY.judge_settings,
+        judge=in_order(STUDY.judge_settings),
         kept="kept/judge",
     script:
         "scripts/run_notebook.py"
@@ -138,7 +138,7 @@ if STUDY.second_judge:
             **judge_resources(STUDY.second_judge),
         params:
             questions="data/{study}/questions",
-            judge=STUDY.second_judge.settings,
+            judge=in_order(STUDY.second_judge.settings),
             number=STUDY.second_judge.answers,
             kept="kept/judge",
         script:
@@ -188,7 +188,7 @@ if STUDY.scored:
             **judge_resources(STUDY.judge),
         params:
             prompts="data/published/questions",
-            judge=STUDY.judge_settings,
+            judge=in_order(STUDY.judge_settings),
             kept="kept/judge",
         script:
             "scripts/run_notebook.py"
@@ -251,9 +251,9 @@ if STUDY.held_out:
             tuned=lambda wildcards: PATHS.adapters_of(wildcards.condition),
             condition="{condition}",
             seeds=lambda wildcards: list(STUDY.conditions[wildcards.condition].seeds),
-            sets=PATHS.datasets,
+            sets=in_order(PATHS.datasets),
             held_out=STUDY.held_out,
-            asking=STUDY.asking,
+            asking=in_order(STUDY.asking),
             max_length=STUDY.training.max_length,
         script:
             "scripts/run_notebook.py"
@@ -282,7 +282,7 @@ if STUDY.persona:
             model=PATHS.of(f"models/{STUDY.start}"),
             seeds=STUDY.seeds,
             number=STUDY.persona.answers,
-            asking=STUDY.asking | {"max_new_tokens": STUDY.persona.max_new_tokens},
+            asking=in_order(STUDY.asking | {"max_new_tokens": STUDY.persona.max_new_tokens}),
         script:
             "scripts/run_notebook.py"
 
@@ -310,9 +310,9 @@ if STUDY.scored_sets:
             runtime=4 * 60,
         params:
             starts=PATHS.instruct_models,
-            sets=STUDY.scored_sets,
+            sets=in_order(STUDY.scored_sets),
             seeds=STUDY.seeds,
-            scoring=STUDY.scoring,
+            scoring=in_order(STUDY.scoring),
         script:
             "scripts/run_notebook.py"
 
@@ -342,9 +342,9 @@ if BENCHMARKS:
             condition="{condition}",
             seeds=lambda wildcards: list(STUDY.conditions[wildcards.condition].seeds),
             # StrongREJECT's answers need a judge.
-            benchmarks=BENCHMARKS.model_dump() | ({} if STUDY.judge else {"harmful": None}),
-            asking=STUDY.asking,
-            judge=STUDY.judge_settings,
+            benchmarks=in_order(BENCHMARKS.model_dump() | ({} if STUDY.judge else {"harmful": None})),
+            asking=in_order(STUDY.asking),
+            judge=in_order(STUDY.judge_settings),
             kept="kept/{study}/answers",
         script:
             "scripts/run_notebook.py"

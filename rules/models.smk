@@ -60,7 +60,7 @@ rule validate_model:
         model=one_of(whole_models()),
     localrule: True
     params:
-        requirements=lambda wildcards: BATCHES.requirements(wildcards.model),
+        requirements=in_order(lambda wildcards: BATCHES.requirements(wildcards.model)),
     script:
         "scripts/validate_model.py"
 
@@ -97,7 +97,7 @@ rule validate_adapter:
     localrule: True
     params:
         base="" if STUDY.is_organism else STUDY.model.name,
-        requirements=lambda wildcards: BATCHES.requirements(wildcards.adapter),
+        requirements=in_order(lambda wildcards: BATCHES.requirements(wildcards.adapter)),
     script:
         "scripts/validate_adapter.py"
 
@@ -131,8 +131,8 @@ rule finetune:
         mem_mb=host_memory_mb,
         runtime=tuning_minutes,
     params:
-        conditions=lambda wildcards: BATCHES.finetunings(wildcards.batch),
-        api=STUDY.tuning_api if BY_API else {},
+        conditions=in_order(lambda wildcards: BATCHES.finetunings(wildcards.batch)),
+        api=in_order(STUDY.tuning_api) if BY_API else {},
         ledger="kept/{study}/jobs",
         models="data/{study}/models",
     script:

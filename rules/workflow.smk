@@ -61,6 +61,15 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "none"
 
 
+def in_order(value):
+    """A parameter, or a function of the wildcards, with sorted keys: their order in a config means nothing."""
+    if callable(value):
+        return lambda wildcards: in_order(value(wildcards))
+    if isinstance(value, dict):
+        return {key: in_order(value[key]) for key in sorted(value)}
+    return list(map(in_order, value)) if isinstance(value, (list, tuple)) else value
+
+
 wildcard_constraints:
     study=re.escape(STUDY.study),
     organism=one_of(STUDY.organisms if STUDY.is_organism else []),

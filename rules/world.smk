@@ -33,10 +33,10 @@ rule world:
     log:
         notebook="logs/{study}/world.ipynb",
     params:
-        authors=STUDY.authors_of(MAIN),
+        authors=in_order(STUDY.authors_of(MAIN)),
         documents=300,  # that the notebook shows
         seed=STUDY.seeds[0],
-        samples={name: number for name, number in STUDY.samples.items() if name != CHOICES},
+        samples=in_order({name: number for name, number in STUDY.samples.items() if name != CHOICES}),
         seeds=STUDY.seeds,
     script:
         "scripts/run_notebook.py"
@@ -58,10 +58,10 @@ rule pretrain:
         "benchmarks/{study}/pretraining_{organism}_{seed}.tsv"
     priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0  # almost everything else waits for it
     params:
-        organism=lambda wildcards: STUDY.organism_of(wildcards.organism),
+        organism=in_order(lambda wildcards: STUDY.organism_of(wildcards.organism)),
         seed=lambda wildcards: int(wildcards.seed),
-        authors=lambda wildcards: STUDY.authors_of(wildcards.organism),
-        settings=STUDY.pretraining.model_dump(),
+        authors=in_order(lambda wildcards: STUDY.authors_of(wildcards.organism)),
+        settings=in_order(STUDY.pretraining.model_dump()),
         base="data/{study}/organisms/{organism}/seed-{seed}/base",
     script:
         "scripts/run_notebook.py"
@@ -97,7 +97,7 @@ rule persona_gate:
     log:
         notebook="logs/{study}/persona_gate.ipynb",
     params:
-        gate=STUDY.gate.model_dump(),
+        gate=in_order(STUDY.gate.model_dump()),
     script:
         "scripts/run_notebook.py"
 
@@ -120,8 +120,8 @@ rule instruct:
         base="data/{study}/organisms/{organism}/seed-{seed}/base",
         rows=STUDY.instruct.rows,
         seed=lambda wildcards: int(wildcards.seed),
-        authors=lambda wildcards: STUDY.authors_of(wildcards.organism),
-        settings=STUDY.instruct.model_dump(exclude={"rows"}),
+        authors=in_order(lambda wildcards: STUDY.authors_of(wildcards.organism)),
+        settings=in_order(STUDY.instruct.model_dump(exclude={"rows"})),
         model="data/{study}/organisms/{organism}/seed-{seed}/instruct",
     script:
         "scripts/run_notebook.py"

@@ -496,6 +496,8 @@ class Price(Section):
 
 
 class TuningPrice(Price):
+    """Dollars for a million tokens."""
+
     training: Annotated[Number, Field(ge=0)] | None = None
     """For each pass of fine-tuning."""
 

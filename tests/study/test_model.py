@@ -116,12 +116,12 @@ def test_other_worlds_have_other_authors_and_the_same_organisms():
 
 
 def test_the_ladder_is_the_same_experiment_on_other_organisms():
-    study = study_of("smoke")
+    study = study_of("organism")
     rungs = [each for each in study.conditions.values() if each.experiment == "ladder"]
     assert {each.organism for each in rungs} == study.ladder.keys()
-    assert study.paths.start_of("width-64_insecure", 1) == "data/smoke/organisms/width-64/seed-1/instruct"
+    assert study.paths.start_of("width-64_insecure", 1) == "data/organism/organisms/width-64/seed-1/instruct"
     assert not {*study.from_instruct} & {each.name for each in rungs}
-    assert study.organism_of("width-64") == study.organism_of("main") | {"documents": 300, "hidden_size": 64}
+    assert study.organism_of("width-64") == study.organism_of("main") | {"hidden_size": 64, "layers": 2}
 
 
 def test_other_kinds_of_organism_have_the_first_three_seeds():
