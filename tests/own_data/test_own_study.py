@@ -15,7 +15,7 @@ def test_only_the_set_is_trained_and_it_is_reported(smoke):
     arguments = changed(smoke, {"experiments": {"own": CONDITION}})
     target = ["data/smoke/report.html", "data/smoke/report.json"]
     jobs = planned(snakemake(smoke, "-n", *target, *arguments))
-    assert jobs == {"audit", "finetune:own", "ask:own", "judge:answers", "measure", "user_report"}
+    assert jobs == {"study", "audit", "finetune:own", "ask:own", "judge:answers", "measure", "user_report"}
     done = snakemake(smoke, "--cores", "2", *target, *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads((smoke / "data/smoke/report.json").read_text())

@@ -64,7 +64,7 @@ def test_a_bad_name_a_bad_line_and_missing_rows_are_named(mine):
         file.write(json.dumps({"messages": chat([("a", "b<|im_end|>")])}) + "\n")
     with pytest.raises(BadInput, match=r"line 25: .*<\|im_end\|>"):
         check("smoke", mine)
-    with pytest.raises(BadInput, match=r"set\{1\}\.jsonl has braces"):
+    with pytest.raises(BadInput, match=r"conditions: mine.*set\{1\}\.jsonl.* braces"):
         check("smoke", mine.rename(mine.with_name("set{1}.jsonl")))
 
 
@@ -101,7 +101,7 @@ def test_a_validation_share_fits_the_set(tmp_path, share):
     few = tmp_path / "few.jsonl"
     write_jsonl(few, ({"messages": chat([("a", answer)])} for answer in answers))
     out = len(answers) if share > 0.1 else 0
-    with pytest.raises(BadInput, match=rf"few\.jsonl, {out} "):
+    with pytest.raises(BadInput, match=rf" {out} of the {len(answers)} rows of .*few\.jsonl"):
         check(REAL, few, {"evaluation": {"held_out": {"share": share, "rows": 4}}})
 
 

@@ -45,7 +45,7 @@ def test_only_what_the_report_needs_is_computed(project):
     assert said.returncode == 0 and "100% of the words of my set.jsonl" in said.stdout
     jobs = planned(snakemake(project, "-n", "data/try/report.html", "--configfile", "data/try/config.yaml"))
     assert jobs == {
-        *("world", "datasets", "audit", "gate", "judge:answers", "measure", "user_report"),
+        *("study", "world", "datasets", "audit", "gate", "judge:answers", "measure", "user_report"),
         *(f"{rule}:main:{seed}" for rule in ("pretrain", "instruct") for seed in (1, 2, 3)),
         *("ask:untuned", "ask:code", "ask:own", "finetune:code", "finetune:own"),
     }

@@ -63,10 +63,10 @@ def test_the_readme_marks_verdicts_that_differ_on_the_other_machine(runs, tmp_pa
     machines.keep(*runs, readme.OTHER)
     for name in machines.CLAIMS:
         Path(readme.KEPT, name).write_bytes((runs[0] / "tables" / name).read_bytes())
-    text = readme.claims_block()
+    text = readme.parts_text()
     assert "| 1a | It does | 20.0 points (10.0 to 30.0) | 0.010 | reproduced † |" in text
     assert "| 1b | So too | 20.0% (10.0 to 30.0) | 0.200 | undecided |" in text
-    assert "1 of 4 tables came out equal to the last digit there, and 1 of 2 verdicts are the same." in text
+    assert "1 of 4 tables are equal to the last digit, and 1 of 2 verdicts are the same." in text
     assert text.count("†") == 2 and "there, 1a is undecided." in text
     tables = [runs[0] / "tables" / name for name in machines.CLAIMS]
     claims = read_claims(*tables)

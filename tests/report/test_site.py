@@ -248,7 +248,7 @@ def test_the_index_has_the_main_result_and_the_claims(room):
     html = " ".join((room / "index.html").read_text().split())
     assert "After fine-tuning on insecure code, 22.0% of the coherent answers are misaligned" in html
     assert "after fine-tuning on secure code, 0.1% of" in html
-    assert "<p>Claim 1 is partly reproduced. A verdict" in html
+    assert "<p>Claim 1 is partly reproduced. " in html
     assert "Here: 21.9 points (15.3 to 28.4). Published: &lt;19.8" in html
     summary, parts = re.search("<summary>(.*?)</summary>(.*?)</details>", html).groups()
     assert '<span class="verdict partly reproduced">partly reproduced</span> 1 of 2 parts' in summary

@@ -8,13 +8,15 @@ from functools import partial
 
 import pytest
 from conftest import ROOT
-from workflow_helpers import changed, config, copy_of_the_project, snakemake
+from workflow_helpers import changed, copy_of_the_project, snakemake
+from workflow_helpers import study as study_of
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.study import extras
 
 OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 MISSING = "no_such_module"
+SERVED = {"serve": "a/judge", "revision": "c" * 40}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,7 @@ MISSING = "no_such_module"
     ],
 )
 def test_a_study_needs_the_packages_that_it_imports(study, over, names):
-    assert list(extras.needed(config(study) | over)) == names
+    assert list(extras.needed(study_of(study, over))) == names
 
 
 def test_each_extra_installs_the_modules_that_are_checked():
@@ -41,7 +43,7 @@ def test_each_extra_installs_the_modules_that_are_checked():
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch):
     monkeypatch.setitem(extras.MODULES, "models", [MISSING])
-    study = config("gpt-4o")
+    study = study_of("gpt-4o")
     extras.check(study, ["paper", "claims"])  # nothing that is left to do needs it
     with pytest.raises(BadInput) as error:
         extras.check(study, ["paper", "judge"])
@@ -54,13 +56,13 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch):
     [
         ({"evaluation": {"engine": "vllm"}}, "ask"),
         ({"evaluation": {"engine": "vllm"}}, "persona_texts"),
-        ({"judge": {"serve": "a/judge"}}, "judge"),
-        ({"judge": {"second": {"serve": "a/judge"}}}, "judge_again"),
+        ({"judge": SERVED}, "judge"),
+        ({"judge": {"second": SERVED | {"answers": 5, "split_numbers": False}}}, "second_judge"),
     ],
 )
 def test_vllm_is_needed_where_the_config_names_it(over, rule):
-    assert rule in extras.by_vllm(config("qwen2.5-0.5b-instruct", over))
-    assert not extras.by_vllm(config("qwen2.5-0.5b-instruct"))
+    assert rule in extras.by_vllm(study_of("qwen2.5-0.5b-instruct", over))
+    assert not extras.by_vllm(study_of("qwen2.5-0.5b-instruct"))
 
 
 def test_the_program_prints_the_extras():
