@@ -25,7 +25,7 @@ def experiment(name, runs):
 
 def shares(*arms):
     """Runs of the arms: (condition, measure, share)."""
-    spread = np.array([-0.01, 0.0, 0.01, 0.02])
+    spread = np.array([-0.02, -0.01, 0.01, 0.02])  # around the share, so that the mean is the share
     return pd.concat(rows(condition, share + spread, measure, 400) for condition, measure, share in arms)
 
 

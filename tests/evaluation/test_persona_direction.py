@@ -30,9 +30,9 @@ def test_places_of_the_untuned_model_and_the_line_between_the_authors(seeds):
     assert places["depth"].tolist() == list(range(len(directions[1]))) and set(places["condition"]) == {"instruct"}
     assert places["along"].tolist() == pytest.approx([0.0] * len(places), abs=1e-6)
     assert places[[*persona.SEPARATIONS]].apply(lambda column: column.between(0, 1)).all(axis=None)
-    at = np.array([helper[depth] + zeros[1][depth] * directions[1][depth] for depth in zeros.index])
-    projected = (at * directions[1].numpy()).sum(1)
-    assert projected == pytest.approx(np.zeros(len(at)), abs=1e-3 * float((directions[1] ** 2).sum(1).max()))
+    direction = directions[1].numpy()
+    at = helper.numpy() + zeros[1].to_numpy()[:, None] * direction
+    assert (at * direction).sum(1) == pytest.approx(np.zeros(len(at)), abs=1e-3 * (direction**2).sum(1).max())
     assert persona.compared(seeds)["separation"] == len(seeds[0].texts["separation", "misaligned"])
     assert list(persona.pairs(seeds[0].texts)) == ["question", "villain", "helper"]
 
