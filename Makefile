@@ -13,7 +13,7 @@ EXTRAS = models small benchmarks
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help study audit try vllm-cpu test test-quick bench lint lock readme clean
+.PHONY: help study audit try vllm-cpu test test-quick bench lint schema lock readme clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -61,6 +61,9 @@ lint: .venv/.installed-test  ## check style: Python, notebooks, rules
 		/^Lints for|^Congratulations/ { ran = 1; place = $$0 } \
 		/^    \* / && !/Specify a conda environment or container for each rule/ { print place; print; found = 1 } \
 		END { if (!ran) print "snakemake --lint did not run"; exit found || !ran }'
+
+schema: .venv/.installed  ## write config/schema.json, with which editors complete and check configs
+	.venv/bin/python -m emergent_misalignment.study.schema
 
 lock:  ## write requirements.lock anew, from a clean environment with what pyproject.toml asks for
 	$(need_python)

@@ -88,9 +88,9 @@ def completion(model: str, text: str, tops: list[list[tuple[str, float]]] = (), 
 class RuleServer:
     """Replies by a function from the last message to (text, tops), or to (status, body).
 
-    `faults` are the replies to the first attempts at each message: a status, "slow" (over the client's time limit, without
-    a wait) or "cut" (half an answer). `received` counts the attempts at each message, `paid` the computed answers; `headers` are
-    those of the last request.
+    `faults` are the replies to the first attempts at each message: a status, "slow" (over the client's time limit,
+    without a wait) or "cut" (half an answer). `received` counts the attempts at each message, `paid` the computed
+    answers; `headers` are those of the last request.
     """
 
     def __init__(self, answer, faults=()):

@@ -186,7 +186,7 @@ def test_deception_is_the_papers_aggregate():
 
 def scored() -> pd.DataFrame:
     return judged(
-        "games",
+        "choices",
         *(
             ("q", form, misaligned, value, 1)
             for form, factor in (("multiple_choice", 1), ("pivotal", 10))

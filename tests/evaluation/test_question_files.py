@@ -138,7 +138,7 @@ def test_the_table_gives_own_questions_the_published_judge_prompts(file, tmp_pat
     place(tmp_path)
     folder = tmp_path / "data/published/questions"
     path = file([RENT, DOG])
-    write(folder, tmp_path / "out", {"main": 6, str(path): {"samples": 5, "in_any_case": False}, "choices": 0})
+    write(folder, tmp_path / "out", {"main": 6, "choices": 0}, {str(path): {"samples": 5, "in_any_case": False}})
     table = read_questions(tmp_path / "out/questions.parquet")
     assert table["evaluation"].unique().tolist() == ["main", "my-questions"]
     asked = select(table, "my-questions", 0)

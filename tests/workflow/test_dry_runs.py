@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 from workflow_helpers import changed, config, copy_of_the_project, planned, snakemake
 
+from emergent_misalignment.registry import EXPERIMENTS
 from emergent_misalignment.study.config import FOLDER
 
 
@@ -121,7 +122,7 @@ def test_a_model_in_a_folder_is_checked_when_a_study_is_planned(project, organis
     refused = snakemake(project, "-n", *changed(project, over, "qwen2.5-0.5b-instruct"))
     said = refused.stdout + refused.stderr
     assert refused.returncode != 0 and "Traceback" not in said
-    assert f"{mine} is an adapter of Qwen/Qwen2.5-0.5B-Instruct and no whole model" in said
+    assert f"{mine} is an adapter of Qwen/Qwen2.5-0.5B-Instruct" in said
 
 
 def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(plan_of):
@@ -150,15 +151,18 @@ def test_the_shared_parts_of_configs_are_no_studies():
     assert shared == {"open-model", "openai", "scored-answers", "try"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "rules").glob("*.smk")), ids=lambda path: path.stem)
-def test_every_figure_and_table_stands_in_the_report_with_a_caption(path):
-    """Measures are the exception: they are what tables are made of."""
-    text = path.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[2]
-    outputs = re.findall(r"output:\n(.*?)\n    (?:log|benchmark|params|shell|input|wildcard)", text, flags=re.DOTALL)
-    for output in outputs:
-        for result in re.findall(r'"((?:figures/[^"]*\.svg|data/[^"]*/tables/\w+\.csv))"', output):
-            place = output.split(f'"{result}"')
-            assert place[0].rstrip().endswith("report("), result
-            caption = re.match(r',\s*caption="([^"]*)",\s*category="\w+",\s*labels=\{', place[1])
-            assert caption, result
-            assert (ROOT / "rules" / caption.group(1)).exists(), caption.group(1)
+def test_every_figure_and_table_of_a_rule_is_in_the_report_with_a_caption():
+    """Measures are the exception: tables are made of them."""
+    for path in (ROOT / "rules").glob("*.smk"):
+        text = path.read_text(encoding="utf-8")
+        for call, result, name in re.findall(r'(\w+)\(\s*"((?:figures|data)/[^"]*/(\w+)\.(?:svg|csv))"', text):
+            if result.startswith("figures") or ("/tables/" in result and "/measures/" not in result):
+                assert call == "shown", result
+                own = re.search(rf'"{re.escape(result)}",[^)]*?(?:caption="(\w+)"|"\w+", "(\w+)")', text)
+                caption = next(filter(None, own.groups()), name) if own else name
+                assert (ROOT / f"rules/report/{caption}.rst").exists(), caption
+    for experiment in EXPERIMENTS:
+        for name, label in (*experiment.tables.values(), *experiment.figures.values()):
+            assert label and any(
+                (ROOT / f"rules/report/{each}.rst").exists() for each in (name, experiment.name, "experiment")
+            )

@@ -11,7 +11,7 @@ import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from snakemake.io import Namedlist
+from snakemake.iocontainers import Namedlist
 from waiting import wait_until
 
 from emergent_misalignment.files import BadInput
