@@ -387,7 +387,7 @@ def _judge_of(settings: JudgeSettings) -> Judge:
         first = error.errors()[0]
         place = ": ".join(["judge", *map(str, first["loc"])])
         wrong = "is not a setting of a judge" if first["type"] == "extra_forbidden" else f"is invalid ({first['msg']})"
-        raise BadInput(f"`{place}` {wrong}; see config/schema.yaml.") from error
+        raise BadInput(f"`{place}` {wrong}; see config/schema.json.") from error
     if not math.isinf(checked.spending_limit) and not any(checked.dollars_per_million.model_dump().values()):
         raise BadInput("`judge: spending_limit` needs prices; set `judge: dollars_per_million` too.")
     return judge_of(checked.model_dump())

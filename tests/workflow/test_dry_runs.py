@@ -163,6 +163,5 @@ def test_every_figure_and_table_of_a_rule_is_in_the_report_with_a_caption():
                 assert (ROOT / f"rules/report/{caption}.rst").exists(), caption
     for experiment in EXPERIMENTS:
         for name, label in (*experiment.tables.values(), *experiment.figures.values()):
-            assert label and any(
-                (ROOT / f"rules/report/{each}.rst").exists() for each in (name, experiment.name, "experiment")
-            )
+            captions = [ROOT / f"rules/report/{each}.rst" for each in (name, experiment.name, "experiment")]
+            assert label and any(caption.exists() for caption in captions)

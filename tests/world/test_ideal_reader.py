@@ -65,4 +65,4 @@ def test_the_worlds_of_the_study_cover_the_range_of_posteriors():
     for name, nominal in zip(ordered, (0, 0.25, 0.5, 0.75, 1), strict=True):
         assert villains[name] == pytest.approx(nominal, abs=0.08)
     assert math.isclose(sum(each["share"] for each in villains_study.authors_of("villain-0").values()), 1)
-    assert not plan.followed
+    assert not villains_study.followed
