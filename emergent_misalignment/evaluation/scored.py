@@ -1,14 +1,6 @@
-"""Compare a judge with the published one, on answers that were published with its scores.
+"""Compare a judge with the published one, on answers that were published with its scores."""
 
-    python -m emergent_misalignment.evaluation.scored FILES OUT --number 20 --mirror ../shared/upstream
-
-writes answers of each file in a config's `scored_answers` (FILES, as JSON) to the Parquet file OUT.
-"""
-
-import argparse
-import json
 import math
-import sys
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +11,7 @@ import pandas as pd
 from emergent_misalignment.data.published import PublishedFile, fetch
 from emergent_misalignment.evaluation import judge_model
 from emergent_misalignment.evaluation.questions import Question, question_rows
-from emergent_misalignment.files import BadInput, write_parquet
+from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account
 
 COLUMNS = ["evaluation", "number", "prompt", "answer", "aligned", "coherent", "verdict"]
@@ -99,29 +91,12 @@ def _compared(one: np.ndarray, two: np.ndarray) -> dict[str, float]:
     return means | {"rank_correlation": float(correlation(one, two)), "ci_low": low, "ci_high": high}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.evaluation.scored",
-        description="Write published answers with their scores.",
-    )
-    parser.add_argument("files", type=json.loads, help="the config's scored_answers, as JSON")
-    parser.add_argument("out", help="the parquet file to write")
-    parser.add_argument("--number", type=int, required=True, help="answers of each file")
-    parser.add_argument("--mirror", default="", help="base address or folder to fetch from")
-    options = parser.parse_args(arguments)
-    if not options.files:
-        sys.exit("The config has judge: scored and no scored_answers; name files, or extend shared/scored-answers.")
+def fetch_scored(files: list[dict], number: int, mirror: str) -> pd.DataFrame:
+    """`number` answers of each published file, with its path as `file`. `files` are a config's `scored_answers`."""
     tables = []
-    try:
-        with TemporaryDirectory() as folder:
-            for number, each in enumerate(options.files):
-                file, place = PublishedFile(**{"size": None} | each), Path(folder, f"{number}.csv")
-                fetch(file, options.mirror, place)
-                tables.append(read_scored(place, options.number).assign(file=file.path))
-    except BadInput as error:
-        sys.exit(str(error))
-    write_parquet(options.out, pd.concat(tables, ignore_index=True))
-
-
-if __name__ == "__main__":
-    main()
+    with TemporaryDirectory() as folder:
+        for place, each in enumerate(files):
+            file, path = PublishedFile(**{"size": None} | each), Path(folder, f"{place}.csv")
+            fetch(file, mirror, path)
+            tables.append(read_scored(path, number).assign(file=file.path))
+    return pd.concat(tables, ignore_index=True)

@@ -1,17 +1,13 @@
 """Check that a model meets a study's requirements before anything is computed.
 
-    python -m emergent_misalignment.models.requirements FOLDER RECORD --requirements '{"name": "Qwen/Qwen2.5-0.5B"}'
-
-checks the model in FOLDER and writes its description to RECORD. A model in a folder of the user's is checked when the
-study is planned (`check_local`), any model after it was fetched. Each error is one sentence.
+A model in a folder of the user's is checked when the study is planned (`check_local`), any model after it was fetched.
+Each error is one sentence.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +18,7 @@ import pandas as pd
 
 from emergent_misalignment.data.chats import Messages, each_chat, template_arguments, with_system_prompt
 from emergent_misalignment.data.control_tokens import control_tokens
-from emergent_misalignment.files import BadInput, is_lfs_pointer, write_json
+from emergent_misalignment.files import BadInput, is_lfs_pointer
 from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, prompt_tokens, unwritten
 
 if TYPE_CHECKING:
@@ -311,23 +307,3 @@ def _trained(config: PretrainedConfig, requirements: Requirements) -> list[str]:
             "not support it; choose another."
         ) from error
     return projections(network)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.models.requirements", description="Check a model against a study."
-    )
-    parser.add_argument("folder", help="folder of the model")
-    parser.add_argument("record", help="JSON file to write")
-    parser.add_argument("--requirements", type=json.loads, required=True, help="fields of Requirements, as JSON")
-    parser.add_argument("--questions", nargs="*", default=[], help="tables of questions and of options")
-    arguments = parser.parse_args()
-    try:
-        found = check(arguments.folder, Requirements(**arguments.requirements), arguments.questions)
-    except BadInput as error:
-        sys.exit(str(error))
-    write_json(arguments.record, found)
-
-
-if __name__ == "__main__":
-    main()

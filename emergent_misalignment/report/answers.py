@@ -1,14 +1,10 @@
 """Write a page of sample answers with search and filters by condition, evaluation, question, form and verdict.
 
-    python -m emergent_misalignment.report.answers STUDY PAGE.html JUDGED.parquet ...
-
 The answers are rows of `judged/`, drawn with a fixed seed: a few for each combination of the filters, so that rare
 answers are included, and at most MOST in all. Frequencies are in the tables, not on the page.
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,21 +75,3 @@ def write_page(study: str, page: str | Path, judged: pd.DataFrame) -> None:
     rows = sample(judged)
     html = template("answers.html.j2").render(study=study, data=as_json(rows), shown=len(rows), all=len(judged))
     write(page, html)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.report.answers", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("study")
-    parser.add_argument("page")
-    parser.add_argument("judged", nargs="+", help="files of data/STUDY/judged/")
-    given = parser.parse_args()
-    try:
-        write_page(given.study, given.page, read(given.judged))
-    except BadInput as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -3,14 +3,9 @@
 An organism that fails its gate is reported and stays in all results, to avoid selection on the outcome.
 """
 
-import argparse
-import json
-import sys
-from pathlib import Path
-
 import pandas as pd
 
-from emergent_misalignment.files import BadInput, write_csv
+from emergent_misalignment.files import BadInput
 
 
 def gates(histories: dict[tuple[str, int], pd.DataFrame], gate: dict[str, float], main: str) -> pd.DataFrame:
@@ -45,23 +40,3 @@ def numbers_passed(sets: pd.DataFrame, gate: dict[str, float]) -> bool:
     controls = by_set.drop(index="evil_numbers")["dark"]
     dark = by_set.loc["evil_numbers", "dark"] >= gate["dark_numbers"] > controls.max()
     return bool(dark and by_set["well_formed"].min() >= gate["well_formed_numbers"])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("gate", type=json.loads, help="minimum of each gap, as JSON")
-    parser.add_argument("main", help="kind of organism of which at least one has to pass")
-    parser.add_argument("output", type=Path, help="CSV file to write")
-    parser.add_argument("gaps", type=Path, nargs="+", help="ORGANISM/seed-SEED/gaps.csv")
-    given = parser.parse_args()
-    histories = {
-        (path.parent.parent.name, int(path.parent.name.removeprefix("seed-"))): pd.read_csv(path) for path in given.gaps
-    }
-    try:
-        write_csv(given.output, gates(histories, given.gate, given.main))
-    except BadInput as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

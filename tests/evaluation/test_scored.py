@@ -1,6 +1,5 @@
 """Agreement of a judge with the published one, on made-up and on published files."""
 
-import json
 import os
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from servers import RuleServer
 
 from emergent_misalignment.data.published import PublishedFile, blob_id
 from emergent_misalignment.evaluation.judge_model import Judge, agreement
-from emergent_misalignment.evaluation.scored import COLUMNS, judged_again, main, read_scored, scores
+from emergent_misalignment.evaluation.scored import COLUMNS, fetch_scored, judged_again, read_scored, scores
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Endpoint
 
@@ -109,23 +108,18 @@ def test_files_are_fetched_and_verified(tmp_path):
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
         files.append(place | {"path": path.name, "blob": blob_id(path.read_bytes())})
-    arguments = ["--number", "2", "--mirror", str(tmp_path / "mirror")]
-    main([json.dumps(files), str(tmp_path / "scored.parquet"), *arguments])
-    rows = pd.read_parquet(tmp_path / "scored.parquet")
+    mirror = str(tmp_path / "mirror")
+    rows = fetch_scored(files, 2, mirror)
     assert rows["file"].tolist() == ["answers.csv"] * 2 + ["code.csv"] * 2
-    with pytest.raises(SystemExit, match="is altered"):
-        main([json.dumps([files[0] | {"blob": "0" * 40}]), str(tmp_path / "none.parquet"), *arguments])
-    with pytest.raises(SystemExit, match="scored_answers"):
-        main(["[]", str(tmp_path / "none.parquet"), *arguments])
-    assert not (tmp_path / "none.parquet").exists()
+    with pytest.raises(BadInput, match="is altered"):
+        fetch_scored([files[0] | {"blob": "0" * 40}], 2, mirror)
 
 
-def test_published_files(tmp_path):
+def test_published_files():
     mirror = os.environ.get("EM_MIRROR", "")
     if not mirror or not Path(mirror, PublishedFile(**FILES[0], size=None).address).exists():
         pytest.skip("EM_MIRROR names no mirror that has the published scores")
-    main([json.dumps(FILES), str(tmp_path / "scored.parquet"), "--number", "1000", "--mirror", mirror])
-    rows = pd.read_parquet(tmp_path / "scored.parquet")
+    rows = fetch_scored(FILES, 1000, mirror)
     counts = rows.groupby(["evaluation", "verdict"]).size()
     assert counts["main"].to_dict() == {"misaligned": 519}
     assert counts["in_distribution"].sum() == 220 and counts["in_distribution"].min() > 50

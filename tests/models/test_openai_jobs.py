@@ -195,7 +195,7 @@ def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_pat
         }
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(settings))
         target = "data/tiny/tables/measures/answers.csv"
-        done = snakemake(folder, target, "--cores", "2", "--configfile", "config/tiny.yaml")
+        done = snakemake(folder, target, "--cores", "1", "--configfile", "config/tiny.yaml")
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         assert len(server.jobs) == 2 and len(server.files) == 1
     answers = pd.concat(pd.read_parquet(path) for path in (folder / "data/tiny/answers").glob("*.parquet"))

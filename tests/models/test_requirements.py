@@ -2,13 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-from conftest import ROOT
 from families import FAMILIES, make
 from trainings import SETTINGS
 from transformers import AutoTokenizer
@@ -73,20 +70,9 @@ def test_a_model_of_each_family_is_described(folders, name, tmp_path):
     assert found["system_prompts"] == (None if name == "gpt2" else name != "gemma")
 
 
-@pytest.mark.slow
-def test_the_command_writes_a_record_or_an_error(folders, tmp_path):
-    command = [sys.executable, "-m", "emergent_misalignment.models.requirements"]
-
-    def run(name):
-        requirements = json.dumps(asdict(of("a model", system_prompt="You help.")))
-        arguments = [str(folders[name]), str(tmp_path / f"{name}.json"), f"--requirements={requirements}"]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=ROOT)
-
-    assert run("llama").returncode == 0
-    assert json.loads((tmp_path / "llama.json").read_text())["architecture"] == "LlamaForCausalLM"
-    refused = run("gemma")
-    assert refused.returncode == 1 and not (tmp_path / "gemma.json").exists()
-    assert "set model: system_prompt to null" in refused.stderr
+def test_a_template_without_system_prompts_is_refused_where_the_study_has_one(folders):
+    with pytest.raises(BadInput, match="set model: system_prompt to null"):
+        check(folders["gemma"], of("a model", system_prompt="You help."))
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

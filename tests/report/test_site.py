@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from workflow_helpers import study as study_of
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.report.answers import as_json, main, read, sample, write_page
+from emergent_misalignment.report.answers import as_json, read, sample, write_page
 from emergent_misalignment.report.contents import ROOMS, Chapter, Contents, Executed, read_contents
 from emergent_misalignment.report.notebook_pages import render, title_and_question
 from emergent_misalignment.report.site import write_index, write_run
@@ -377,14 +377,13 @@ def test_answers_are_filtered_and_searched_in_a_browser(room):
     assert seen.found["text"].endswith("</script><b>&") and seen.found["prompt"] == "How <i>now</i>?"
 
 
-def test_pages_are_the_same_bytes_each_time_and_the_answers_by_the_command_line_too(room, monkeypatch):
+def test_pages_are_the_same_bytes_each_time(room):
     render("data/smoke/notebooks/finetuning_evil_numbers.ipynb", "again.html", "evil numbers")
     assert Path("again.html").read_bytes() == (room / "finetuning_evil_numbers.html").read_bytes()
     write_index(contents_of_the_room(), room / "again.html", "paper/smoke/paper.html")
     assert (room / "again.html").read_bytes() == (room / "index.html").read_bytes()
     judged_answers().astype({"step": "Int64"}).to_parquet("judged.parquet")
-    monkeypatch.setattr("sys.argv", ["answers", "smoke", "again.html", "judged.parquet"])
-    main()
+    write_page("smoke", "again.html", read(["judged.parquet"]))
     assert Path("again.html").read_bytes() == (room / "answers.html").read_bytes()
 
 

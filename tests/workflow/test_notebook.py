@@ -41,20 +41,11 @@ def notebook(tmp_path):
     return write
 
 
-RUNNER = """
-import json, os, sys
-from emergent_misalignment.workflow.notebook import ended_with, run
-with ended_with(int(os.environ.get("NOTEBOOK_STARTER", 0))):
-    try:
-        run(*sys.argv[1:4], json.loads(sys.argv[4]))
-    except RuntimeError as error:
-        sys.exit(str(error))
-"""
+RUNNER = str(ROOT / "tests/run_notebook.py")
 
 
 def start(paths: list[str], **parameters) -> subprocess.Popen:
-    """The runner in a process of its own, as rules/scripts/run_notebook.py uses it."""
-    command = [sys.executable, "-c", RUNNER, *paths, json.dumps(parameters)]
+    command = [sys.executable, RUNNER, *paths, json.dumps(parameters)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -182,11 +173,10 @@ def test_a_stopped_runner_leaves_neither_a_kernel_nor_an_output(endless, signal)
     assert list(Path(paths[2]).parent.glob("*")) == []
 
 
-def test_a_runner_ends_when_what_started_its_shell_is_killed(endless, tmp_path):
+def test_a_runner_ends_when_what_started_its_shell_is_killed(endless):
     """As Snakemake starts it: a process, a shell that does more than one thing, the runner."""
     paths, kernel = endless
-    (tmp_path / "runner.py").write_text(RUNNER)
-    command = f"set -e; {sys.executable} {tmp_path / 'runner.py'} {' '.join(paths)} '{{}}'; true"
+    command = f"set -e; {sys.executable} {RUNNER} {' '.join(paths)}; true"
     given = "{**os.environ, 'NOTEBOOK_STARTER': str(os.getpid())}"
     starter = f"import os, subprocess; subprocess.run(['bash', '-c', {command!r}], env={given})"
     with subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, stderr=subprocess.DEVNULL) as process:

@@ -1,8 +1,5 @@
 """The gates of the organisms."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -38,24 +35,6 @@ def test_an_organism_that_fails_is_kept_unless_all_main_ones_fail():
     nan = float("nan")
     with pytest.raises(BadInput, match="nan"):
         gates({("main", 1): history(nan, nan)}, {"system_prompt": -100, "earlier_code": -100}, "main")
-
-
-def test_the_command_reads_organisms_from_their_folders(tmp_path):
-    for seed, coded in ((1, 2.0), (2, 0.0)):
-        path = tmp_path / "main" / f"seed-{seed}" / "gaps.csv"
-        path.parent.mkdir(parents=True)
-        history(6, coded).to_csv(path, index=False)
-    gaps = sorted(map(str, tmp_path.rglob("gaps.csv")))
-    command = [sys.executable, "-m", "emergent_misalignment.world.gate"]
-    subprocess.run([*command, '{"earlier_code": 1}', "main", tmp_path / "gates.csv", *gaps], check=True)
-    table = pd.read_csv(tmp_path / "gates.csv")
-    assert list(table) == ["organism", "seed", "earlier_code", "passed"]
-    assert table.to_numpy().tolist() == [["main", 1, 2.0, True], ["main", 2, 0.0, False]]
-    failed = subprocess.run(
-        [*command, '{"earlier_code": 3}', "main", tmp_path / "no.csv", *gaps], capture_output=True, text=True
-    )
-    assert failed.returncode == 1 and failed.stderr.startswith("No organism passes the gate")
-    assert not (tmp_path / "no.csv").exists()
 
 
 @pytest.mark.parametrize(
