@@ -109,7 +109,7 @@ def study(quiet, judge_model, tmp_path_factory):
         own["judge"] = base | given | {"endpoint": base["endpoint"] | given["endpoint"]}
         (folder / "config/tiny.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
         rules = {job.split(":")[0] for job in planned(snakemake(folder, "-n", *STUDY))}
-        assert {"judge", "second_judge", "measure", "main_result", "evil_numbers", "claims"} <= rules
+        assert {"judge", "second_judge", "measure", "main_result", "formats", "claims"} <= rules
         assert not rules & {"finetune", "ask", "questions", "fetch_model", "held_out_loss", "persona_texts"}
         done = snakemake(folder, "--cores", "2", *STUDY)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
