@@ -5,6 +5,7 @@ from workflow_helpers import config
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.requirements import Requirements
+from emergent_misalignment.registry import EVALUATIONS, ORGANISM
 from emergent_misalignment.study.config import merge, validated
 from emergent_misalignment.study.model import Study
 
@@ -161,7 +162,9 @@ def test_a_set_of_ones_own_is_a_file_and_is_asked_as_the_others():
     study = study_of("smoke", conditions(mine={"dataset": "folder/my.jsonl"}))
     assert study.paths.dataset(study.tuned["mine"].dataset, 1) == study.paths.datasets["mine"] == "folder/my.jsonl"
     assert study.own_sets == {"mine": "folder/my.jsonl"} and study.reported and not study_of("smoke").reported
-    assert [*study.batches.asked_models("own")["mine"]["evaluations"]] == config("smoke")["evaluation"]["asked"]
+    assert [*study.batches.asked_models("own")["mine"]["evaluations"]] == [
+        name for name, each in EVALUATIONS.items() if ORGANISM in each.asked_of
+    ]
 
 
 ADVICE = {"repository": "o/r", "commit": "c" * 40, "path": "advice.jsonl", "blob": "b" * 40}
