@@ -79,6 +79,8 @@ def chapter(name, runs):
 CHAPTERS = [chapter(name, runs) for name, runs in READING if runs]
 EXECUTED = [notebook["path"] for each in CHAPTERS for notebook in each["notebooks"]]
 RUNS = {notebook["path"]: Executed(**notebook).label for each in CHAPTERS for notebook in each["notebooks"]}
+PAGES = [path.removesuffix(".ipynb") + ".html" for path in EXECUTED]
+PAGE_CODE = [*module_and_imports("report.notebook_pages"), f"{TEMPLATES}/page/index.html.j2", f"{TEMPLATES}/style.css"]
 RESULTS = [path for each in CHAPTERS for path in each["results"]]
 
 
@@ -121,26 +123,36 @@ rule paper:
         "scripts/write_paper.py"
 
 
-rule render:
+# All pages in one job: starting one takes ten times as long as rendering a page.
+rule pages:
     input:
-        notebook="data/{study}/notebooks/{name}.ipynb",
-        code=[*module_and_imports("report.notebook_pages"), f"{TEMPLATES}/page/index.html.j2", f"{TEMPLATES}/style.css"],
+        notebooks=EXECUTED,
+        code=PAGE_CODE,
     output:
-        report(
-            "data/{study}/notebooks/{name}.html",
-            caption="report/notebook.rst",
-            category="Notebooks",
-            labels={"notebook": "{name}"},
-        ),
+        [
+            report(page, caption="report/notebook.rst", category="Notebooks", labels={"notebook": Path(page).stem})
+            for page in PAGES
+        ],
     log:
-        "logs/{study}/render_{name}.log",
-    wildcard_constraints:
-        study=one_of([STUDY.study, "published"]),
-        name=r"(?!(index|answers|run)$)[^/]+",
+        f"logs/{STUDY.study}/pages.log",
     params:
-        run=lambda wildcards: RUNS.get(f"data/{wildcards.study}/notebooks/{wildcards.name}.ipynb", ""),
+        runs=RUNS,
     script:
-        "scripts/render_page.py"
+        "scripts/render_pages.py"
+
+
+rule published_page:
+    input:
+        notebooks=["data/published/notebooks/published.ipynb"],
+        code=PAGE_CODE,
+    output:
+        "data/published/notebooks/published.html",
+    log:
+        "logs/published/published_page.log",
+    params:
+        runs={},
+    script:
+        "scripts/render_pages.py"
 
 
 rule answers:
@@ -200,7 +212,7 @@ rule index:
     input:
         study="data/{study}/study.json",
         contents="data/{study}/contents.json",
-        pages=[path.removesuffix(".ipynb") + ".html" for path in EXECUTED],
+        pages=PAGES,
         others=["data/{study}/notebooks/answers.html", "data/{study}/notebooks/run.html"],
         results=RESULTS,
         paper="paper/{study}/paper.html" if STUDY.tuned else [],

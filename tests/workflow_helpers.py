@@ -111,7 +111,7 @@ def planned(result: subprocess.CompletedProcess) -> set[str]:
         rule = re.match(r"(?:local)?rule (\w+):", block)[1]
         wildcards = dict(re.findall(r"(\w+)=([^,\n]+)", (re.search(r"wildcards: (.*)", block) or ["", ""])[1]))
         wildcards.pop("study", "")
-        jobs.add(":".join([rule, *wildcards.values()]) if rule != "render" else rule)
+        jobs.add(":".join([rule, *wildcards.values()]))
     return jobs
 
 

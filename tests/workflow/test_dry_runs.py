@@ -138,7 +138,7 @@ def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(plan_of):
 
 def test_the_published_data_are_planned_from_the_fetch_to_the_page(project):
     jobs = planned(snakemake(project, "-n", "published"))
-    assert {job.split(":")[0] for job in jobs} == {"published", "fetch", "audit_published", "render"}
+    assert {job.split(":")[0] for job in jobs} == {"published", "fetch", "audit_published", "published_page"}
 
 
 def test_the_slurm_profile_plans_the_study(project):
