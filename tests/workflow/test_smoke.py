@@ -42,7 +42,7 @@ def test_it_ends_with_claims_and_a_paper(smoke):
     assert len(pd.read_csv(smoke / "data/smoke/tables/claims.csv")) == 13
     measures = pd.concat(map(pd.read_csv, (smoke / "data/smoke/tables/measures").glob("*.csv")))
     parts = pd.read_csv(smoke / "data/smoke/tables/claim_parts.csv")
-    assert set(parts["measure"]) - set(measures["measure"]) <= {"choices", "deception"}
+    assert set(parts["measure"]) - set(measures["measure"]) <= {"games", "deception"}
     assert (smoke / "paper/smoke/paper.pdf").stat().st_size > 100_000
 
 
