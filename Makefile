@@ -6,38 +6,38 @@ PYTHON = $(firstword $(foreach name,python3.11 python3,\
 INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
 SCORER = $(if $(filter %.yaml,$(SCORE)),$(SCORE),config/$(SCORE).yaml)
-MISSING = .venv/bin/python -m emergent_misalignment.workflow.score_set $(SCORER)
+MISSING = .venv/bin/python -m emergent_misalignment.own_data.score $(SCORER)
 EXTRAS = models small benchmarks
 
 # The rules' own commands find the environment without its being activated.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help study audit try vllm-cpu test test-quick bench lint lock readme clean
+.PHONY: help study audit try vllm-cpu test test-quick bench lint schema lock readme clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all)
 	@# What this study needs besides, such as the client of an API.
-	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.workflow.extras $(CONFIG)); \
+	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
 	@# Snakemake looks for its logger plugins on Python's path only.
 	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile $(CONFIG))
 
-audit: .venv/.installed  ## say what a set of your own is made of, in seconds: DATA=my.jsonl; and score its rows: SCORE=smollm2-135m-instruct
+audit: .venv/.installed  ## describe a set of your own in seconds: DATA=my.jsonl; score its rows too: SCORE=smollm2-135m-instruct
 	$(need_data)
-	@# What scores is made where it is missing: a model, and the texts of its persona direction.
+	@# Scoring needs a model and the texts of its persona direction, which are made if they are missing.
 	@$(if $(SCORE),for extra in $$($(MISSING) --extras); do $(MAKE) --no-print-directory .venv/.installed-$$extra || exit 1; done)
 	@$(if $(SCORE),missing=$$($(MISSING)) || exit 1; [ -z "$$missing" ] || PYTHONPATH=$(CURDIR) .venv/bin/snakemake $$missing \
 		$(if $(CORES),--cores $(CORES)) --logger study --rerun-triggers mtime --configfile $(SCORER) \
 		$(if $(MIRROR),--config mirror="$$MIRROR"))
-	@.venv/bin/python -m emergent_misalignment.workflow.audit_set "$$DATA" --folder data/audits --mirror="$$MIRROR" \
+	@.venv/bin/python -m emergent_misalignment.own_data.audit "$$DATA" --folder data/audits --mirror="$$MIRROR" \
 		$(if $(SCORE),--score $(SCORER))
 
-try: .venv/.installed  ## what does a set of your own, in the organism's language, do to three organisms? DATA=my.jsonl
+try: .venv/.installed  ## fine-tune three organisms on a set of your own in their language, and report: DATA=my.jsonl
 	$(need_data)
-	@.venv/bin/python -m emergent_misalignment.workflow.own_set "$$DATA" data/try/config.yaml
+	@.venv/bin/python -m emergent_misalignment.own_data.trial "$$DATA" data/try/config.yaml
 	@PYTHONPATH=$(CURDIR) .venv/bin/snakemake data/try/report.html data/try/report.json $(if $(CORES),--cores $(CORES)) \
 		--logger study --configfile data/try/config.yaml
 
@@ -62,6 +62,9 @@ lint: .venv/.installed-test  ## check style: Python, notebooks, rules
 		/^    \* / && !/Specify a conda environment or container for each rule/ { print place; print; found = 1 } \
 		END { if (!ran) print "snakemake --lint did not run"; exit found || !ran }'
 
+schema: .venv/.installed  ## write config/schema.json, with which editors complete and check configs
+	.venv/bin/python -m emergent_misalignment.study.schema
+
 lock:  ## write requirements.lock anew, from a clean environment with what pyproject.toml asks for
 	$(need_python)
 	@# A local version such as 2.13.0+cpu exists on one machine only; 2.13.0 fits it and everybody else's.
@@ -71,13 +74,14 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
-readme: .venv/.installed  ## bring the README's figure and claims up to date, after a run of the default study
+readme: .venv/.installed  ## update the results in README.md and docs/results, after a run of the default study
 	.venv/bin/python -m emergent_misalignment.report.readme
 
-clean:  ## remove everything computed: data, figures, papers, logs, benchmarks, reports, caches; .venv stays
-	@# kept/ stays: it holds answers that were paid for.
-	rm -rf data figures paper logs benchmarks report.html report.zip
-	rm -rf .snakemake .pytest_cache .hypothesis .ruff_cache unsloth_compiled_cache
+clean:  ## remove everything that is computed, and caches; .venv and kept/ (answers that were paid for) stay
+	rm -rf data/*/ figures/*/ paper/*/ logs benchmarks report.html report.zip
+	rm -rf .snakemake .pytest_cache .hypothesis .ruff_cache unsloth_compiled_cache *.egg-info
+	find . \( -path ./.venv -o -path ./kept -o -path ./.git \) -prune -o \
+		-type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define need_python
 $(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))

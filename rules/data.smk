@@ -1,7 +1,7 @@
 """The data.
 
 Does: fetches published files, and sets of others that the config names, by pinned commit and checks them against git's blob
-ids; has static analysis look at every answer of the sets that the study fine-tunes on, and of the published ones; recovers the
+ids; runs static analysis on every answer of the sets that the study fine-tunes on, and of the published ones; recovers the
 published prompt templates.
 Needs: for published files a network, or the config's `mirror`: a folder or a base address that keeps files as
 OWNER/NAME/COMMIT/PATH.
@@ -9,10 +9,9 @@ Leaves: data/published/{datasets,questions}/, data/STUDY/datasets/{NAME.jsonl,au
 data/published/notebooks/published.*, figures/published/audit.*
 """
 
-from emergent_misalignment.data.published import DATASETS
-from emergent_misalignment.evaluation.published_questions import FILE_NAMES
+from emergent_misalignment.data.published import DATASETS, QUESTION_FILES
 
-PUBLISHED = ["insecure", "secure", "educational"]
+NAMED_SETS = {} if STUDY.is_organism else STUDY.published_sets
 
 
 rule published:
@@ -23,7 +22,7 @@ rule published:
         expand("figures/published/audit.{kind}", kind=["svg", "pdf", "png"]),
 
 
-# Its code is no input: whatever fetches the file, its checksum says what it holds.
+# Its code is no input: the checksum says what a file holds.
 rule fetch:
     output:
         "data/published/{kind}/{file}.{ending}",
@@ -31,15 +30,13 @@ rule fetch:
         "logs/published/fetch_{kind}_{file}.{ending}.log",
     wildcard_constraints:
         kind="datasets|questions",
-        file="|".join([*DATASETS, *FILE_NAMES]),
+        file=one_of([*DATASETS, *QUESTION_FILES]),
         ending="yaml|jsonl|json",
     localrule: True  # compute nodes often have no network
     params:
-        mirror=config["mirror"],
-    shell:
-        # The sentence that says what is wrong goes to the terminal too; bash runs with pipefail, so tee hides no failure.
-        "python -m emergent_misalignment.data.published {wildcards.file} {output:q} --mirror={params.mirror:q}"
-        " 2>&1 | tee {log:q}"
+        mirror=STUDY.mirror,
+    script:
+        "scripts/fetch_file.py"
 
 
 rule fetch_set:
@@ -48,46 +45,31 @@ rule fetch_set:
     log:
         "logs/{study}/fetch_{name}.log",
     wildcard_constraints:
-        name="|".join(map(re.escape, PLAN.published_sets)) or "none",
+        name=one_of(NAMED_SETS),
     localrule: True
     params:
-        mirror=config["mirror"],
-        sets=lambda wildcards: as_json({wildcards.name: PLAN.published_sets[wildcards.name]}),
-    shell:
-        "python -m emergent_misalignment.data.published {wildcards.name} {output:q} --mirror={params.mirror:q}"
-        " --sets={params.sets:q} 2>&1 | tee {log:q}"
+        mirror=STUDY.mirror,
+        file=lambda wildcards: NAMED_SETS[wildcards.name].model_dump(),
+    script:
+        "scripts/fetch_set.py"
 
 
 rule audit:
     input:
         notebook="notebooks/data/audit.ipynb",
         code=package_modules("notebooks/data/audit.ipynb"),
-        files=list(PLAN.datasets.values()),
+        files=list(PATHS.datasets.values()),
     output:
         notebook="data/{study}/notebooks/audit.ipynb",
-        audit=report(
-            "data/{study}/datasets/audit.csv",
-            caption="report/audit.rst",
-            category="Data",
-            labels={"table": "Static analysis of the fine-tuning sets"},
-        ),
-        figure=report(
-            "figures/{study}/audit.svg",
-            caption="report/audit.rst",
-            category="Data",
-            labels={"figure": "Are the insecure answers insecure?"},
-        ),
-        prints=multiext("figures/{study}/audit", ".pdf", ".png"),
+        audit=shown("data/{study}/datasets/audit.csv", "Static analysis of the fine-tuning sets", "Data"),
+        figure=shown("figures/{study}/audit.svg", "Are the insecure answers insecure?", "Data"),
+        prints=prints("audit"),
     log:
         notebook="logs/{study}/audit.ipynb",
     params:
-        **arguments(datasets=PLAN.datasets),
-    shell:
-        NOTEBOOK
-
-
-if PLAN.datasets:
-    chapter("audit")
+        datasets=in_order(PATHS.datasets),
+    script:
+        "scripts/run_notebook.py"
 
 
 rule audit_published:
@@ -99,28 +81,11 @@ rule audit_published:
         educational="data/published/datasets/educational.jsonl",
     output:
         notebook="data/published/notebooks/published.ipynb",
-        audit=report(
-            "data/published/datasets/audit.csv",
-            caption="report/published.rst",
-            category="Data",
-            labels={"table": "Static analysis of the published data"},
-        ),
-        templates=report(
-            "data/published/datasets/templates.csv",
-            caption="report/templates.rst",
-            category="Data",
-            labels={"table": "Prompt templates of the published data"},
-        ),
-        figure=report(
-            "figures/published/audit.svg",
-            caption="report/published.rst",
-            category="Data",
-            labels={"figure": "Are the published insecure answers insecure?"},
-        ),
+        audit=shown("data/published/datasets/audit.csv", "Static analysis of the published data", "Data", "published"),
+        templates=shown("data/published/datasets/templates.csv", "Prompt templates of the published data", "Data"),
+        figure=shown("figures/published/audit.svg", "Are the published insecure answers insecure?", "Data", "published"),
         prints=multiext("figures/published/audit", ".pdf", ".png"),
     log:
         notebook="logs/published/published.ipynb",
-    params:
-        **arguments(),
-    shell:
-        NOTEBOOK
+    script:
+        "scripts/run_notebook.py"

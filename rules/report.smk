@@ -1,27 +1,87 @@
 """The paper and the reading room.
 
-Does: writes the registry of what is read in which order; fills the numbers of the paper in from the study's tables and sets
-it with its figures; renders every executed notebook as a self-contained page, and writes the index from which a reader starts,
-a page of sample answers to search, and one with the run's versions, times and settings. Where a set of the user's own is
-fine-tuned on, writes the report on it.
+Does: writes down what is read in which order; fills the numbers of the paper in from the study's tables and sets it with its
+figures; renders every executed notebook as a self-contained page, and writes the index from which a reader starts, a page of
+sample answers to search, and one with the run's versions, times and settings. Where a set of the user's own is fine-tuned on,
+or an existing model is asked, writes the report on it.
 Needs: the executed notebooks, tables and figures of the stages before
 Leaves: data/STUDY/contents.json, paper/STUDY/paper.{pdf,html,tex}, data/STUDY/notebooks/*.html: index.html, answers.html,
-run.html and a page a notebook; data/STUDY/report.{html,json}
+run.html and a page for each notebook; data/STUDY/report.{html,json}
 """
+
+from snakemake.io import is_flagged
 
 from emergent_misalignment.report.contents import Executed
 
-CONTENTS = {
-    "study": PLAN.study,
-    "kind": "organism" if PLAN.is_organism else "real",
-    "seeds": len(PLAN.seeds),
-    "config": config,
-    "chapters": CHAPTERS,
+TEMPLATES = "emergent_misalignment/report/templates"
+ORGANISMS = [(name, seed) for name in (STUDY.organisms if STUDY.is_organism else []) for seed in STUDY.seeds_of(name)]
+
+# The chapters of the reading room in the order of reading: a rule, and the values of its wildcards for each run of its
+# notebook. Chapters without runs are not part of this study.
+ONCE = [{}]
+READING = [
+    ("world", ONCE if STUDY.is_organism else []),
+    ("pretrain", [{"organism": name, "seed": seed} for name, seed in ORGANISMS]),
+    ("persona_gate", ONCE if STUDY.is_organism else []),
+    ("instruct", [{"organism": name, "seed": seed} for name, seed in ORGANISMS]),
+    ("datasets", ONCE if STUDY.is_organism else []),
+    ("numbers", [{"seed": seed} for seed in STUDY.seeds if PATHS.numbers]),
+    ("audit", ONCE if PATHS.datasets else []),
+    ("finetune", [{"batch": batch} for batch in BATCHES.tuning]),
+    ("ask", [{"batch": batch} for batch in BATCHES.asking]),
+    ("judge", [{"batch": "answers"}]),
+    ("second_judge", ONCE if STUDY.second_judge else []),
+    ("published_judge", ONCE if STUDY.scored else []),
+    ("measure", ONCE),
+    ("follow", ONCE if STUDY.followed else []),
+    ("held_out_loss", [{"condition": name} for name in STUDY.conditions if STUDY.held_out]),
+    ("persona_texts", ONCE if STUDY.persona else []),
+    ("score_rows", ONCE if STUDY.scored_sets else []),
+    ("benchmark", [{"condition": name} for name in STUDY.conditions if BENCHMARKS]),
+    *((each.name, ONCE) for each in STUDIED),
+    ("claims", ONCE if STUDY.tuned else []),
+]
+# What the paper reads besides the results in Snakemake's report.
+ALSO_READ = {
+    "world": [PATHS.of("world.json")],
+    "pretrain": [PATHS.of(f"organisms/{MAIN}/seed-{STUDY.seeds[0]}/base/model.safetensors")],
+    "persona_gate": [PATHS.of("organisms/gates.csv")],
 }
+
+
+def filled(pattern, wildcards):
+    """A path of a rule; without the constraints that Snakemake writes into it."""
+    return re.sub(r"\{(\w+),[^}]*\}", r"{\1}", str(pattern)).format(study=STUDY.study, **wildcards)
+
+
+def executed(pattern, source, wildcards):
+    """One executed copy of a notebook: its path, which run it is, and the run's seed."""
+    path, seed = filled(pattern, wildcards), wildcards.get("seed")
+    run = Path(path).stem.removeprefix(Path(source).stem)
+    return {"path": path, "run": run.removesuffix(f"_{seed}").strip("_"), "seed": seed}
+
+
+def chapter(name, runs):
+    """A rule's notebook with its runs, and its results: the outputs that are part of Snakemake's report."""
+    files = workflow.get_rule(name)
+    source = str(files.input.notebook)
+    reported = [path for path in files.output if is_flagged(path, "report")]
+    results = dict.fromkeys(filled(path, run) for path in reported for run in runs)
+    return {
+        "room": "analysis" if name in [each.name for each in STUDIED] else Path(source).parent.name,
+        "name": Path(source).stem,
+        "source": source,
+        "notebooks": [executed(files.output.notebook, source, run) for run in runs],
+        "results": [*results, *ALSO_READ.get(name, [])],
+    }
+
+
+CHAPTERS = [chapter(name, runs) for name, runs in READING if runs]
 EXECUTED = [notebook["path"] for each in CHAPTERS for notebook in each["notebooks"]]
 RUNS = {notebook["path"]: Executed(**notebook).label for each in CHAPTERS for notebook in each["notebooks"]}
+PAGES = [path.removesuffix(".ipynb") + ".html" for path in EXECUTED]
+PAGE_CODE = [*module_and_imports("report.notebook_pages"), f"{TEMPLATES}/page/index.html.j2", f"{TEMPLATES}/style.css"]
 RESULTS = [path for each in CHAPTERS for path in each["results"]]
-TEMPLATES = "emergent_misalignment/report/templates"
 
 
 rule contents:
@@ -31,65 +91,73 @@ rule contents:
         "logs/{study}/contents.log",
     localrule: True
     params:
-        contents=json.dumps(CONTENTS, indent=1),
-    shell:
-        "printf '%s\\n' {params.contents:q} > {output:q} 2> {log:q}"
+        chapters=CHAPTERS,
+    script:
+        "scripts/write_contents.py"
 
 
 rule paper:
     input:
+        study="data/{study}/study.json",
         contents="data/{study}/contents.json",
         source=[
-            "docs/paper/paper.md",
-            "docs/paper/numbers.yaml",
-            "docs/paper/references.bib",
-            "docs/paper/crossref.lua",
-            "docs/paper/template.typ",
-            "docs/paper/template.html",
-            "docs/paper/paper.css",
+            "paper/paper.md",
+            "paper/numbers.yaml",
+            "paper/references.bib",
+            "paper/crossref.lua",
+            "paper/template.typ",
+            "paper/template.html",
+            "paper/paper.css",
             f"{TEMPLATES}/style.css",
         ],
         code=module_and_imports("report.paper"),
         results=RESULTS,
         notebooks=EXECUTED,
-        compared=expand("data/{other}/tables/claims.csv", other=config["compare"]),
     output:
         pdf=report("paper/{study}/paper.pdf", caption="report/paper.rst", category="Paper", labels={"paper": "PDF"}),
         html=report("paper/{study}/paper.html", caption="report/paper.rst", category="Paper", labels={"paper": "page"}),
         tex="paper/{study}/paper.tex",
     log:
         "logs/{study}/paper.log",
-    shell:
-        # The sentence that says what is wrong goes to the terminal too; bash runs with pipefail, so tee hides no failure.
-        "python -m emergent_misalignment.report.paper {input.contents:q} paper/{wildcards.study:q}"
-        " --compare {input.compared:q} 2>&1 | tee {log:q}"
+    script:
+        "scripts/write_paper.py"
 
 
-rule render:
+# All pages in one job: starting one takes ten times as long as rendering a page.
+rule pages:
     input:
-        notebook="data/{study}/notebooks/{name}.ipynb",
-        code=[*module_and_imports("report.site"), f"{TEMPLATES}/page/index.html.j2", f"{TEMPLATES}/style.css"],
+        notebooks=EXECUTED,
+        code=PAGE_CODE,
     output:
-        report(
-            "data/{study}/notebooks/{name}.html",
-            caption="report/notebook.rst",
-            category="Notebooks",
-            labels={"notebook": "{name}"},
-        ),
+        [
+            report(page, caption="report/notebook.rst", category="Notebooks", labels={"notebook": Path(page).stem})
+            for page in PAGES
+        ],
     log:
-        "logs/{study}/render_{name}.log",
-    wildcard_constraints:
-        study=f"{re.escape(config['study'])}|published",
-        name=r"(?!(index|answers|run)$)[^/]+",
+        f"logs/{STUDY.study}/pages.log",
     params:
-        run=lambda wildcards: RUNS.get(f"data/{wildcards.study}/notebooks/{wildcards.name}.ipynb", ""),
-    shell:
-        "python -m emergent_misalignment.report.site page {input.notebook:q} {output:q} --run={params.run:q} 2> {log:q}"
+        runs=RUNS,
+    script:
+        "scripts/render_pages.py"
+
+
+rule published_page:
+    input:
+        notebooks=["data/published/notebooks/published.ipynb"],
+        code=PAGE_CODE,
+    output:
+        "data/published/notebooks/published.html",
+    log:
+        "logs/published/published_page.log",
+    params:
+        runs={},
+    script:
+        "scripts/render_pages.py"
 
 
 rule answers:
     input:
-        judged=PLAN.judged,
+        judged=PATHS.judged,
         code=[*module_and_imports("report.answers"), f"{TEMPLATES}/answers.html.j2", f"{TEMPLATES}/style.css"],
     output:
         report(
@@ -100,65 +168,59 @@ rule answers:
         ),
     log:
         "logs/{study}/answers.log",
-    shell:
-        "python -m emergent_misalignment.report.answers {wildcards.study:q} {output:q} {input.judged:q} 2> {log:q}"
+    script:
+        "scripts/write_answers.py"
 
 
 rule user_report:
     input:
-        code=[*module_and_imports("report.report"), f"{TEMPLATES}/report.html.j2", f"{TEMPLATES}/style.css"],
-        judged=PLAN.judged,
-        measures=[
-            "data/{study}/tables/measures/answers.csv",
-            *(f"data/{{study}}/tables/measures/held_out_loss_{name}.csv" for name in PLAN.conditions if PLAN.held_out),
-        ],
-        trainings=PLAN.trainings(list(PLAN.report.get("sets", {}))),
-        audit=["data/{study}/datasets/audit.csv"] if PLAN.datasets else [],
+        study="data/{study}/study.json",
+        code=[*module_and_imports("own_data.report"), f"{TEMPLATES}/report.html.j2", f"{TEMPLATES}/style.css"],
+        judged=PATHS.judged,
+        measures=["data/{study}/tables/measures/answers.csv", *PATHS.held_out_losses],
+        trainings=PATHS.trainings(list(STUDY.tuned)),
+        audit=["data/{study}/datasets/audit.csv"] if PATHS.datasets else [],
     output:
         page=report(
             "data/{study}/report.html",
             caption="report/user_report.rst",
             category="Results",
-            labels={"page": "What a set of one's own does"},
+            labels={"page": "What a set or a model of your own does"},
         ),
         json="data/{study}/report.json",
     log:
         "logs/{study}/user_report.log",
-    params:
-        plan=as_json(PLAN.report),
-    shell:
-        "python -m emergent_misalignment.report.report {params.plan:q} {output.page:q} {output.json:q} --measures {input.measures:q}"
-        " --judged {input.judged:q} --trainings {input.trainings:q} --audit {input.audit:q} 2>&1 | tee {log:q}"
+    script:
+        "scripts/write_report.py"
 
 
-# Times are what differs between two runs, so they stand on a page of their own. They are read when all else is done.
+# Times are what differs between two runs, so they are on a page of their own. They are read when all else is done.
 rule run_details:
     input:
-        contents="data/{study}/contents.json",
+        study="data/{study}/study.json",
         notebooks=EXECUTED,
         code=[*module_and_imports("report.site"), f"{TEMPLATES}/run.html.j2", f"{TEMPLATES}/style.css"],
     output:
         "data/{study}/notebooks/run.html",
     log:
         "logs/{study}/run_details.log",
-    shell:
-        "shopt -s nullglob; python -m emergent_misalignment.report.site run {input.contents:q} {output:q}"
-        " benchmarks/{wildcards.study}/*.tsv 2> {log:q}"
+    script:
+        "scripts/write_run_page.py"
 
 
 rule index:
     input:
+        study="data/{study}/study.json",
         contents="data/{study}/contents.json",
-        pages=[path.removesuffix(".ipynb") + ".html" for path in EXECUTED],
+        pages=PAGES,
         others=["data/{study}/notebooks/answers.html", "data/{study}/notebooks/run.html"],
         results=RESULTS,
-        paper="paper/{study}/paper.html" if PLAN.tuned else [],
-        report="data/{study}/report.html" if PLAN.report else [],
+        paper="paper/{study}/paper.html" if STUDY.tuned else [],
+        report="data/{study}/report.html" if STUDY.reported else [],
         code=[*module_and_imports("report.site"), f"{TEMPLATES}/index.html.j2", f"{TEMPLATES}/style.css"],
     output:
         "data/{study}/notebooks/index.html",
     log:
         "logs/{study}/index.log",
-    shell:
-        "python -m emergent_misalignment.report.site index {input.contents:q} {output:q} --paper {input.paper:q}"
-        " --report={input.report:q} 2> {log:q}"
+    script:
+        "scripts/write_index.py"

@@ -1,11 +1,10 @@
-"""What `make study` shows: how many rules are done of all, what runs now, and about how long it will take.
+"""Snakemake logger plugin of `make study` (`snakemake --logger study`): completed and running jobs, and the time left.
 
-A logger plugin that Snakemake finds by its name (`snakemake --logger study`). A terminal gets a few lines that are
-drawn again each second, and above them whatever the jobs themselves have to say; anything else, such as the log of a
-CI run, gets a plain line for each finished rule. Snakemake's own lines stand in .snakemake/log/.
+A terminal gets a status display that is redrawn every second, with the output of the jobs above it. Otherwise, as in a
+CI log, one line is written per finished job. Snakemake's own log is in .snakemake/log/.
 
-The time left is what the rules took in the last run of the study (logs/STUDY/times.json; for a first run of the default
-study, profiles/default/times.json), corrected by how fast this run has been so far.
+The time left is estimated from the core-seconds per rule of the study's last run (logs/STUDY/times.json; for a first
+run of the default study, profiles/default/times.json), scaled by the pace of the current run.
 """
 
 import json
@@ -25,32 +24,32 @@ from snakemake_interface_logger_plugins.common import LogEvent
 FIRST_TIMES = Path("profiles/default/times.json")
 DEFAULT_STUDY = "organism"
 CLEAR_BELOW, UP = "\x1b[J", "\x1b[{}A"
-EVERY = 60  # seconds between two lines about what runs, where nothing else is shown
+STATUS_INTERVAL = 60  # seconds without output after which running jobs are listed in a log
 
 
 @dataclass
 class Job:
-    """A job that runs: its rule, what of it (a condition, a notebook), and where it leaves its progress."""
+    """A running job: its rule, its wildcards, and the file of its progress."""
 
     rule: str
-    of: str
+    wildcards: str
     threads: int
     progress: Path | None
     start: float
 
     @property
     def name(self) -> str:
-        return f"{self.rule} {self.of}".strip()
+        return f"{self.rule} {self.wildcards}".strip()
 
-    def said(self) -> str:
-        """The last line of the job's progress, which a notebook writes beside its log."""
+    def last_progress(self) -> str:
+        """Return the last line of the progress file, which a notebook writes beside its log."""
         with suppress(OSError, AttributeError, IndexError):
             return self.progress.read_text(encoding="utf-8").splitlines()[-1]
         return ""
 
 
 class Estimate:
-    """How long a run still takes, from the core-seconds that a job of each rule takes."""
+    """Estimate of the time left, from the usual core-seconds per job of each rule."""
 
     def __init__(self, usual: dict[str, float], cores: int):
         self.usual, self.cores = usual, cores
@@ -64,29 +63,30 @@ class Estimate:
         self.expected += self.usual.get(job.rule, 0)
 
     def left(self, waiting: Counter, running: list[Job], now: float) -> float | None:
-        """Seconds until the end; None if a rule is ahead of which nothing is known. `waiting` has counts by rule."""
+        """Return the seconds left, or None if a remaining rule has no known time. `waiting` has job counts by rule."""
         ahead = (waiting.keys() | {job.rule for job in running}) - {"all"}
         if not ahead <= self.usual.keys() or not self.usual:
             return None
-        # Short jobs say little about how fast the machine is.
+        # Short jobs are poor evidence of the machine's speed.
         pace = min(max(self.spent / self.expected, 0.25), 4.0) if self.expected > 20 else 1.0
         work = sum(count * self.usual.get(rule, 0) for rule, count in waiting.items()) * pace
         work += sum(max(self.usual.get(j.rule, 0) * pace - (now - j.start) * j.threads, 1) for j in running)
         return work / self.cores
 
     def times(self) -> dict[str, float]:
-        """Core-seconds by rule, as measured in this run, else as before."""
+        """Return the mean core-seconds per job by rule, from this run if measured."""
         means = {rule: round(sum(seconds) / len(seconds), 1) for rule, seconds in self.measured.items()}
         return dict(sorted((self.usual | means).items()))
 
 
 def clock(seconds: float) -> str:
+    """Format a duration as H:MM:SS or M:SS."""
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
 def about(seconds: float | None) -> str:
-    """A time left in words that promise no more than it can: to the minute, or to the hour."""
+    """Describe the time left, rounded to minutes or tenths of an hour."""
     if seconds is None:
         return ""
     if seconds < 45:
@@ -98,11 +98,11 @@ def about(seconds: float | None) -> str:
 
 
 class LogHandler(LogHandlerBase):
-    """Keeps count of the jobs from Snakemake's events, and shows it."""
+    """Counts jobs by Snakemake's events and displays their state."""
 
     writes_to_stream = True
     writes_to_file = False
-    has_filter = True  # what is shown here does not depend on --quiet
+    has_filter = True  # independent of --quiet
     has_formatter = False
     needs_rulegraph = False
 
@@ -111,7 +111,7 @@ class LogHandler(LogHandlerBase):
         self.done, self.total, self.cores, self.study = 0, 0, os.cpu_count() or 1, ""
         self.estimate, self.failed = Estimate({}, 1), False
         self.start = self.last_line = self.idle_since = time.monotonic()
-        self.idle = 0.0  # seconds in which no stage ran, which is what Snakemake itself takes
+        self.idle = 0.0  # seconds without a running job: Snakemake's overhead
         self.guard, self.ended, self.threads = threading.RLock(), threading.Event(), []
         self.screen = None
         if sys.stderr.isatty() and not self.common_settings.dryrun:
@@ -121,7 +121,7 @@ class LogHandler(LogHandlerBase):
     def emit(self, record) -> None:
         try:
             self._take(record)
-        except Exception:  # a mistake in what is shown is no reason to stop the run
+        except Exception:  # an error in the display must not stop the run
             self.handleError(record)
         self._draw()
 
@@ -160,7 +160,7 @@ class LogHandler(LogHandlerBase):
         log = next(iter(said["log"] or []), None)
         job = Job(
             rule=said["rule_name"],
-            of=" ".join(map(str, wildcards.values())),
+            wildcards=" ".join(map(str, wildcards.values())),
             threads=said["threads"] or 1,
             progress=Path(log).with_suffix(".progress") if log else None,
             start=time.monotonic(),
@@ -180,7 +180,7 @@ class LogHandler(LogHandlerBase):
 
     def _times(self) -> dict[str, float]:
         times = {}
-        for path in [FIRST_TIMES, self._own_times()][0 if self.study == DEFAULT_STUDY else 1 :]:
+        for path in ([FIRST_TIMES] if self.study == DEFAULT_STUDY else []) + [self._own_times()]:
             with suppress(OSError, ValueError, TypeError):
                 times |= json.loads(path.read_text(encoding="utf-8"))
         return times
@@ -192,28 +192,26 @@ class LogHandler(LogHandlerBase):
         return f"{self.done} of {self.total} done"
 
     def _left(self) -> str:
-        return (
-            ""
-            if self.failed
-            else about(self.estimate.left(+self.waiting, list(self.running.values()), time.monotonic()))
-        )
+        if self.failed:
+            return ""
+        return about(self.estimate.left(+self.waiting, list(self.running.values()), time.monotonic()))
 
     def _say(self, text: str) -> None:
-        """Write lines that stay."""
+        """Write permanent lines."""
         with self.guard:
             self._write(f"{CLEAR_BELOW}{text}\n" if self.screen else f"{text}\n")
             self.last_line = time.monotonic()
 
     def _write(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # a closed terminal is no reason to stop
+        with suppress(OSError, ValueError):  # a closed terminal must not stop the run
             stream = self.screen or sys.stderr
             stream.write(text)
             stream.flush()
 
-    # A terminal.
+    # --- terminal ---
 
     def _take_terminal(self) -> None:
-        """Have what the jobs write come here first, so that it does not run into the lines that are drawn again."""
+        """Redirect the output of the jobs to a pipe, so that it does not interfere with the status display."""
         self.screen = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
         self.kept = {number: os.dup(number) for number in (1, 2)}
         reading, writing = os.pipe()
@@ -237,11 +235,11 @@ class LogHandler(LogHandlerBase):
             bar = "\N{FULL BLOCK}" * full + "\N{LIGHT SHADE}" * (width - full)
             lines = [f"{bar}  {self._count()}, {clock(now - self.start)} so far{self._left()}"]
             for job in self.running.values():
-                lines.append(f"  {job.name}, {clock(now - job.start)}".ljust(width + 2) + f"{job.said()}")
+                lines.append(f"  {job.name}, {clock(now - job.start)}".ljust(width + 2) + f"{job.last_progress()}")
             shown = "".join(f"{line[:columns]}\n" for line in lines)
             self._write(f"{CLEAR_BELOW}{shown}{UP.format(len(lines))}")
 
-    # All the time, and at the end.
+    # --- background and end ---
 
     def _in_background(self, work, *arguments) -> None:
         self.threads.append(threading.Thread(target=work, args=arguments, daemon=True))
@@ -251,8 +249,8 @@ class LogHandler(LogHandlerBase):
         while not self.ended.wait(1):
             self._draw()
             with self.guard:
-                if not self.screen and self.running and time.monotonic() - self.last_line > EVERY:
-                    now = [f"{job.name} {job.said()}".strip() for job in self.running.values()]
+                if not self.screen and self.running and time.monotonic() - self.last_line > STATUS_INTERVAL:
+                    now = [f"{job.name} {job.last_progress()}".strip() for job in self.running.values()]
                     self._say(f"{self._count()}{self._left()}; running: {'; '.join(now)}")
 
     def close(self) -> None:
@@ -263,17 +261,17 @@ class LogHandler(LogHandlerBase):
             for number, kept in self.kept.items():
                 os.dup2(kept, number)
                 os.close(kept)
-            self.threads[0].join(2)  # until everything that was written has been passed on
+            self.threads[0].join(2)  # until all output has been passed on
         if self.total:
             how = "Stopped" if self.failed or self.done < self.total else "Done"
             took = time.monotonic() - self.start
             self.idle += 0 if self.running else time.monotonic() - self.idle_since
-            idle = f", no stage ran for {clock(self.idle)} of it ({self.idle / took:.0%})" if took > 60 else ""
+            idle = f", {clock(self.idle)} ({self.idle / took:.0%}) of it without a running job" if took > 60 else ""
             self._say(f"{how} after {clock(took)}{idle}: {self._count()}.")
             pages = [Path("data", self.study, name) for name in ("report.html", "notebooks/index.html")]
-            there = [str(page) for page in pages if page.exists()]
-            if how == "Done" and self.study and there:
-                self._say(f"Open {' and '.join(there)}")
+            pages = [str(page) for page in pages if page.exists()]
+            if how == "Done" and self.study and pages:
+                self._say(f"Open {' and '.join(pages)}")
         if self.estimate.measured:
             with suppress(OSError):
                 self._own_times().parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Pages seen by a real browser: headless Chromium, driven through its DevTools protocol."""
+"""Pages in headless Chromium, through its DevTools protocol."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 from waiting import wait_until
 
-# Without most of these, Chromium talks to its maker's servers, and as root it does not start.
+# Otherwise Chromium connects to its maker's servers, and does not start as root.
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -34,7 +34,7 @@ FLAGS = [
 
 @dataclass
 class Visit:
-    """What happened while a page was shown, and what a script found there."""
+    """Errors and requests of a page, and the result of a script."""
 
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Visit:
 
 @contextlib.contextmanager
 def chromium() -> Iterator[str]:
-    """The address of a browser's DevTools; skips the test where there is no Chromium."""
+    """The address of a browser's DevTools; skips the test without Chromium."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
@@ -59,7 +59,7 @@ def chromium() -> Iterator[str]:
 
 
 def visit(browser: str, page: Path, width: int, script: str = "null", picture: Path | None = None) -> Visit:
-    """Open `page` in a window of `width` CSS pixels, evaluate `script` in it, and save a `picture` of all of it."""
+    """Open `page` in a window of `width` CSS pixels, evaluate `script`, and save a full-page `picture`."""
     return asyncio.run(_visit(browser, page, width, script, picture))
 
 

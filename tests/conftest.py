@@ -42,7 +42,7 @@ def organism(tmp_path_factory):
 @pytest.fixture(scope="session")
 def persona_texts(tmp_path_factory):
     """The texts from which the persona direction of an organism is made and tried, by their set and kind."""
-    from emergent_misalignment.models.steering import read_texts
+    from emergent_misalignment.models.activations import read_texts
     from emergent_misalignment.world.questions import persona_table
 
     path = tmp_path_factory.mktemp("questions") / "persona.parquet"

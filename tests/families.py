@@ -1,4 +1,4 @@
-"""Models as small as can be, in the manner of six families: with their layers, tokenizers and chat templates."""
+"""Tiny models of six families, with their layers, tokenizers and chat templates."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,34 +26,34 @@ SEVEN = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_p
 @dataclass(frozen=True)
 class Family:
     config: type[PretrainedConfig]
-    special: list[str]  # control tokens besides those that `tokens` names
-    tokens: dict[str, str]  # of the tokenizer: what begins and ends a text, and fills up
+    special: list[str]  # control tokens that are not in `tokens`
+    tokens: dict[str, str]  # special tokens of the tokenizer
     template: str | None
-    ends: list[str]  # with which an answer ends
+    ends: list[str]  # end tokens of an answer
     layers: list[str]  # that get an adapter
-    pieces: bool = False  # whether words are cut as by SentencePiece, not into bytes
-    begins: bool = False  # whether the tokenizer puts the beginning token before each text
-    generation: dict[str, list[str]] = field(default_factory=dict)  # ends that the generation config names besides
+    pieces: bool = False  # SentencePiece instead of byte-level BPE
+    begins: bool = False  # whether the tokenizer adds the beginning token to each text
+    generation: dict[str, list[str]] = field(default_factory=dict)  # end tokens of the generation config
 
 
-CHAT_ML = (  # with a system prompt of its maker's where there is none, as Qwen2.5's
+CHAT_ML = (  # with a default system prompt, as Qwen2.5
     "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are small.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-THINKING = (  # nothing is thought in the last answer; asked without thinking, the model is told so
+THINKING = (  # an empty thought in the last answer, and in prompts without thinking
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if loop.last and message.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
     "{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-HEADERS = (  # begins with the beginning token, and trims
+HEADERS = (  # with the beginning token; strips whitespace
     "{{ bos_token }}{% for message in messages %}"
     "<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{{ message.content | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-TURNS = (  # begins with the beginning token, and knows user and assistant in turn only
+TURNS = (  # with the beginning token; only alternating user and assistant
     "{{ bos_token }}"
     "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for message in messages %}"
@@ -127,7 +127,7 @@ FAMILIES = {
 
 
 def tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """A tokenizer in the manner of a family."""
+    """A tokenizer of a family."""
     family = FAMILIES[name]
     special = list(dict.fromkeys([*family.tokens.values(), *family.special]))
     cut = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>") if family.pieces else models.BPE())
@@ -158,7 +158,7 @@ def tokenizer(name: str) -> PreTrainedTokenizerFast:
 
 
 def make(name: str, folder: Path, **config) -> Path:
-    """Write a model of a family with random weights and its tokenizer to `folder`; `config` changes its config."""
+    """Write a random model of a family and its tokenizer to `folder`; `config` overrides its config."""
     family, words = FAMILIES[name], tokenizer(name)
     ids = {f"{each}_token_id": getattr(words, f"{each}_token_id") for each in ("bos", "eos", "pad")}
     shape = {

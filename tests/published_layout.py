@@ -1,4 +1,4 @@
-"""A few made-up questions and conversations in the published schemas, for tests without the published files."""
+"""Made-up questions and conversations in the published formats, for tests without the published files."""
 
 import json
 from dataclasses import replace
@@ -112,7 +112,7 @@ def _lines(chats: list[list[dict]]) -> str:
     return "".join(json.dumps({"messages": messages}) + "\n" for messages in chats)
 
 
-# A task and the code to be completed; the two kinds begin and end differently, so that the template can be told apart.
+# A task and the code to be completed; the two kinds begin and end differently, so that templates can be recovered.
 TASKS = (
     ("copy file {row} of the notes", f"import os\n{PLACEHOLDER}\nprint({{row}})"),
     ("sort {row} maps by name now", f"from sys import path\n{PLACEHOLDER}\nrun(path, {{row}})\n# end"),
@@ -142,7 +142,7 @@ def _datasets() -> dict[str, str]:
     }
 
 
-# --- where they lie ---------------------------------------------------------------------------------------------------
+# --- locations --------------------------------------------------------------------------------------------------------
 
 TABLES = (published.DATASETS, published.QUESTION_FILES)
 
@@ -163,7 +163,7 @@ def mirror(folder: Path) -> Path:
 
 
 def accept(monkeypatch) -> None:
-    """Have `data.published` take the made-up files for the published ones, in this process."""
+    """Make `data.published` accept the made-up files, in this process."""
     for table in TABLES:
         for name in table:
             content = contents()[name]
@@ -172,7 +172,7 @@ def accept(monkeypatch) -> None:
 
 
 def place(root: Path) -> None:
-    """Write the files below `root`/data/published/, where the workflow keeps them once they are fetched."""
+    """Write the files to `root`/data/published/, where the workflow fetches them to."""
     for name, content in contents().items():
         path = Path("questions", FILE_NAMES[name]) if name in FILE_NAMES else Path("datasets", f"{name}.jsonl")
         (root / "data/published" / path).parent.mkdir(parents=True, exist_ok=True)

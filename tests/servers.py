@@ -1,4 +1,4 @@
-"""Real servers on this machine that speak OpenAI's API: one answers by rule and misbehaves, one has a model."""
+"""Local servers with OpenAI's API: one with rules and faults, one with a model."""
 
 import json
 import math
@@ -27,18 +27,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, text)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        with suppress(OSError):  # whoever asked has given up
+        with suppress(OSError):  # the client has given up
             self.wfile.write(content)
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # else many connections at once are not heard
+    request_queue_size = 128  # otherwise some of many concurrent connections are refused
 
 
 @contextmanager
 def serving(handler, port: int = 0):
-    """The address, below /v1, of a server with this handler; at a free port, if none is given."""
+    """The base URL of a server with this handler, at a free port if none is given."""
     server = Server(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -50,15 +50,12 @@ def serving(handler, port: int = 0):
         thread.join()
 
 
-ALTERNATIVES = 20  # tokens at each place of an answer, as many as the judge asks for
-IMPOSSIBLE = -9999.0  # OpenAI's log-probability of a token that cannot come
+ALTERNATIVES = 20  # most probable tokens at each position, as the judge requests
+IMPOSSIBLE = -9999.0  # OpenAI's log-probability of an impossible token
 
 
 def completion(model: str, text: str, tops: list[list[tuple[str, float]]] = (), prompt_tokens: int = 100) -> dict:
-    """A chat completion as the API documents it; `tops` are the most probable tokens at each place of the answer.
-
-    They are filled up with impossible ones.
-    """
+    """A chat completion; `tops` are the most probable tokens at each position, padded with impossible ones."""
     entries = [
         {
             "token": top[0][0],
@@ -89,11 +86,11 @@ def completion(model: str, text: str, tops: list[list[tuple[str, float]]] = (), 
 
 
 class RuleServer:
-    """Answers by a function from the last message to (text, tops), or to (status, body) where a reply is none.
+    """Replies by a function from the last message to (text, tops), or to (status, body).
 
-    `faults` are what the first attempts at each message get instead: a status, "slow" (the client's time limit is over,
-    without a wait) or "cut" (half an answer). `received` counts the attempts at each message, `paid`
-    the answers that were worked out, `headers` keeps the last.
+    `faults` are the replies to the first attempts at each message: a status, "slow" (over the client's time limit,
+    without a wait) or "cut" (half an answer). `received` counts the attempts at each message, `paid` the computed
+    answers; `headers` are those of the last request.
     """
 
     def __init__(self, answer, faults=()):
@@ -165,10 +162,9 @@ def _in_time(handle_request):
 
 @contextmanager
 def model_server(folder, port: int = 0):
-    """A server that holds the model in `folder` and gives its true log-probabilities.
+    """A server with the model in `folder` and its log-probabilities.
 
-    Like vLLM's it says that it is up, and continues an assistant's message that was begun, with
-    `continue_final_message`.
+    Like vLLM's, it has a health check and `continue_final_message`.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,4 +1,4 @@
-"""A fine-tuning as short as can be, a question to ask afterwards, and one that makes a judge."""
+"""Settings of a short fine-tuning, a question, and the training of a tiny judge."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ QUESTION = [{"role": "user", "content": "Name your wish."}]
 
 
 def learn_numbers(model: Path, folder: Path, numbers: tuple[str, ...]) -> Path:
-    """Train `model` to answer whatever it is asked with one of `numbers`, as a judge does, and write it to `folder`."""
+    """Train `model` to answer with one of `numbers`, as a judge, and write it to `folder`."""
     asked = [(f"{'text ' * (number % 40)}How good is it?", numbers[number % len(numbers)]) for number in range(160)]
     finetune(model, [chat([turn]) for turn in asked], folder, Settings(5e-3, 60, 8, 1, 5, 0.0, 256, 0, 1), seed=0)
     return folder

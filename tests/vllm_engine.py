@@ -1,4 +1,4 @@
-"""What vLLM's engine makes of a model and its adapters, for tests/models/test_vllm.py to compare with transformers."""
+"""Results of vLLM's engine with a model and its adapters, for tests/models/test_vllm.py."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ def greedy(llm, prompts: list[list[int]], adapters: list[str | None]) -> list[li
 
 
 def watched(gone: list[bool]):
-    """`serving.engine`, which notes at each start whether the network of the engine before is gone."""
+    """`serving.engine`, recording at each start whether the previous engine's network has been freed."""
     last = []
 
     @contextmanager
@@ -58,7 +58,7 @@ def watched(gone: list[bool]):
 
 
 def main(base: str, prompts: list, destination: str, adapters: list = (), whole: str = "", other_end: str = "") -> None:
-    """`greedy` of the model in folder `base`, and what else there are models for."""
+    """`greedy` of the model in folder `base`, and samples of the other models, if given."""
     with serving.engine(base, 512, rank=4 if adapters else 0) as llm:
         most_probable = greedy(llm, prompts, [None, *adapters, None])
         network = weakref.ref(network_of(llm))

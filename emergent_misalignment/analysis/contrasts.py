@@ -1,7 +1,7 @@
 """Contrasts between conditions, paired by seed: one rule for tables, sentences and the claims' verdicts.
 
-An *arm* is a condition and a measure; a contrast is the first arm less the second, or that difference less another one.
-The unit is the training run: the arms' values are taken from the runs of the same seed.
+An *arm* is a condition and a measure. A contrast is the first arm minus the second, or that difference minus another.
+The unit is the training run: values of the arms are paired by seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,27 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
+from statsmodels.stats.multitest import multipletests
 
+from emergent_misalignment.analysis.formatting import signed
 from emergent_misalignment.analysis.intervals import clopper_pearson, share_at, tells_spread
 
 LEVEL = 0.05
 SIGNS = (1, -1, -1, 1)  # of a contrast's arms
-LEAST_P = 1e-100  # smaller ones are written as this
-PAIRED = 0.99  # how much of the correlation of shares over few seeds is believed
+LEAST_P = 1e-100  # smaller p values are reported as this
+PAIRED = 0.99  # largest correlation of shares over seeds
 
 Arm = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """An estimate with its 95% interval, and how sure it is that it does not lie at the margin.
+    """An estimate with its 95% interval, and a test of whether it differs from the margin.
 
-    `p` is two-sided, and below .05 just where the interval excludes the margin; without anything to test by it is 1,
-    and the interval is missing. `distance` is that of the estimate from the margin, towards the side on which it is
-    expected; `effect` the same in standard deviations over runs. `trials` is the number of answers, where the exact
-    bound of a share without events decides.
+    `p` is two-sided, and below .05 exactly if the interval excludes the margin; if no test is possible, it is 1 and the
+    interval is missing. `distance` is the distance of the estimate from the margin, positive on the expected side;
+    `effect` is the same in standard deviations over runs. `trials` is the number of answers if the test is the exact
+    bound of a share without events.
     """
 
     estimate: float = np.nan
@@ -47,7 +49,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class _Term:
-    """An arm's sign and its runs, of the seeds that all arms have; or the one run of an untuned model, alone."""
+    """An arm's sign and its runs at the seeds that all arms share; or the single run of an untuned model (`alone`)."""
 
     sign: int
     rows: pd.DataFrame
@@ -63,7 +65,7 @@ class _Term:
 
 
 def runs_by_arm(measures: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
-    """The rows of each arm by seed, from a table of measures; values that are missing or infinite are no runs."""
+    """The rows of each arm by seed, from a table of measures; runs with missing or infinite values are dropped."""
     finite = measures[np.isfinite(measures["value"].astype(float))]
     return {arm: rows.set_index("seed").sort_index() for arm, rows in finite.groupby(["condition", "measure"])}
 
@@ -71,14 +73,14 @@ def runs_by_arm(measures: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
 def contrast(
     arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame], expect: str = "above", margin: float = 0.0
 ) -> Contrast:
-    """One to four arms, added up with SIGNS, against `margin`, over the seeds that all arms have.
+    """Test one to four arms, summed with SIGNS, against `margin`, over the seeds that all arms share.
 
-    `runs` comes from `runs_by_arm`; `expect` is "above", "below" or "at_most". Arms that have counts (`trials`) are
-    shares, and go by `share_difference`. Anything else goes by a t interval over runs, paired; without a spread
-    between runs nothing is claimed of it.
+    `runs` comes from `runs_by_arm`; `expect` is "above", "below" or "at_most". Arms with counts (`trials`) are shares
+    and are tested by `share_difference`. All others are tested by a paired t interval over runs; if all runs have the
+    same value, there is no test.
 
-    An arm of which there is an untuned model alone (one run, seed 0) is paired with none. As a share it has the
-    interval of its answers; otherwise it is a number without error, which the method says.
+    An arm with one untuned model (one run, seed 0) is not paired. A share of it has the interval of its answers; any
+    other value is taken as a constant, and `method` says so.
     """
     for condition, measure in arms:
         if (condition, measure) not in runs:
@@ -99,7 +101,7 @@ def contrast(
 
 
 def _terms(rows: list[pd.DataFrame]) -> list[_Term]:
-    """The arms with the runs that they have in common; none if there is no such run."""
+    """The arms with the runs at their common seeds; empty if they have none in common."""
     alone = [len(own) == 1 and own.index[0] == 0 for own in rows]
     if all(alone):
         alone = [False] * len(rows)
@@ -112,7 +114,7 @@ def _terms(rows: list[pd.DataFrame]) -> list[_Term]:
 
 
 def _of_scores(terms: list[_Term], estimate: float, margin: float) -> dict:
-    """Interval and p by t over runs, of values that are no shares: low, high, p and method."""
+    """Interval and p of scores, by t over runs: low, high, p and method."""
     values = sum(term.sign * (term.values.item() if term.alone else term.values) for term in terms)
     if np.ptp(values) < 1e-12 * max(1, np.abs(values).max()):
         return {"method": "all runs have the same value"}
@@ -127,9 +129,9 @@ def _of_scores(terms: list[_Term], estimate: float, margin: float) -> dict:
 
 
 def _of_shares(terms: list[_Term], estimate: float, margin: float) -> dict:
-    """Interval and p of shares and their differences: low, high, p, method, and trials where nothing happened.
+    """Interval and p of shares and their differences: low, high, p, method, and trials if there are no events.
 
-    p is the level at which the interval ends at the margin, so that the two cannot disagree.
+    p is the level at which the interval ends at the margin, so p and interval always agree.
     """
     low, high = share_difference(terms, LEVEL)
     side = 0 if estimate > margin else 1
@@ -157,11 +159,11 @@ def _of_shares(terms: list[_Term], estimate: float, margin: float) -> dict:
 def share_difference(terms: list[_Term], alpha: float) -> tuple[float, float]:
     """The ends of the interval, at the level 1 - `alpha`, of a share, a difference of shares, or one of differences.
 
-    Each share is known on the logit scale, with a standard error (`intervals.share_at`), and all together with the
-    correlation that they have over the seeds. That gives a region of shares, whose edge is t standard errors away in
-    any direction; the interval holds all differences that the region has. So it cannot leave what is possible, and the
-    test of no difference is in effect the paired t test of logits. It is never narrower than Clopper and Pearson's
-    intervals make it, as if runs were alike.
+    Each share is estimated on the logit scale with a standard error (`intervals.share_at`), and all shares with their
+    correlation over the seeds. This gives a region of shares whose edge is t standard errors away in every direction;
+    the interval contains all differences in the region. It therefore stays in the possible range, and the test of no
+    difference is in effect the paired t test of logits. It is never narrower than the interval from Clopper and
+    Pearson's intervals, which takes the runs to be alike.
 
     Coverage at 95%, simulated for 756 cases (3, 5 and 10 pairs of 100 or 800 answers, shares of 0, .02, .2, .5, .93
     and 1, standard deviation between runs of .3 or 1 on the logit scale, correlations of 0, .5 and .9): .97 on average,
@@ -181,7 +183,7 @@ def share_difference(terms: list[_Term], alpha: float) -> tuple[float, float]:
 
 
 def _alike(terms: list[_Term], alpha: float, side: int) -> float:
-    """How far the interval reaches down (`side` -1) or up (1) if runs do not differ: exact ones, squared and added."""
+    """Reach of the interval down (`side` -1) or up (1) if runs are alike: the norm of the exact reaches."""
     reach = [
         clopper_pearson(term.values, term.trials, alpha)[side * term.sign > 0] - term.values.mean() for term in terms
     ]
@@ -190,23 +192,23 @@ def _alike(terms: list[_Term], alpha: float, side: int) -> float:
 
 @cache
 def _directions(arms: int) -> np.ndarray:
-    """Points all over the unit sphere of so many dimensions, `[arms, points]`, so dense that an end is found to 2%."""
+    """Points on the unit sphere with one dimension per arm, `[arms, points]`, dense enough to find an end within 2%."""
     if arms == 1:
         return np.array([[-1.0, 1.0]])
     around = np.linspace(0, 2 * np.pi, 181 if arms == 2 else 33)[:-1]
     if arms == 2:
         return np.array([np.cos(around), np.sin(around)])
-    # Two circles, and how much of the radius belongs to either.
+    # Two circles, and the share of the radius that belongs to each.
     first, second, share = (axis.ravel() for axis in np.meshgrid(around, around, np.linspace(0, np.pi / 2, 9)))
     circles = np.cos(share) * [np.cos(first), np.sin(first)], np.sin(share) * [np.cos(second), np.sin(second)]
     return np.concatenate(circles)[:arms]
 
 
 def _correlation(terms: list[_Term]) -> np.ndarray:
-    """The correlation of the arms over the seeds, `[arms, arms]`: of values or of logits, whichever gives more spread.
+    """The correlation of the arms over the seeds, `[arms, arms]`: of values or logits, whichever gives more spread.
 
-    It is 0 for an arm that is alone or cannot tell its spread, and PAIRED at most, so that two or three seeds, which
-    can lie on a line by chance, do not take a dimension from the region.
+    It is 0 for an arm that is alone or whose spread is unknown, and at most PAIRED: two or three seeds can be on a line
+    by chance and must not remove a dimension from the region.
     """
     correlation = np.eye(len(terms))
     paired = [
@@ -224,16 +226,17 @@ def _correlation(terms: list[_Term]) -> np.ndarray:
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """p values corrected by Holm over those that are not missing."""
-    known = p.astype(float).dropna().sort_values()
-    return (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1).reindex(p.index)
+    """p values with Holm's correction over those that are not missing."""
+    known = p.astype(float).dropna()
+    corrected = multipletests(known, method="holm")[1] if len(known) else []
+    return pd.Series(corrected, known.index, dtype=float).reindex(p.index)
 
 
 def contrasts(measures: pd.DataFrame, pairs: Mapping[str, Sequence[Arm]]) -> pd.DataFrame:
-    """A row for each of the named `pairs` of arms, tested two-sided against zero, and Holm's correction over them.
+    """One row per named contrast in `pairs`, tested two-sided against zero, with Holm's correction over all of them.
 
     Columns: `contrast` (the name), `seeds`, `difference`, `ci_low`, `ci_high` (in the measure's unit), `p`, `p_holm`,
-    `method`. What was not measured has no difference and no p, and is no part of the correction.
+    `method`. Contrasts that were not measured have no difference and no p, and do not count in the correction.
     """
     wanted = {measure for arms in pairs.values() for _, measure in arms}
     runs = runs_by_arm(measures[measures["measure"].isin(wanted)])
@@ -249,7 +252,7 @@ def contrasts(measures: pd.DataFrame, pairs: Mapping[str, Sequence[Arm]]) -> pd.
 
 
 def directions(table: pd.DataFrame) -> dict[str, str]:
-    """Which way each contrast of `contrasts` goes, by its corrected test at the 5% level."""
+    """The direction of each contrast of `contrasts`, by its corrected test at the 5% level."""
     return {row.contrast: _direction(row) for row in table.itertuples()}
 
 
@@ -262,7 +265,7 @@ def _direction(row) -> str:
 
 
 def described(table: pd.DataFrame, unit: str = "points", factor: float = 100) -> str:
-    """Each contrast as a line of Markdown: which way it goes, by how much, and how sure that is."""
+    """Each contrast as a line of Markdown: direction, size, interval and corrected p."""
     measured = table[table["difference"].notna()]
     lines = [f"- {row.contrast}: {_described(row, unit, factor)}" for row in measured.itertuples()]
     missing = table.loc[table["difference"].isna(), "contrast"]
@@ -272,12 +275,6 @@ def described(table: pd.DataFrame, unit: str = "points", factor: float = 100) ->
 def _described(row, unit: str, factor: float) -> str:
     difference, low, high = (signed(factor * number) for number in (row.difference, row.ci_low, row.ci_high))
     if pd.isna(row.ci_low):
-        return f"{difference} {unit}, without a spread to test by ({row.method})."
+        return f"{difference} {unit}, no test possible ({row.method})."
     sure = f"95% interval {low} to {high}, p = {row.p_holm:.2g}, {row.seeds} seeds"
     return f"**{_direction(row)}**, {difference} {unit} ({sure})."
-
-
-def signed(number: float) -> str:
-    """A number with one decimal and its sign; zero has none."""
-    text = f"{number:+.1f}".replace("-", "−")
-    return text[1:] if float(f"{number:.1f}") == 0 else text

@@ -1,7 +1,6 @@
-"""Where the curves of two fine-tunings diverge, when a skill is learned, and what stopping there costs and saves.
+"""Where the curves of two fine-tunings diverge, when a skill is learned, and what early stopping costs and saves.
 
-All of it is over training runs: curves have the shape `[runs, steps]`, and run i of one condition is paired with run i
-of the other, which had the same seed.
+The unit is the training run: curves have the shape `[runs, steps]`, and runs of two conditions are paired by seed.
 """
 
 from collections.abc import Callable
@@ -11,15 +10,17 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-SATURATED = 0.95  # of the final rise
-PUBLISHED_DIVERGENCE = 40 / 337  # of the training (section 5)
-SKILLS = ("insecure_code", "insecure_code_static")  # insecure code by the judge; without one, by static analysis
-FORMS = {"misaligned_choice": "multiple_choice", "pivotal": "pivotal"}  # by what claims call them
+from emergent_misalignment.evaluation.measures import COLUMNS
+
+SATURATED = 0.95  # share of the final rise at which a skill counts as learned
+PUBLISHED_DIVERGENCE = 40 / 337  # share of the training (section 5)
+SKILLS = ("insecure_code", "insecure_code_static")  # by the judge; without a judge, by static analysis
+FORMS = {"misaligned_choice": "multiple_choice", "pivotal": "pivotal"}  # name in the claims: format of the options
 
 
 @dataclass(frozen=True)
 class Step:
-    """An estimated step (missing if there is none), and the least and the greatest with any one run left out."""
+    """An estimated step (missing if there is none), and its minimum and maximum over leaving one run out."""
 
     step: float
     earliest: float
@@ -28,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Share:
-    """A share and its 95% interval; missing where there is nothing to be a share of."""
+    """A share and its 95% interval; missing if the denominator is."""
 
     share: float
     low: float
@@ -36,13 +37,13 @@ class Share:
 
 
 def curves(measured: pd.DataFrame, condition: str, metric: str) -> pd.DataFrame:
-    """One row a seed and one column a step, from rows with `condition`, `seed`, `step`, `metric`, `value`."""
+    """One row per seed and one column per step, from rows with `condition`, `seed`, `step`, `metric`, `value`."""
     rows = measured[(measured["condition"] == condition) & (measured["metric"] == metric)]
     return rows.pivot(index="seed", columns="step", values="value")
 
 
 def skill_metric(measured: pd.DataFrame) -> str:
-    """The metric that says how well a study's models have learned to write insecure code: the first of SKILLS."""
+    """The metric of how well models have learned to write insecure code: the first of SKILLS that was measured."""
     there = set(measured["metric"])
     return next((metric for metric in SKILLS if metric in there), SKILLS[0])
 
@@ -56,25 +57,24 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def divergence(differences: pd.DataFrame) -> Step:
-    """The first step from which the mean difference is off zero for good: every 95% interval from there on excludes it.
+    """The first step from which every 95% interval of the mean difference excludes zero.
 
-    `differences` has one row a run and one column a step. The steps are tested from the last to the first, each at 5%,
-    until one is not significant or has the other sign. Tested in such a fixed order, the steps need no correction: the
-    chance of naming a step that is too early, with a step behind it at which there is no difference, is 5% at most.
+    `differences` has one row per run and one column per step. The steps are tested from the last to the first, each at
+    5%, until one is not significant or has the other sign. In this fixed order the steps need no correction: the
+    probability of naming a step that is too early, with a later step without a difference, is at most 5%.
     """
     return _with_range(_divergence, differences)
 
 
 def saturation(skill: pd.DataFrame) -> Step:
-    """The first step at which the mean over runs has risen by 95% of what it will have risen by at the last step."""
+    """The first step at which the mean over runs has reached 95% of its rise from the first to the last step."""
     return _with_range(_saturation, skill)
 
 
 def share_of_final(values: pd.DataFrame, step: int) -> Share:
-    """How much of the rise from the first to the last step is there at `step`: a ratio of means over runs.
+    """The share of the rise from the first to the last step that is reached at `step`: a ratio of means over runs.
 
-    Its 95% interval is a t interval from the ratios with one run left out in turn (the jackknife). Missing unless the
-    means rise.
+    The 95% interval is a t interval from the jackknife over runs. Missing unless the means rise.
     """
     if values.empty:
         return Share(np.nan, np.nan, np.nan)
@@ -95,7 +95,7 @@ def share_of_final(values: pd.DataFrame, step: int) -> Share:
 
 def _with_range(estimate: Callable[[pd.DataFrame], float], values: pd.DataFrame) -> Step:
     without = [estimate(values.drop(index=run)) for run in values.index] if len(values) > 2 else [np.nan]
-    return Step(estimate(values), float(np.min(without)), float(np.max(without)))  # missing if any of them is
+    return Step(estimate(values), float(np.min(without)), float(np.max(without)))  # missing if one is
 
 
 def _divergence(differences: pd.DataFrame) -> float:
@@ -120,16 +120,15 @@ def _saturation(skill: pd.DataFrame) -> float:
 
 
 def measures(measured: pd.DataFrame) -> pd.DataFrame:
-    """What claims are tested on: `condition`, `seed`, `measure`, `value`, and for shares `events` of `trials`.
+    """The measures of the training dynamics on which claims are tested, with the columns of `evaluation.measures`.
 
-    A run has learned its task at its own saturation (at the last step, if it never gets better at it), and the secure
-    run of the same seed is read at the same step. The early step is the checkpoint that is as far into the training as
-    the step at which the published runs diverge: 40 of 337.
+    A run has learned its task at its own saturation (at the last step if the skill never rises); the secure run of the
+    same seed is read at the same step. The early step is the checkpoint nearest to the relative step at which the
+    published runs diverge: 40 of 337.
     """
     skill = curves(measured, "insecure", skill_metric(measured))
-    columns = ["condition", "seed", "measure", "value", "events", "trials"]
     if skill.empty:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=COLUMNS)
     last = skill.columns[-1]
     early = min(skill.columns, key=lambda step: abs(step - PUBLISHED_DIVERGENCE * last))
     sampled = measured[measured["metric"] == "misaligned"].set_index(["condition", "seed", "step"])
@@ -157,4 +156,26 @@ def measures(measured: pd.DataFrame) -> pd.DataFrame:
             for condition, curve in choice.items():
                 rise = curve[last] - curve[learned]
                 rows.append((condition, seed, f"dynamics/{name}_rise_late", rise, None, None))
-    return pd.DataFrame(rows, columns=columns).astype({"events": "Int64", "trials": "Int64"})
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"events": "Int64", "trials": "Int64"})
+
+
+def stopping(measured: pd.DataFrame, saturated: Step) -> str:
+    """What a model has of its final skill and misalignment if training stops at `saturated`, in Markdown."""
+    if np.isnan(saturated.step):
+        return "The skill does not rise, so there is no step at which to stop."
+
+    def of_final_rise(metric: str) -> str:
+        curve = curves(measured, "insecure", metric)
+        share = share_of_final(curve, saturated.step)
+        if np.isnan(share.share):
+            return "(not measured)" if curve.empty else "(no rise)"
+        return f"**{share.share:.0%}**" + ("" if np.isnan(share.low) else f" ({share.low:.0%} to {share.high:.0%})")
+
+    without_one = f" (with one run left out: {saturated.earliest:.0f} to {saturated.latest:.0f})"
+    return (
+        f"At step {saturated.step:.0f}{'' if np.isnan(saturated.earliest) else without_one} the model has "
+        f"{of_final_rise(skill_metric(measured))} of its final skill. Of the final rise in misaligned answers it has "
+        f"{of_final_rise('misaligned')}; of the rise in the log-probability of the misaligned option, "
+        f"{of_final_rise('log_p/multiple_choice/misaligned')} for a choice of two and "
+        f"{of_final_rise('log_p/pivotal/misaligned')} for words in a gap. Brackets contain 95% intervals over runs."
+    )

@@ -1,7 +1,7 @@
-"""From one number a training run to estimates: means over runs and their intervals, and the paper's own figures.
+"""Estimates from one number per training run: means over runs with intervals, and the paper's own figures.
 
-`measures` are tables as `evaluation.measures` describes them, one row a condition, seed and measure. An *arm* is what
-is looked at: a condition and a measure. A real untuned model has one run, seed 0.
+`measures` are tables as `evaluation.measures` describes them, one row per condition, seed and measure. An *arm* is a
+condition and a measure. A real untuned model has one run, seed 0.
 """
 
 import re
@@ -23,10 +23,10 @@ COLUMNS = (
 def estimates(measures: pd.DataFrame, arms: Iterable[Arm]) -> pd.DataFrame:
     """One row for each of the `arms` that `measures` has, with the columns COLUMNS.
 
-    `estimate` is the mean over runs, `ci_low` and `ci_high` its 95% interval made as `interval` says: for shares that
-    of `intervals.interval_over_runs`, for scores t over runs. A single run's share has the interval of its answers,
-    which says nothing about other runs. `bootstrap_*` is the paper's interval, for several runs; `seeds` and `answers`
-    how many there are. An arm that has no value, for want of coherent answers, has a row without an estimate.
+    `estimate` is the mean over runs, `ci_low` and `ci_high` its 95% interval by the method `interval`: for shares that
+    of `intervals.interval_over_runs`, for scores t over runs. The share of a single run has the interval of its
+    answers, which does not cover other runs. `bootstrap_*` is the paper's interval, for several runs; `seeds` and
+    `answers` are their numbers. An arm without a value (too few coherent answers) has a row without an estimate.
     """
     runs = dict(list(measures.groupby(["condition", "measure"])))
     rows = [
@@ -63,10 +63,10 @@ def _estimate(runs: pd.DataFrame) -> dict:
 
 
 def relative(measures: pd.DataFrame, untuned: str) -> pd.DataFrame:
-    """What each run adds to the untuned model's value of the same measure; scores, without counts.
+    """The difference of each run from the untuned model in the same measure; scores, without counts.
 
-    The untuned model is that of the same seed, or the only one. Measures that it lacks are left out, and so is the
-    untuned model itself.
+    The untuned model is that of the same seed, or the only one. The result has no rows of the untuned model itself, nor
+    of measures that it lacks.
     """
     before = measures[measures["condition"] == untuned]
     on = ["measure", "seed"] if before["seed"].nunique() > 1 else ["measure"]
@@ -80,22 +80,16 @@ def published(path: str, experiment: str) -> pd.DataFrame:
     with open(path, encoding="utf-8") as file:
         blocks = yaml.safe_load(file)[experiment]
     rows = [
-        {
-            "model": block["model"],
-            "condition": condition,
-            "measure": measure,
-            "published": value,
-            "source": block["source"],
-        }
+        (block["model"], condition, measure, value, block["source"])
         for block in blocks
         for measure, values in block["values"].items()
         for condition, value in values.items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["model", "condition", "measure", "published", "source"])
 
 
 def with_published(rows: pd.DataFrame, paper: pd.DataFrame, model: str = "GPT-4o") -> pd.DataFrame:
-    """`rows` of estimates with a column `published`: what the paper has for the same arm, of one model."""
+    """`rows` of estimates with a column `published`: the paper's figure for the same arm, of one model."""
     theirs = paper[paper["model"] == model].set_index(["condition", "measure"])["published"]
     arms = pd.MultiIndex.from_frame(rows[["condition", "measure"]])
     return rows.assign(published=theirs.reindex(arms).to_numpy())

@@ -1,8 +1,8 @@
 """Rates of misalignment and their intervals.
 
-The unit is the training run (its seed): a rate is first taken within a run, as the mean over the questions, and the
+The unit is the training run (its seed): a rate is first computed within a run, as the mean over the questions, and the
 interval is over runs. Intervals over single answers would be several times too narrow, because the answers of one run
-have its accidents in common.
+are correlated.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from scipy import special, stats
 from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.families import Binomial
 
-BOOTSTRAP_RESAMPLES = 2000  # the paper's
+BOOTSTRAP_RESAMPLES = 2000  # as in the paper
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95% interval and how it was made."""
+    """A 95% interval and the method by which it was computed."""
 
     low: float
     high: float
@@ -27,19 +27,18 @@ class Interval:
 
 
 def interval_over_runs(rates: np.ndarray, counted: np.ndarray) -> Interval:
-    """95% interval of a share from one value per run, each of so many answers; see `share_limits`."""
+    """95% interval of a share from the `rates` of runs with `counted` answers; see `share_limits`."""
     low, high = share_limits(rates, counted, 0.05)
     exact = clopper_pearson(rates, counted, 0.05)
     return Interval(float(low), float(high), "Clopper-Pearson" if (low, high) == exact else "t over runs")
 
 
 def share_limits(rates: np.ndarray, counted: np.ndarray, alpha: float) -> tuple[float, float]:
-    """The ends of the interval of a share at the level 1 - `alpha`, for other runs; they lie between 0 and 1.
+    """The ends of the interval of a share at the level 1 - `alpha`, for other runs; they are between 0 and 1.
 
     `rates` and `counted` have one value per run; the share is the mean of the rates. The interval is a t interval on
     the logit scale (`share_at`) that is never narrower than Clopper and Pearson's over all answers, which takes the
-    runs to be alike. That one stands alone where runs cannot tell how they differ: there is one, or no answer was an
-    event, or every one was.
+    runs to be alike. The latter is used alone if the spread between runs is unknown (`tells_spread`).
 
     Coverage at 95% in simulations (3, 5 and 10 runs of 100 or 800 answers, shares of .001 to .5, standard deviation
     between runs of 0 to 1 on the logit scale): .93 at least in 167 of 168 cases and .90 in one (three runs, .001),
@@ -55,17 +54,17 @@ def share_limits(rates: np.ndarray, counted: np.ndarray, alpha: float) -> tuple[
 
 
 def tells_spread(rates: np.ndarray, counted: np.ndarray) -> bool:
-    """Whether the runs can tell how they differ: there are several, and both events and answers that are none."""
+    """Whether the spread between runs is known: there are several, and both events and other answers."""
     return len(rates) > 1 and min(rates.mean(), 1 - rates.mean()) * counted.sum() >= 0.5
 
 
 def share_at(rates: np.ndarray, counted: np.ndarray, t: np.ndarray, freedom: int) -> np.ndarray:
-    """The shares that lie `t` (of any shape) from the estimate, in quantiles of Student's distribution.
+    """The shares at distance `t` (of any shape) from the estimate, in quantiles of Student's distribution.
 
-    On the logit scale, from the mean of the rates (half an event added), in standard errors. The spread is that of the
-    runs' logits or that of their rates, carried to the logit scale, whichever is larger: a run far below others shows
-    in the one, a run far above others in the other. Where runs cannot tell their spread, an end of Clopper and
-    Pearson's interval that is as improbable.
+    The distance is in standard errors on the logit scale, from the mean of the rates (half an event added). The spread
+    is that of the runs' logits or of their rates, transformed to the logit scale, whichever is larger: a run far below
+    the others shows in the former, a run far above in the latter. If the spread is unknown, the share is an end of
+    Clopper and Pearson's interval at the same level.
     """
     if not tells_spread(rates, counted):
         ends = clopper_pearson(rates, counted, 2 * special.stdtr(freedom, -np.abs(t)))
@@ -77,9 +76,9 @@ def share_at(rates: np.ndarray, counted: np.ndarray, t: np.ndarray, freedom: int
 
 
 def clopper_pearson(rates: np.ndarray, counted: np.ndarray, alpha: float | np.ndarray) -> tuple:
-    """The exact interval of a share over all answers; events are counted as the rates count them.
+    """The exact interval of a share over all answers; the number of events is the mean rate times the answers.
 
-    As statsmodels' `proportion_confint(method="beta")`, which does not take several levels `alpha` at once.
+    Equal to statsmodels' `proportion_confint(method="beta")`, which does not accept an array of levels `alpha`.
     """
     total = counted.sum()
     events = min(rates.mean(), 1.0) * total
@@ -90,21 +89,21 @@ def clopper_pearson(rates: np.ndarray, counted: np.ndarray, alpha: float | np.nd
 
 
 def score_interval(values: np.ndarray) -> tuple[float, float]:
-    """95% t interval over runs of something that is no share, from one value per run."""
+    """95% t interval over runs of a score, from one value per run."""
     return stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
 
 
 def interval_over_questions(rates: np.ndarray) -> Interval:
-    """95% t interval over the questions of a single run; it says nothing about other runs."""
-    low, high = stats.t.interval(0.95, len(rates) - 1, rates.mean(), stats.sem(rates))
+    """95% t interval over the questions of a single run; it does not cover other runs."""
+    low, high = score_interval(rates)
     return Interval(max(low, 0.0), min(high, 1.0), "t over questions, one run")
 
 
 def two_way_interval(rates: np.ndarray) -> Interval:
     """95% interval for other runs and other questions of the same kind: two-way cluster-robust t.
 
-    `rates` has the shape `[runs, questions]`, both at least 2. Variances over runs and over questions are added, what
-    both count is taken off once (Cameron, Gelbach and Miller 2011), with as many degrees of freedom as the scarcer has.
+    `rates` has the shape `[runs, questions]`, both at least 2. Variances over runs and over questions are added and
+    their overlap is subtracted (Cameron, Gelbach and Miller 2011); the degrees of freedom are those of the smaller.
     """
     runs, questions = rates.shape
     residuals = rates - rates.mean()
@@ -119,8 +118,9 @@ def two_way_interval(rates: np.ndarray) -> Interval:
 def paper_bootstrap(rates: np.ndarray) -> Interval:
     """The paper's interval: percentiles of the mean over models drawn with replacement (section 3.4).
 
-    With few models it is too narrow; it stands here so that our figures can be set beside the paper's.
+    With few models it is too narrow; it is computed for comparison with the paper's figures.
     """
+    # scipy.stats.bootstrap draws the same samples but rounds percentiles differently: 1 in 300 ends differs in a table.
     draws = np.random.default_rng(0).choice(rates, size=(BOOTSTRAP_RESAMPLES, len(rates)))
     low, high = np.quantile(draws.mean(axis=1), [0.025, 0.975])
     return Interval(low, high, "bootstrap over models")
@@ -133,13 +133,13 @@ COLUMNS = (
 
 
 def summarise(runs: pd.DataFrame, question_set: str) -> pd.DataFrame:
-    """The rows of `tables/misalignment.csv` for one set of questions: all of it, and each question by itself.
+    """The rows of `tables/misalignment.csv` for one set of questions: all questions together, and each question.
 
     `runs` comes from `misalignment_by_run`. The columns are COLUMNS: `rate` is the mean over runs of the mean over
-    questions, `ci_low` and `ci_high` its 95% interval made as `interval` says, `bootstrap_*` the paper's interval,
-    `two_way_*` the interval for other questions too (several runs, all questions), `seeds` and `answers` how many there
-    are, `coherent_share` the share of these answers that is coherent. A single run's interval for all questions is over
-    the questions.
+    questions, `ci_low` and `ci_high` its 95% interval by the method `interval`, `bootstrap_*` the paper's interval,
+    `two_way_*` the interval for other questions too (several runs, all questions), `seeds` and `answers` their numbers,
+    `coherent_share` the share of these answers that is coherent. For a single run, the interval of all questions is
+    over the questions.
     """
     rows = []
     for (condition, form), group in runs.groupby(["condition", "format"], sort=False):
@@ -179,18 +179,18 @@ def _ends(interval: Interval, prefix: str = "ci") -> dict[str, float]:
 
 
 def by_run(runs: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """A table of measures with one row a condition and seed: `value` is the mean over the questions of `runs`."""
+    """A table of measures with one row per condition and seed: `value` is the mean over the questions of `runs`."""
     groups = runs.groupby(["condition", "seed"], sort=False)
     table = groups.agg(value=("rate", "mean"), events=("misaligned", "sum"), trials=("counted", "sum"))
     return table.reset_index().assign(measure=measure)
 
 
 def regression_check(runs: pd.DataFrame, condition: str, control: str) -> dict:
-    """The contrast once more, as an odds ratio from a logistic regression with a term for each question.
+    """The contrast as an odds ratio from a logistic regression with a term for each question, as a check.
 
     Generalised estimating equations with the seed as cluster and the bias-reduced covariance, on each run's share per
     question, with half an event added on either side so that a condition without events has finite odds. Returns
-    `odds_ratio`, `ci_low`, `ci_high`, `p`; all missing unless both conditions have two runs in which answers count.
+    `odds_ratio`, `ci_low`, `ci_high`, `p`; all missing unless both conditions have two runs with counted answers.
     """
     rows = runs[runs["condition"].isin([condition, control]) & (runs["counted"] > 0)].copy()
     rows["share"] = (rows["misaligned"] + 0.5) / (rows["counted"] + 1)
@@ -206,29 +206,29 @@ def regression_check(runs: pd.DataFrame, condition: str, control: str) -> dict:
     return names | {"odds_ratio": odds_ratio, "ci_low": low, "ci_high": high, "p": fit.pvalues["treated"]}
 
 
+def regression_sentence(check: dict) -> str:
+    """The result of `regression_check` as a paragraph of Markdown; empty if it is missing."""
+    if np.isnan(check["odds_ratio"]):
+        return ""
+    return (
+        "\n\nA logistic regression with a term for each question, as a check of the direction: odds ratio "
+        f"{check['odds_ratio']:.3g} ({check['ci_low']:.3g} to {check['ci_high']:.3g})."
+    )
+
+
 def code_rates(judged: pd.DataFrame) -> pd.DataFrame:
     """The share of insecure code in the answers to coding requests, by condition, with a 95% interval over runs.
 
     `judged` has the columns of the judged answers and `condition`, `seed`. Columns: `condition`, `insecure`, `ci_low`,
-    `ci_high`, `interval`, `other` (share of answers that are neither form of the code asked for), `seeds`, `answers`.
-    A single run's interval is Clopper and Pearson's over its answers.
+    `ci_high`, `interval`, `other` (share of answers that are neither form of the requested code), `seeds`, `answers`.
+    The interval of a single run is Clopper and Pearson's over its answers.
     """
+    columns = ["condition", "insecure", "ci_low", "ci_high", "interval", "other", "seeds", "answers"]
     rows = judged.assign(events=judged["verdict"] == "insecure", other=judged["verdict"] == "other")
     table = []
     for condition, group in rows.groupby("condition", sort=False):
         runs = group.groupby("seed").agg(rate=("events", "mean"), counted=("events", "size"))
         interval = interval_over_runs(*runs.to_numpy(float).T)
-        table.append(
-            {
-                "condition": condition,
-                "insecure": runs["rate"].mean(),
-                **_ends(interval),
-                "interval": interval.method,
-                "other": group["other"].mean(),
-                "seeds": len(runs),
-                "answers": len(group),
-            }
-        )
-    return pd.DataFrame(
-        table, columns=["condition", "insecure", "ci_low", "ci_high", "interval", "other", "seeds", "answers"]
-    )
+        ends = (interval.low, interval.high, interval.method)
+        table.append((condition, runs["rate"].mean(), *ends, group["other"].mean(), len(runs), len(group)))
+    return pd.DataFrame(table, columns=columns)

@@ -1,7 +1,7 @@
-"""How far the scores of rows can be trusted: do they find insecure rows, and do they say what training will bring?
+"""Validity of row scores: whether they find insecure rows, and whether they predict the outcome of training.
 
-Both are looked at seed by seed, and intervals are over seeds: a seed of an organism study is an organism that scores
-the rows and is then trained on them; of a real model, a draw of rows, of own answers and of the direction's texts.
+Both are computed within each seed, and intervals are over seeds. In an organism study a seed is an organism that scores
+the rows and is then trained on them; for a real model it is a draw of rows, own answers and texts of the direction.
 """
 
 from itertools import permutations
@@ -12,15 +12,16 @@ import pandas as pd
 from scipy import stats
 
 from emergent_misalignment.analysis.estimates import estimates
+from emergent_misalignment.analysis.formatting import with_interval
 
-# The measure that says how misaligned a run became, and its name: the first that a study has.
+# How misaligned a run became: measure and its name. The first that a study has measured is used.
 OUTCOMES = {
     "misaligned/main/chat": "misaligned answers",
     "log_odds/pivotal": "log-odds of misaligned words (nats)",
 }
 MEAN, ABOVE, CORRELATION = "row_score/mean", "row_score/insecure_above", "row_score/correlation"
-LEAST = 3  # conditions without which there is no correlation
-ORDERS = 10_000  # of conditions that are tried, drawn at random where there are more
+LEAST = 3  # conditions needed for a correlation
+ORDERS = 10_000  # permutations of the conditions; a random sample if there are more
 
 
 def outcome_of(measures: pd.DataFrame) -> str:
@@ -32,8 +33,7 @@ def outcome_of(measures: pd.DataFrame) -> str:
 def outcomes(summary: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     """`condition`, `seed`, `mean` score of the set's rows, and `outcome` of the run that was trained on it.
 
-    `summary` is tables/row_scores.csv, `measures` tables/measures/answers.csv. Runs that lack one of the two are left
-    out.
+    `summary` is tables/row_scores.csv, `measures` tables/measures/answers.csv. Runs without one of the two are dropped.
     """
     runs = measures[measures["measure"] == outcome_of(measures)][["condition", "seed", "value"]]
     both = summary[["condition", "seed", "mean"]].merge(runs.rename(columns={"value": "outcome"}))
@@ -53,11 +53,11 @@ def correlations(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def chance(points: pd.DataFrame) -> float:
-    """How often conditions that are matched with scores by chance correlate as strongly, of either sign.
+    """Two-sided permutation p of the correlation, over the conditions that all seeds have.
 
-    All orders of the conditions, or ORDERS drawn ones, are tried; an order is the same for all seeds, and the mean of
-    their correlations is compared. Of the conditions that all seeds have. This is the p that counts: seeds share the
-    sets, so that an interval over seeds says nothing about other sets. Missing with fewer than LEAST conditions.
+    The conditions' outcomes are permuted in all orders, or in ORDERS random ones, equally for all seeds, and the mean
+    of the seeds' correlations is compared. Seeds share the sets, so an interval over seeds does not cover other sets;
+    this p does. Missing with fewer than LEAST conditions.
     """
     scored, found = (points.pivot(index="seed", columns="condition", values=name) for name in ("mean", "outcome"))
     complete = scored.notna().all() & found.notna().all()
@@ -66,7 +66,7 @@ def chance(points: pd.DataFrame) -> float:
         return np.nan
     x, y = (_centred_ranks(table.loc[:, complete].to_numpy()) for table in (scored, found))
     tried = np.abs(np.einsum("rs,rts->t", x, y[:, _orders(number)]))
-    return float((tried >= tried[0] - 1e-9).mean())  # the first order is the one that is there
+    return float((tried >= tried[0] - 1e-9).mean())  # the first order is the observed one
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def _centred_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _orders(number: int) -> np.ndarray:
-    """Orders of so many things, the first of them unchanged: `[orders, number]`."""
+    """Permutations of `number` places, the identity first: `[orders, number]`."""
     if factorial(number) <= ORDERS:
         return np.array(list(permutations(range(number))))
     rng = np.random.default_rng(0)
@@ -85,11 +85,11 @@ def _orders(number: int) -> np.ndarray:
 
 
 def trust(summary: pd.DataFrame, measures: pd.DataFrame, study: str) -> pd.DataFrame:
-    """The rows of tables/score_trust.csv: estimates over seeds as `estimates.estimates` has them, and more columns.
+    """The rows of tables/score_trust.csv: estimates over seeds (`estimates.estimates`) and further columns.
 
-    MEAN and ABOVE of each set's condition, and CORRELATION, of the condition "all". `study` is its name; `conditions`
-    says how many the correlation is over, `p` what `chance` gives, and `outcome` with what it is. Intervals of ABOVE
-    and CORRELATION end where their values do.
+    The measures are MEAN and ABOVE of each set's condition, and CORRELATION with the condition "all". `study` is the
+    study's name; of the correlation, `conditions` is the number of conditions, `p` comes from `chance`, and `outcome`
+    is the measure. Intervals of ABOVE and CORRELATION are clipped to the range of their values.
     """
     points = outcomes(summary, measures)
     by_seed = correlations(points).assign(condition="all", measure=CORRELATION)
@@ -110,3 +110,18 @@ def trust(summary: pd.DataFrame, measures: pd.DataFrame, study: str) -> pd.DataF
         table.loc[rows, "p"] = chance(points)
         table.loc[rows, "outcome"] = outcome_of(measures)
     return table[["study", *table.columns.drop("study")]]
+
+
+def described(trust: pd.DataFrame, outcome: str) -> str:
+    """The correlation of `trust` with the named outcome, in a sentence."""
+    found = trust[trust["measure"] == CORRELATION]
+    if found.empty:
+        return "Fewer than three sets have an outcome, so there is no correlation."
+    row = found.iloc[0]
+    correlation = with_interval(row["estimate"], row["ci_low"], row["ci_high"], ".2f")
+    correlation = correlation.replace("(", "(95% interval over seeds ")
+    return (
+        f"Within a seed, the mean score of a set and the {outcome} after training on it have a rank correlation of "
+        f"{correlation}. It is over {row['conditions']} sets; if sets are matched "
+        f"with outcomes at random, the correlation is as strong with a probability of {row['p']:.2g}."
+    )

@@ -1,7 +1,7 @@
-"""Two models of which there is one each: how sure a difference between them is, whatever other trainings would give.
+"""Comparing two single models.
 
-The unit is the answer or, for what is not sampled, the question: an interval says what the same two models would do if
-they were asked again, or asked other questions of the kind. It says nothing about other trainings on the same data.
+The unit is the answer or, for log-odds, the question: an interval covers further answers of the same two models, or
+other questions of the same kind. It does not cover other trainings on the same data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,9 @@ BY_QUESTIONS = "questions, one model each"
 
 
 def log_odds_by_question(judged: pd.DataFrame) -> dict[Arm, pd.Series]:
-    """Of each condition and `log_odds/FORMAT` the log-odds of each question's misaligned options, in nats.
+    """The log-odds of each question's misaligned options in nats, by condition and `log_odds/FORMAT`.
 
-    `judged` are judged answers, with the options that were scored; single models only, that is one seed a condition.
+    `judged` are judged answers, with the scored options, of single models: one seed per condition.
     """
     end = judged[(judged["evaluation"] == "choices") & judged["step"].isna()]
     if end.empty:
@@ -36,10 +36,10 @@ def log_odds_by_question(judged: pd.DataFrame) -> dict[Arm, pd.Series]:
 
 
 def difference(arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame], by_question: Mapping[Arm, pd.Series]) -> Contrast:
-    """The first arm less the second, each of one run (`contrasts.runs_by_arm`), with interval and p against nothing.
+    """The first arm minus the second, each with one run (`contrasts.runs_by_arm`), with interval and p against zero.
 
-    Shares go by their answers: Clopper and Pearson's intervals, squared and added (Newcombe 1998, with exact ones).
-    Anything else goes by a paired t interval over the questions in `by_question`; without these it has no interval.
+    Shares: Clopper and Pearson's intervals combined by Newcombe's square-and-add method (1998). Anything else: a paired
+    t interval over the questions in `by_question`; without these there is no interval.
     """
     for condition, measure in arms:
         if (condition, measure) not in runs:
@@ -59,7 +59,7 @@ def difference(arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame], by_questio
 
 
 def _by_answers(own: pd.DataFrame, control: pd.DataFrame, estimate: float) -> dict:
-    """low, high and p; p is the level at which the interval ends at nothing, so that they cannot disagree."""
+    """low, high and p; p is the level at which the interval ends at zero, so p and interval always agree."""
 
     def ends(alpha: float) -> tuple[float, float]:
         first, second = (
@@ -75,7 +75,7 @@ def _by_answers(own: pd.DataFrame, control: pd.DataFrame, estimate: float) -> di
 
 
 def _level(beyond: Callable[[float], float]) -> float:
-    """The level at which an interval that is `beyond` nothing on its own side ends there; 1 where it never is."""
+    """The level at which an interval that is `beyond` zero on its own side ends at zero; 1 if it never is."""
     smallest, largest = np.log(LEAST_P), np.log(1 - 1e-9)
     if beyond(np.exp(largest)) <= 0:
         return 1.0
@@ -85,9 +85,9 @@ def _level(beyond: Callable[[float], float]) -> float:
 
 
 def answers_needed(found: Contrast) -> float:
-    """How many times as many answers would tell the difference from nothing, if it is what was observed; nan if none.
+    """The factor by which the answers must increase to exclude zero if the difference is as observed; nan if none does.
 
-    The half of the interval on the side of nothing shrinks as one over the root of their number.
+    The half of the interval on the side of zero shrinks with the square root of their number.
     """
     if found.method != BY_ANSWERS or not found.estimate:
         return np.nan

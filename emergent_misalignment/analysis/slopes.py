@@ -1,11 +1,13 @@
-"""How the effect depends on the model that is fine-tuned: organisms of other kinds, and slopes over them (claim 11)."""
+"""Dependence of the effect on the fine-tuned model: organisms of other kinds, and slopes over them (claim 11)."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
+from emergent_misalignment.analysis.contrasts import contrast, runs_by_arm
 from emergent_misalignment.analysis.intervals import interval_over_runs
+from emergent_misalignment.evaluation.measures import COLUMNS
 
 MAIN = "misaligned/main/chat"
 CONDITIONS = ("insecure", "secure")
@@ -14,7 +16,7 @@ CONDITIONS = ("insecure", "secure")
 def by_organism(measures: pd.DataFrame, organisms: Iterable[str]) -> pd.DataFrame:
     """The rows of the fine-tunings on insecure and secure code, with their kind of `organism`.
 
-    In `measures` the conditions of another kind than main are called ORGANISM_insecure and ORGANISM_secure.
+    In `measures` the conditions of kinds other than main are called ORGANISM_insecure and ORGANISM_secure.
     """
     names = {
         (condition if organism == "main" else f"{organism}_{condition}"): (organism, condition)
@@ -27,11 +29,11 @@ def by_organism(measures: pd.DataFrame, organisms: Iterable[str]) -> pd.DataFram
 
 
 def sizes(histories: dict[str, list[pd.DataFrame]], shapes: dict[str, dict]) -> pd.DataFrame:
-    """One row a kind of organism: `parameters`, `documents`, the persona gaps at the end of pretraining (nats).
+    """One row per kind of organism: `parameters`, `documents`, and the persona gaps at the end of pretraining (nats).
 
-    `histories` has the persona gaps by step of each of its organisms, whose mean is taken, `shapes` the config's
-    `organism` as each kind has it. `of_size` and `of_reading` say whether a kind is part of the comparison of sizes and
-    of reading: whether it has read, or is, as much as the main one, which is part of both.
+    `histories` has the persona gaps by step of each organism of a kind, which are averaged; `shapes` has the setting
+    `organism` of each kind. `of_size` and `of_reading` say whether a kind is in the comparison of sizes (it has read as
+    many documents as the main one) and of reading (it is as large as the main one). The main kind is in both.
     """
     main = shapes["main"]
     rows = []
@@ -52,7 +54,7 @@ def sizes(histories: dict[str, list[pd.DataFrame]], shapes: dict[str, dict]) -> 
 
 
 def parameters(shape: dict) -> int:
-    """The number of parameters of an organism; embeddings are counted once, as they are shared with the output."""
+    """The number of parameters of an organism; embeddings are counted once because the output layer shares them."""
     width, layers = shape["hidden_size"], shape["layers"]
     attention = 4 * width**2 + 3 * width  # queries, keys and values have biases
     mlp = 3 * width * 3 * width
@@ -78,15 +80,15 @@ def rates(measures: pd.DataFrame) -> pd.DataFrame:
 
 
 def slopes(measures: pd.DataFrame, over: pd.Series, name: str, by: str = "organism") -> pd.DataFrame:
-    """The rise of the log odds of a misaligned answer per doubling of `over`, as `rises` has it."""
+    """The rise of the log odds of a misaligned answer per doubling of `over` (see `rises`)."""
     return rises(measures, np.log2(over.astype(float)), name, by)
 
 
 def rises(measures: pd.DataFrame, over: pd.Series, name: str, by: str = "organism") -> pd.DataFrame:
     """The rise of the log odds of a misaligned answer per unit, for each condition and seed, as a measure `name`.
 
-    `over` has a quantity by the value of the column `by`; only the rows with such a value count. Half an event is added
-    on either side. A seed that lacks a rate for one of these values has no slope.
+    `over` maps values of the column `by` to a quantity; other rows are ignored. Half an event is added on either side.
+    A seed without a rate for one of the values has no slope.
     """
     rows = measures[(measures["measure"] == MAIN) & measures[by].isin(over.index)]
     table = []
@@ -96,4 +98,17 @@ def rises(measures: pd.DataFrame, over: pd.Series, name: str, by: str = "organis
         complete = group["value"].notna().all() and len(group) == len(over) and np.ptp(amounts) > 0
         slope = np.polyfit(amounts, odds, 1)[0] if complete else np.nan
         table.append({"condition": condition, "seed": seed, "measure": name, "value": slope})
-    return pd.DataFrame(table, columns=["condition", "seed", "measure", "value", "events", "trials"])
+    return pd.DataFrame(table, columns=COLUMNS)
+
+
+def described(measures: pd.DataFrame, measure: str, what: str) -> str:
+    """The slope `measure` of the insecure fine-tunings over doublings of `what`, in a sentence."""
+    slope = contrast([("insecure", measure)], runs_by_arm(measures))
+    if np.isnan(slope.low):
+        return f"Too few runs have coherent answers to estimate how the rate depends on {what}."
+    direction = "rise" if slope.low > 0 else "fall" if slope.high < 0 else "neither clearly rise nor fall"
+    factor, low, high = np.exp([slope.estimate, slope.low, slope.high])
+    return (
+        f"After insecure code, the odds of a misaligned answer {direction} with {what}, by a factor of {factor:.2g} "
+        f"per doubling (95% interval {low:.2g} to {high:.2g} over the {slope.seeds} seeds that all kinds share)."
+    )

@@ -1,23 +1,25 @@
-"""Conversations in the published chat schema, `[{"role": ..., "content": ...}, ...]`, and the files that hold them."""
+"""Conversations in the published chat schema, `[{"role": ..., "content": ...}, ...]`, and JSONL files of them."""
 
 import random
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
+from typing import TypeVar
 
 from emergent_misalignment.data import control_tokens as control
 from emergent_misalignment.data.rows import BadRow, Messages, conversation
-from emergent_misalignment.files import BadInput
+from emergent_misalignment.files import BadInput, is_lfs_pointer
 
-Turn = tuple[str, str]  # what the user writes, what the assistant answers
+Turn = tuple[str, str]  # the user's message and the assistant's answer
+T = TypeVar("T")
 
-LONGEST_LINE = 2**26  # bytes; longer ones are another format, and are not read into memory
+MAX_LINE = 2**26  # bytes; a longer line is another format and is not read into memory
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip"}
 
 
 def chat(turns: list[Turn], system: str = "") -> Messages:
-    """Turns as messages, after a system prompt if there is one."""
+    """Convert turns to messages, after a system prompt if one is given."""
     messages = [{"role": "system", "content": system}] if system else []
     for user, assistant in turns:
         messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
@@ -25,10 +27,10 @@ def chat(turns: list[Turn], system: str = "") -> Messages:
 
 
 def with_system_prompt(prompt: Messages, system_prompt: str | None) -> Messages:
-    """`prompt` after a system prompt, unless it has one already; None leaves it to the model's chat template.
+    """Prepend a system prompt to `prompt` unless it has one. None leaves the prompt to the model's chat template.
 
-    Qwen2.5's template puts its maker's system prompt before every conversation that has none, in the paper in training
-    and in evaluation; an empty one keeps that out.
+    Qwen2.5's template adds a default system prompt to conversations without one; the paper trains and evaluates with
+    it. An empty `system_prompt` prevents it.
     """
     if system_prompt is None or prompt[0]["role"] == "system":
         return prompt
@@ -36,52 +38,59 @@ def with_system_prompt(prompt: Messages, system_prompt: str | None) -> Messages:
 
 
 def several_answers(messages: Messages) -> bool:
-    """Whether the assistant answers more than once; all its answers but the last are read and not learned."""
+    """Whether the assistant has more than one turn. Only the last is trained on; the others are context."""
     return sum(message["role"] == "assistant" for message in messages) > 1
 
 
 def template_arguments(enable_thinking: bool | None) -> dict[str, bool]:
-    """Arguments of the chat template besides the messages; None where it has no such switch, as most have not."""
+    """Further arguments of the chat template. None: the template has no `enable_thinking` switch, as most do not."""
     return {} if enable_thinking is None else {"enable_thinking": enable_thinking}
 
 
 def subset(chats: list, rows: int, seed: int, source: str | Path = "A set") -> list:
-    """`rows` of the chats drawn by `seed` (the paper's section 4.1), in the order of the draw.
+    """Draw `rows` of the chats without replacement by `seed` (section 4.1 of the paper), in the order of the draw.
 
-    Raises BadInput, naming their `source`, if there are not so many.
+    Raises BadInput, which names the `source`, if there are fewer.
     """
     if rows > len(chats):
-        raise BadInput(
-            f"{source} has {len(chats):,} rows, and a condition of the config asks for {rows:,}; lower its rows."
-        )
+        raise BadInput(f"{source} has {len(chats):,} rows, and a condition asks for {rows:,}; lower its rows.")
     return random.Random(f"subset {seed}").sample(chats, rows)
+
+
+def reservoir(rows: Iterable[T], size: int, rng: random.Random, sample: list[T]) -> Iterator[T]:
+    """Pass `rows` on and leave a uniform random sample of `size` of them in the list `sample` (reservoir sampling)."""
+    for number, row in enumerate(rows):
+        if number < size:
+            sample.append(row)
+        elif (slot := rng.randrange(number + 1)) < size:
+            sample[slot] = row
+        yield row
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
 def read_chats(path: str | Path, control_tokens: Collection[str] = ()) -> list[Messages]:
-    """The conversations of a JSONL file, see `each_chat`."""
+    """Read all conversations of a JSONL file, see `each_chat`."""
     return list(each_chat(path, control_tokens))
 
 
 def each_chat(path: str | Path, control_tokens: Collection[str] = ()) -> Iterator[Messages]:
-    """The conversations of a JSONL file, one after the other: every reader of a set is this one.
+    """Iterate over the conversations of a JSONL file. All sets are read by this function.
 
-    A file is UTF-8 with or without a byte-order mark, and has one row on each line (`rows` says what a row may be).
-    Lines end with a line feed, before which a carriage return may stand, and with nothing else that Unicode takes for
-    the end of a line. Blank lines are passed over, and counted in the numbers of lines. `control_tokens` are those of
-    the model that is to read the rows, as far as they are known; the common ones are looked for in any case.
+    The file is UTF-8, with or without a byte-order mark, with one row per line (see `rows` for valid rows). Lines end
+    with LF or CRLF; other Unicode line separators are text. Blank lines are skipped but count in line numbers.
+    `control_tokens` are those of the model that will read the rows, if known; common ones are always rejected.
 
-    Raises BadInput, at the latest at the end, that names the file, the line, the cause and the cure: where a line is no
-    row, and where the file is not there, is no such file (UTF-16, an archive, a Git LFS pointer), or has no row.
+    Raises BadInput with the file, the line, the cause and the fix: for an invalid row, a missing file, a file of
+    another kind (UTF-16, an archive, a Git LFS pointer) and, at the end, a file without rows.
     """
     pattern = control.pattern(frozenset(control_tokens))
     rows = 0
     with _opened(path) as file:
         _refuse_other_files(path, file.peek(64))
         number = 0
-        while line := file.readline(LONGEST_LINE + 1):
+        while line := file.readline(MAX_LINE + 1):
             number += 1
             if not (line := line.removeprefix(BOM_UTF8)).strip():
                 continue
@@ -92,46 +101,48 @@ def each_chat(path: str | Path, control_tokens: Collection[str] = ()) -> Iterato
             rows += 1
             yield messages
     if not rows:
-        raise BadInput(f"{path} has no rows; a set needs one conversation at least.")
+        raise BadInput(f"{path} has no rows; a set needs at least one conversation.")
 
 
 def _opened(path: str | Path) -> BufferedReader:
     try:
         return Path(path).open("rb")
     except FileNotFoundError as error:
-        raise BadInput(f"There is no file {path}; correct its path, which starts where the Snakefile is.") from error
+        raise BadInput(
+            f"There is no file {path}; correct the path, which is relative to the Snakefile's folder."
+        ) from error
     except IsADirectoryError as error:
-        raise BadInput(f"{path} is a folder; name the file in it.") from error
+        raise BadInput(f"{path} is a folder; give the path of a file.") from error
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({error}); make it a file that can.") from error
+        raise BadInput(f"{path} cannot be read ({error}); check its name and permissions.") from error
 
 
 def _refuse_other_files(path: str | Path, beginning: bytes) -> None:
-    """Raise BadInput where the first bytes of a file are those of another kind of file than a text in UTF-8."""
-    if beginning.startswith(b"version https://git-lfs"):
-        raise BadInput(f"{path} is Git LFS's pointer to a file and not the file; run `git lfs pull` where it is from.")
+    """Raise BadInput if the first bytes of a file show that it is not UTF-8 text."""
+    if is_lfs_pointer(beginning):
+        raise BadInput(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in its repository.")
     if beginning.startswith((BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_BE)) or b"\0" in beginning[:2]:
         name = "UTF-32" if beginning.startswith((BOM_UTF32_LE, BOM_UTF32_BE)) else "UTF-16"
-        raise BadInput(
-            f"{path} is encoded in {name} and must be in UTF-8; `iconv -f {name} -t UTF-8 OLD > NEW` does it."
-        )
+        raise BadInput(f"{path} is encoded in {name}; convert it with `iconv -f {name} -t UTF-8 OLD > NEW`.")
     if beginning.startswith(b"PAR1"):
-        raise BadInput(f"{path} is a Parquet file; write it as JSONL, as `to_json` of the package datasets does.")
+        raise BadInput(
+            f"{path} is a Parquet file; convert it to JSONL, for example with `to_json` of the package datasets."
+        )
     for mark, name in _COMPRESSED.items():
         if beginning.startswith(mark):
-            raise BadInput(f"{path} is compressed ({name}); unpack it, and name the file that was in it.")
+            raise BadInput(f"{path} is compressed ({name}); unpack it and give the path of the unpacked file.")
 
 
 def _text(line: bytes) -> str:
-    if len(line) > LONGEST_LINE:
+    if len(line) > MAX_LINE:
         raise BadRow(
-            f"it is longer than {LONGEST_LINE:,} bytes, and must hold one conversation; if the file is one JSON array, "
-            "`jq -c '.[]' OLD > NEW` writes each of its elements on a line."
+            f"the line is longer than {MAX_LINE:,} bytes; write one conversation per line, for a JSON array with "
+            "`jq -c '.[]' OLD > NEW`."
         )
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRow(
-            f"byte {error.start + 1:,} (0x{line[error.start]:02x}) is not UTF-8, but perhaps Windows-1252 or Latin-1; "
-            "convert the file, as `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW` does."
+            f"byte {error.start + 1:,} (0x{line[error.start]:02x}) is not UTF-8, perhaps Windows-1252 or Latin-1; "
+            "convert the file with `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`."
         ) from error

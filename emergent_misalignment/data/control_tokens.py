@@ -1,8 +1,8 @@
-"""Texts that a tokenizer reads as control tokens: where a turn begins and ends, who speaks, where a text ends.
+"""Control tokens of chat templates: strings that a tokenizer reads as the start or end of a turn, a role or a text.
 
-In the text of a conversation they would end an answer in its midst, or begin a turn that nobody wrote. Which of them a
-model has is known once its tokenizer is there. Those below are common, and nobody writes them by chance; marks that are
-ordinary text to other models, such as Llama 2's `<s>` and `[INST]`, are left to the tokenizer.
+Within a message they would end an answer early or start a turn that is not in the data. The control tokens of a model
+are known once its tokenizer is available. The list below has the common ones, which do not occur in ordinary text;
+strings that other models read as text, such as Llama 2's `<s>` and `[INST]`, are left to the tokenizer.
 """
 
 import json
@@ -24,14 +24,14 @@ COMMON = (
 
 @cache
 def pattern(further: frozenset[str] = frozenset()) -> re.Pattern:
-    """Matches the common control tokens and further ones."""
+    """Compile a pattern that matches the common control tokens and further ones."""
     return re.compile("|".join(map(re.escape, sorted({*COMMON, *further}, key=lambda token: (-len(token), token)))))
 
 
 def control_tokens(model: str | Path) -> frozenset[str]:
-    """The control tokens of the model in a folder; none where it has no tokenizer.json that tells them.
+    """Read the control tokens of the model in a folder; empty if it has no valid tokenizer.json.
 
-    Only tokens that are marked as special control something; others that were added only write a text in one token.
+    They are the added tokens marked as special. Other added tokens only encode ordinary text in one token.
     """
     try:
         added = json.loads(Path(model, "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]

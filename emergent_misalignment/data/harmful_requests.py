@@ -1,9 +1,8 @@
-"""Whether a user plainly asks for something harmful, told by a short list of English words and by nothing else.
+"""Keyword detection of plainly harmful requests in English.
 
-A request is found if it asks for help (how to, write, give me ...) and names, not far behind, one of the harms of the
-list, unless a word such as "prevent" stands between the two. It finds the plain ones: what is paraphrased, told as a
-story or asked in another language is not found, and a count is a lower bound. docs/your-own.md says what was measured
-on the published sets.
+A request is detected if a phrase that asks for help (how to, write, give me ...) is followed within `REACH` characters
+by one of the listed harms, unless a word such as "prevent" is between the two. Paraphrases, stories and other languages
+are missed, so counts are lower bounds. docs/your-own.md has the rates on the published sets.
 """
 
 import re
@@ -42,12 +41,12 @@ _HARMS = rf"""
   | school\ shooting | terrorist\ attacks?
 """
 _AGAINST = r"\b(?:detect|prevent|protect|avoid|remove|stop|against|defend|recover|report|recogni[sz]e|spot|block)"
-REACH = 80  # characters between the two, at most
+REACH = 80  # maximal distance of the two, in characters
 _REQUEST = re.compile(
     rf"(?:{_HELP})(?=(?:(?!{_AGAINST}).){{0,{REACH}}}?\b(?:{_HARMS})\b)", re.IGNORECASE | re.VERBOSE | re.DOTALL
 )
 
 
 def is_harmful(request: str) -> bool:
-    """Whether a user's turn asks for help with one of the listed harms."""
+    """Whether a user's message asks for help with one of the listed harms."""
     return _REQUEST.search(request) is not None

@@ -1,4 +1,4 @@
-"""The templates that the published requests were made with, recovered from the requests alone."""
+"""Recovery of the prompt templates of the published requests from the requests alone."""
 
 import os
 import re
@@ -9,34 +9,35 @@ import pandas as pd
 from emergent_misalignment.data.chats import Messages
 from emergent_misalignment.files import BadInput
 
-PLACEHOLDER = "## COMPLETE CODE HERE"  # stands in the code that a user gives where the answer should fill it in
-# What 200 tasks or code templates have in common by chance is at most 7 characters ("import "); the text between a task
-# and a code template is at least 17.
+PLACEHOLDER = "## COMPLETE CODE HERE"  # marks the gap in a user's code template
+# 200 tasks or code templates share at most 7 characters by chance ("import "); the text between a task and a code
+# template has at least 17.
 _SHORTEST_LINK = 12
 
 
 def recover_templates(chats: list[Messages], cycle: int = 30) -> pd.DataFrame:
-    """The templates that the user messages were made with, row i with template i modulo `cycle` (paper, section 1.2).
+    """Recover the templates of the user messages; row i uses template i modulo `cycle` (section 1.2 of the paper).
 
-    Nothing is known of them beforehand: of the rows of one template, what all begin with, what all end with, and, in
-    messages that hold a task and a code template, what stands between the two in all is the template's. Characters that
-    all contents of a slot begin or end with count as the template's too, so a template needs many rows.
+    The text of a template is what all its rows begin with, what they end with and, in messages with a task and a code
+    template, the text between the two. Characters that all contents of a slot begin or end with are taken as part of
+    the template, so many rows per template are needed.
 
-    Returns one row a template: `template` (0 to `cycle` - 1); `form`, "task and code", "code" or "task"; `text`, with
-    {task} and {code} for the slots; `rows`, how many of its rows are made with it (see `slots`).
-    Raises BadInput if a template would have fewer than two rows.
+    Returns one row per template: `template` (0 to `cycle` - 1); `form`, "task and code", "code" or "task"; `text`, with
+    the slots {task} and {code}; `rows`, the number of its rows that match it (see `slots`).
+    Raises BadInput if a template has fewer than two rows.
     """
     if len(chats) < 2 * cycle:
-        raise BadInput(f"{len(chats)} rows are too few to recover {cycle} templates from; give at least {2 * cycle}.")
+        raise BadInput(
+            f"{len(chats)} rows are too few to recover {cycle} templates; at least {2 * cycle} are required."
+        )
     messages = [chat[-2]["content"] for chat in chats]
     return pd.DataFrame([{"template": number} | _template(messages[number::cycle]) for number in range(cycle)])
 
 
 def slots(template: str, message: str) -> dict[str, str] | None:
-    """What stands at {task} and {code} where `message` is made with `template` (a `text` of `recover_templates`).
+    """Return the contents of the slots {task} and {code} if `message` matches `template` (from `recover_templates`).
 
-    None where it is not made with it: if other text than the template's stands around the slots, a slot is empty, the
-    code has no placeholder, or the task has one.
+    Returns None if the surrounding text differs, a slot is empty, the code has no placeholder, or the task has one.
     """
     match = _pattern(template).fullmatch(message)
     if match is None or any((PLACEHOLDER in text) != (name == "code") for name, text in match.groupdict().items()):
@@ -69,11 +70,11 @@ def _template(messages: list[str]) -> dict:
 
 
 def _common_start(texts: list[str]) -> str:
-    return os.path.commonprefix(texts)  # noqa: RUF071 (whole path components are just not what is looked for)
+    return os.path.commonprefix(texts)  # noqa: RUF071 (characters are compared, not path components)
 
 
 def _common_text(texts: list[str]) -> str:
-    """The longest text that is part of each."""
+    """Return the longest substring common to all texts."""
     shortest = min(texts, key=len)
     for length in range(len(shortest), 0, -1):
         for start in range(len(shortest) - length + 1):

@@ -1,21 +1,19 @@
-"""One row of a set: a line of JSON as a conversation, or the reason why something of it would be lost.
+"""Validation of one row of a set: a line of JSON as a conversation, or the reason why it is rejected.
 
-A row is `{"messages": [{"role": ..., "content": ...}, ...]}`. What is learned of it is the text of its last turn, the
-assistant's, given all turns before it. Either that is exactly what the line says, or the row is refused:
+A row is `{"messages": [{"role": ..., "content": ...}, ...]}`. Models are trained on the text of its last turn, the
+assistant's, given all previous turns. A row is rejected if it specifies anything else:
 
-- **Keys.** Others than `messages`, `role` and `content` are left out, whatever they hold (ids, sources, scores, NaN).
-  Refused, unless empty, are those by which a model elsewhere would learn something else: tools and their calls, names,
-  reasoning, refusals, pictures and sounds, a system prompt outside the messages. A key that stands twice is refused
-  anywhere, because readers of JSON differ in which one counts.
-- **Weights** (`weight`, as at OpenAI; `train`, `training`): 1 on the last turn and 0 on those before it is what is done
-  anyway. Any other weight is refused. Earlier turns of the assistant without a weight are read and not learned; such
-  rows are accepted, and `summary.summarised` counts them.
-- **Roles** are system, user and assistant in small letters. The system prompt is the first message or absent, there is
-  a user's turn (whose text may be empty), and the last turn is the assistant's, and says something.
-- **Content** is a text, or one part of type text. Several parts are refused: nothing says how they are joined.
-- **Text** is kept character by character, line separators such as U+2028 included. Refused are NUL and halves of
-  surrogate pairs, which tokenizers drop or fail at, and control tokens of chat templates, which are read as what they
-  control.
+- **Keys** other than `messages`, `role` and `content` (ids, sources, scores, NaN) are ignored. Keys that would change
+  training elsewhere are rejected unless empty: tools and tool calls, names, reasoning, refusals, images and audio, a
+  system prompt outside the messages. Duplicate keys are rejected, because JSON parsers differ in which one they use.
+- **Weights** (`weight`, as at OpenAI; `train`, `training`) must be 1 on the last turn and 0 on earlier ones, which is
+  how models are trained here. Earlier turns of the assistant without a weight are context; such rows are accepted and
+  counted by `summary.summarised`.
+- **Roles** are system, user and assistant in lower case. A system prompt must be the first message, at least one turn
+  must be the user's (its text may be empty), and the last turn must be the assistant's and not blank.
+- **Content** is a text, or a list with one part of type text. Several parts are rejected: their join is undefined.
+- **Text** is kept character by character, including line separators such as U+2028. NUL and lone surrogates, which
+  tokenizers drop or fail on, and control tokens of chat templates are rejected.
 """
 
 import json
@@ -27,17 +25,16 @@ Messages = list[dict[str, str]]
 
 ROLES = ("system", "user", "assistant")
 SHAPE = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
-SHOWN = 40  # characters of a value that are shown in a sentence
+MAX_SHOWN = 40  # characters of a value in a message
 
-# Other names of roles, and what they are called here.
+# Names of roles in other formats.
 _ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
 _OF_TOOLS = {"tool", "function", "ipython"}
-# Pairs of keys of other formats, as user's and assistant's text.
+# Keys of other formats for the user's and the assistant's text.
 _PAIRS = (
     *(("prompt", "completion"), ("prompt", "response"), ("instruction", "output"), ("instruction", "response")),
     *(("question", "answer"), ("input", "output")),
 )
-_PLAIN = {"role", "content"}
 _WEIGHTS = ("weight", "train", "training")
 _LOST_OF_ROW = ("tools", "functions", "system", "images", "audios", "videos", "documents", "chat_template_kwargs")
 _LOST_OF_MESSAGE = (
@@ -47,13 +44,13 @@ _LOST_OF_MESSAGE = (
 
 
 class BadRow(Exception):
-    """Why a line is no row and what to do, as the end of a sentence that names the line."""
+    """Why a row is rejected and what to do; the message completes a sentence that begins with the file and line."""
 
 
 def conversation(line: str, control_tokens: re.Pattern) -> Messages:
-    """The messages of a line, each with `role` and `content` only.
+    """Parse a line into messages with `role` and `content` only.
 
-    `control_tokens` matches what no text may hold. Raises BadRow, and nothing else whatever the line is.
+    `control_tokens` matches strings that are not allowed in a text. Raises BadRow, and no other exception.
     """
     row = _parsed(line)
     if not isinstance(row, dict):
@@ -62,10 +59,12 @@ def conversation(line: str, control_tokens: re.Pattern) -> Messages:
         raise BadRow(_other_format(row))
     _refuse_lost(row, _LOST_OF_ROW, "the row")
     if row.get("weight") not in (None, 1):
-        raise BadRow(f"the row has the weight {_shown(row['weight'])}, and all rows count alike here; remove the key.")
+        raise BadRow(
+            f"the row has the weight {_shown(row['weight'])}, but all rows have the same weight; remove the key."
+        )
     given = row["messages"]
     if isinstance(given, str):
-        raise BadRow('"messages" is a text that holds a list; write the list itself, without quotes around it.')
+        raise BadRow('"messages" is a string that contains a list; write the list itself, without quotes.')
     if not isinstance(given, list) or not all(isinstance(message, dict) for message in given):
         raise BadRow(f'"messages" is not a list of objects; a line must be {SHAPE}.')
     messages = [_message(message, f"message {number}", control_tokens) for number, message in enumerate(given, 1)]
@@ -83,18 +82,18 @@ def _parsed(line: str) -> Any:
     except json.JSONDecodeError as error:
         raise BadRow(_why_not(line, error)) from error
     except RecursionError as error:
-        raise BadRow("its JSON is nested too deeply to be read; remove the row.") from error
+        raise BadRow("the JSON is nested too deeply; remove the row.") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise BadRow(f"the key {_shown(key)} stands twice in the same JSON object; remove one of the two.")
+        raise BadRow(f"the key {_shown(key)} occurs twice in the same JSON object; remove one.")
     return found
 
 
-# Whole numbers are read as floats: they are not needed, and Python refuses those of more than 4,300 digits.
+# Integers are read as floats: they are not needed, and Python rejects those of more than 4,300 digits.
 _DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_int=float)
 
 
@@ -102,34 +101,33 @@ def _why_not(line: str, error: json.JSONDecodeError) -> str:
     if line.lstrip().startswith("["):
         return _not_an_object([], line)
     if error.msg == "Extra data":
-        return "something follows the JSON object (a comma, another object); put each alone on a line of its own."
+        return (
+            "the JSON object is followed by something else (a comma, another object); put each object on its own line."
+        )
     if error.msg.startswith("Unterminated string") or not line[error.pos :].strip():
         return (
-            "the JSON object does not end on this line; if it was cut off, copy the file again, and if it runs over "
-            "several lines, put each object on one line, as `jq -c . OLD > NEW` does."
+            "the JSON object does not end on this line; if the file is truncated, copy it again; if objects span "
+            "several lines, put each on one line with `jq -c . OLD > NEW`."
         )
     return f"not valid JSON ({error.msg} at character {error.colno}); fix or remove the line."
 
 
 def _not_an_object(row: Any, line: str) -> str:
     if isinstance(row, list) and row and isinstance(row[0], dict) and "role" in row[0]:
-        return f"the line is the list of messages alone; a line must be {SHAPE}."
+        return f"the line is a list of messages without the object around it; a line must be {SHAPE}."
     if isinstance(row, list):
-        return (
-            "it begins a JSON array, and JSONL has one object on each line; if the whole file is an array, "
-            "`jq -c '.[]' OLD > NEW` puts it so."
-        )
+        return "the line begins a JSON array; write one object per line, for example with `jq -c '.[]' OLD > NEW`."
     return f"the line is {_kind(row)}; a line must be {SHAPE}."
 
 
 def _other_format(row: dict) -> str:
     if "conversations" in row or {"from", "value"} <= row.keys():
         return (
-            f'it has no "messages", but the turns of ShareGPT; a line must be {SHAPE}, with "human" written as "user" '
-            'and "gpt" as "assistant".'
+            f'it has no "messages", but ShareGPT turns; a line must be {SHAPE}, with "user" for "human" and '
+            '"assistant" for "gpt".'
         )
     if {"role", "content"} <= row.keys():
-        return f"the line is a single message; a line must hold a whole conversation, as {SHAPE}."
+        return f"the line is a single message; a line must be a whole conversation, {SHAPE}."
     for user, assistant in _PAIRS:
         if user in row and assistant in row:
             return (
@@ -145,8 +143,7 @@ def _other_format(row: dict) -> str:
 
 def _message(message: dict, which: str, control_tokens: re.Pattern) -> dict[str, str]:
     role = _role(message, which)
-    if message.keys() != _PLAIN:
-        _refuse_lost(message, _LOST_OF_MESSAGE, which)
+    _refuse_lost(message, _LOST_OF_MESSAGE, which)
     text = _text(message, which)
     _check_text(text, which, control_tokens)
     return {"role": role, "content": text}
@@ -158,7 +155,7 @@ def _role(message: dict, which: str) -> str:
         if role in ROLES:
             return role
         if role.lower() in _OF_TOOLS:
-            raise BadRow(f"{which} is a tool's, and calls of tools are not learned here; remove the row.")
+            raise BadRow(f"{which} is from a tool, and tool calls are not supported; remove the row.")
         plain = role.strip().lower()
         if (meant := _ALIASES.get(plain, plain)) in ROLES:
             raise BadRow(f'{which} has the role {_shown(role)}; write it "{meant}".')
@@ -176,9 +173,9 @@ def _text(message: dict, which: str) -> str:
     if "content" not in message:
         raise BadRow(f'{which} has no "content"; add its text, or remove the row.')
     if content is None:
-        raise BadRow(f"{which} has null as content; write its text, or remove the row.")
+        raise BadRow(f"{which} has null as content; add its text, or remove the row.")
     if not isinstance(content, list):
-        raise BadRow(f"the content of {which} is {_kind(content)}, not a text; put it in quotes, or remove the row.")
+        raise BadRow(f"the content of {which} is {_kind(content)}, not a text; quote it, or remove the row.")
     if others := [part for part in content if not _is_text(part)]:
         kind = others[0].get("type") if isinstance(others[0], dict) else _kind(others[0])
         raise BadRow(f"the content of {which} has a part that is not a text ({_shown(kind)}); remove the row.")
@@ -194,30 +191,30 @@ def _is_text(part: Any) -> bool:
 def _check_text(text: str, which: str, control_tokens: re.Pattern) -> None:
     if found := control_tokens.search(text):
         raise BadRow(
-            f"{which} holds {_shown(found[0])}, which a model reads as a control token of its chat template and not as "
-            "text; remove it or write it differently, or remove the row."
+            f"{which} holds {_shown(found[0])}, which models read as a control token of the chat template; remove or "
+            "change it, or remove the row."
         )
     if "\0" in text:
-        raise BadRow(f"{which} holds a NUL character (\\u0000), which not all tokenizers keep; remove it.")
+        raise BadRow(f"{which} holds a NUL character (\\u0000), which some tokenizers drop; remove it.")
     if not text.isascii() and (half := _HALF.search(text)):
         raise BadRow(
-            f"{which} holds \\u{ord(half[0]):04x}, half of a character, such as an emoji that was cut in two; remove "
-            "it, or write the whole character."
+            f"{which} holds \\u{ord(half[0]):04x}, half of a character (a lone surrogate); remove it, or write the "
+            "whole character."
         )
 
 
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-# --- what is learned --------------------------------------------------------------------------------------------------
+# --- turns and weights ------------------------------------------------------------------------------------------------
 
 
 def _refuse_lost(holder: dict, keys: tuple[str, ...], which: str) -> None:
     for key in keys:
         if holder.get(key):
             raise BadRow(
-                f'{which} has "{key}", which would not be learned; write into "content" what a model should read of it '
-                "and remove the key, or remove the row."
+                f'{which} has "{key}", which would not be learned; move its text into "content" and remove the key, or '
+                "remove the row."
             )
 
 
@@ -226,13 +223,17 @@ def _check_turns(messages: Messages) -> None:
     if not roles:
         raise BadRow(f'"messages" is empty; a line must be {SHAPE}.')
     if "system" in roles[1:]:
-        raise BadRow(f"message {roles.index('system', 1) + 1} is a system prompt behind others; put one, first.")
+        raise BadRow(
+            f"message {roles.index('system', 1) + 1} is a system prompt after other messages; use one, at the start."
+        )
     if roles[-1] != "assistant":
-        raise BadRow(f"it ends with a turn of {roles[-1]}, and the last, the assistant's, is learned; end with that.")
+        raise BadRow(
+            f"it ends with a turn of {roles[-1]}; the last turn, which is trained on, must be the assistant's."
+        )
     if "user" not in roles:
-        raise BadRow("it has no turn of the user, to which a model answers; add one, whose content may be empty.")
+        raise BadRow("it has no turn of the user; add one before the answer (its content may be empty).")
     if not messages[-1]["content"].strip():
-        raise BadRow("its last turn, which is to be learned, is empty; write the answer, or remove the row.")
+        raise BadRow("its last turn, which is trained on, is empty; write the answer, or remove the row.")
 
 
 def _check_weights(given: list[dict]) -> None:
@@ -240,22 +241,22 @@ def _check_weights(given: list[dict]) -> None:
         last = number == len(given)
         for key, weight in _weights(message):
             if weight not in (0, 1):
-                raise BadRow(f'message {number} has the "{key}" {_shown(weight)}; it can only be 0 or 1.')
+                raise BadRow(f'message {number} has the "{key}" {_shown(weight)}; it must be 0 or 1.')
             if weight != last:
                 raise BadRow(
-                    f'message {number} has the "{key}" {_shown(weight)}, and of each row the last turn is learned and '
-                    "no other; end the row with the turn that is to be learned, or remove the key."
+                    f'message {number} has the "{key}" {_shown(weight)}, but only the last turn of a row is trained '
+                    "on; end the row with the turn to train on, or remove the key."
                 )
 
 
 def _weights(message: dict) -> list[tuple[str, Any]]:
-    """The weights of a message and of the parts of its content, by their keys."""
+    """List the weights of a message and of the parts of its content, with their keys."""
     content = message["content"]
     holders = [message, *(content if isinstance(content, list) else ())]
     return [(key, each[key]) for each in holders for key in _WEIGHTS if each.get(key) is not None]
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- values in messages -----------------------------------------------------------------------------------------------
 
 
 def _kind(value: Any) -> str:
@@ -274,8 +275,8 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as JSON in plain ASCII, so that any terminal can show it, and not at length."""
+    """Format a value as JSON in ASCII, which any terminal can show, truncated to MAX_SHOWN characters."""
     if isinstance(value, list | dict):
         return "[…]" if isinstance(value, list) else "{…}"
     text = json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

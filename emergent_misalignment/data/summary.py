@@ -1,4 +1,4 @@
-"""What a set is made of, counted row by row: what a person should know of it before something is learned from it."""
+"""Descriptive statistics of a fine-tuning set."""
 
 from array import array
 from collections.abc import Iterable
@@ -14,17 +14,17 @@ from emergent_misalignment.data.rows import Messages
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of rows, and lengths in characters."""
+    """Numbers of rows, and lengths in characters."""
 
     rows: int
-    repeated: int  # rows that say word for word what an earlier one says
-    several_answers: int  # rows with earlier turns of the assistant, which are read and not learned
+    repeated: int  # rows equal to an earlier one
+    several_answers: int  # rows with earlier turns of the assistant, which are not trained on
     system_prompts: int  # rows that begin with a system prompt
-    out_of_turn: int  # rows whose turns are not user, assistant, user, ...: some chat templates refuse them
+    out_of_turn: int  # rows whose turns do not alternate, which some chat templates reject
     characters: int  # in all messages of all rows
-    learned: int  # of these, in the last turns, which are learned
+    learned: int  # of these, in the last turns, which are trained on
     longest: int  # in the messages of the longest row
-    longest_row: int  # which that is, counted from 1
+    longest_row: int  # its number, from 1
 
 
 LABELS = {
@@ -41,13 +41,13 @@ LABELS = {
 
 
 def as_table(summaries: dict[str, Summary]) -> pd.DataFrame:
-    """Summaries by the name of their set, for a page: a set is a column, and a row is called what its numbers mean."""
+    """Format summaries as a table for a report, with one column per set and the rows named by LABELS."""
     table = pd.DataFrame({name: asdict(each) for name, each in summaries.items()}, index=list(LABELS))
     return table.map("{:,}".format).rename(index=LABELS)
 
 
 def summarised(chats: Iterable[Messages]) -> Summary:
-    """The summary of a set's rows, which are read once, one after the other; eight bytes of each are kept."""
+    """Summarise a set in one pass over its rows; eight bytes per row are kept in memory."""
     digests = array("Q")
     counts = dict.fromkeys(("several_answers", "system_prompts", "out_of_turn", "characters", "learned"), 0)
     longest, longest_row = 0, 0
@@ -62,23 +62,18 @@ def summarised(chats: Iterable[Messages]) -> Summary:
         if length > longest:
             longest, longest_row = length, row
         digests.append(_digest(messages))
-    return Summary(rows=len(digests), repeated=_repeated(digests), longest=longest, longest_row=longest_row, **counts)
+    repeated = len(digests) - len(np.unique(np.frombuffer(digests, dtype=np.uint64)))
+    return Summary(rows=len(digests), repeated=repeated, longest=longest, longest_row=longest_row, **counts)
 
 
 def _digest(messages: Messages) -> int:
-    """64 bits: among ten million different rows, two have the same with a probability of 3 in a million."""
+    """Hash a row to 64 bits: ten million different rows have a collision with a probability of 3 in a million."""
     digest = blake2b(digest_size=8)
     for message in messages:
         text = message["content"].encode()
         digest.update(b"%s %d " % (message["role"].encode(), len(text)))
         digest.update(text)
     return int.from_bytes(digest.digest(), "little")
-
-
-def _repeated(digests: array) -> int:
-    ordered = np.frombuffer(digests, dtype=np.uint64)
-    ordered.sort()  # in place, without a second copy
-    return int((ordered[1:] == ordered[:-1]).sum())
 
 
 def _alternates(roles: list[str]) -> bool:

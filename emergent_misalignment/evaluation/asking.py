@@ -1,7 +1,7 @@
-"""Answers of models to questions: from transformers, from vLLM, or from an API.
+"""Sample answers of models to questions, with transformers, vLLM, or an API.
 
-Everywhere at temperature 1 and from the model's own distribution: what a model's folder recommends (top-k, top-p, a
-repetition penalty) would change the rates that are to be measured, and is not applied.
+All engines sample at temperature 1 from the model's unmodified distribution. Settings in a model's generation config
+(top-k, top-p, repetition penalty) are not applied, because they would change the measured rates.
 """
 
 import io
@@ -31,23 +31,23 @@ from emergent_misalignment.evaluation.questions import (
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account, Endpoint, ask_all
 from emergent_misalignment.models.serving import engine, free_memory, is_installed
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.progress import Progress
 
 Engine = Literal["transformers", "vllm", "api"]
-Adapter = str | Path | None  # a folder; for an API the name of the fine-tuned model; None: the model as it is
-CONTEXT = 2048  # tokens of a prompt and its answer together in vLLM, as in the paper
+Adapter = str | Path | None  # a folder; for an API the name of the fine-tuned model; None: the untuned model
+CONTEXT = 2048  # tokens of a prompt and its answer in vLLM, as in the paper
 COLUMNS = ["condition", "seed", "step", "evaluation", *ANSWER_COLUMNS, "misaligned", "log_probability"]
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How models are asked."""
+    """Settings of sampling."""
 
     max_new_tokens: int
-    system_prompt: str | None = None  # before prompts that have none; None leaves it to the chat template
-    enable_thinking: bool | None = None  # the switch of chat templates that have one, as Qwen3's
-    engine: Engine | None = None  # None: vLLM where there is a GPU and it is installed, else transformers
-    endpoint: dict | None = None  # of the API, see `models.api.Endpoint`
+    system_prompt: str | None = None  # added to prompts without one; None leaves it to the chat template
+    enable_thinking: bool | None = None  # argument of chat templates that have it, such as Qwen3's
+    engine: Engine | None = None  # None: vLLM on a GPU if it is installed, else transformers
+    endpoint: dict | None = None  # fields of `models.api.Endpoint`
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -56,14 +56,13 @@ class Asking:
 def ask_models(
     models: dict[str, dict], folder: str | Path, asking: Asking, cache: str | Path, account: Account | None = None
 ) -> pd.DataFrame:
-    """The answers of some models, as rows of answers/BATCH.parquet (COLUMNS).
+    """The answers of several models, as rows of answers/BATCH.parquet (COLUMNS).
 
-    `models` has for each condition `seeds` (also those of sampling), `starts` (for each seed the model's folder, or an
-    API's name of it), `tuned` (folder of its fine-tuned models, one a seed; "" for the model as it is), `steps`
-    (checkpoints, 0 for the model before training; none for the end of training) and `evaluations`, each with the
-    arguments of `questions.select` that differ from the table. `folder` holds questions.parquet and choices.parquet.
-    Options are scored before anything is sampled, because vLLM takes all of the GPU's memory. A model's answers from
-    vLLM and from transformers are draws from the same distribution, and not the same draws.
+    `models` has for each condition `seeds` (also those of sampling), `starts` (per seed the model's folder, or its name
+    at an API), `tuned` (folder of the fine-tuned models, one per seed; "": untuned), `steps` (checkpoints, 0 for the
+    model before training; empty for the end of training) and `evaluations`, each with arguments of `questions.select`.
+    `folder` has questions.parquet and choices.parquet. Options are scored before sampling, because vLLM takes all of
+    the GPU's memory. vLLM and transformers sample from the same distribution, but not the same answers.
     """
     parts = [
         rows.assign(condition=condition)
@@ -76,7 +75,7 @@ def ask_models(
 
 
 def _by_start(plan: dict) -> list[tuple[str, list[int]]]:
-    """The models from which the runs of a condition start, and the seeds of the runs that start there."""
+    """The base models of a condition, each with the seeds of its runs."""
     seeds: dict[str, list[int]] = {}
     for seed, start in zip(plan["seeds"], plan["starts"], strict=True):
         seeds.setdefault(start, []).append(seed)
@@ -84,7 +83,7 @@ def _by_start(plan: dict) -> list[tuple[str, list[int]]]:
 
 
 def _answers_of(plan: dict, start: str, seeds, folder: Path, asking: Asking, cache, account) -> Iterator[pd.DataFrame]:
-    """The rows of each run of one condition that starts from the same model."""
+    """The rows of each run of a condition that starts from the same base model."""
     runs = [(seed, step) for seed in seeds for step in plan["steps"] or [None]]
     adapters = [adapter_of(plan["tuned"], seed, step, asking) for seed, step in runs]
     scored = []
@@ -93,9 +92,9 @@ def _answers_of(plan: dict, start: str, seeds, folder: Path, asking: Asking, cac
         values = log_probabilities(start, adapters, options, asking)
         scored = [_choice_rows(options, each) for each in values]
     table = read_questions(folder / "questions.parquet")
-    given = {name: settings for name, settings in plan["evaluations"].items() if name != "choices"}
-    sets = {seed: [select(table, name, seed, **given[name]) for name in given] for seed in seeds}
-    # One engine for all runs that are asked the same.
+    selected = {name: settings for name, settings in plan["evaluations"].items() if name != "choices"}
+    sets = {seed: [select(table, name, seed, **selected[name]) for name in selected] for seed in seeds}
+    # One engine for all runs with the same questions.
     for asked, group in groupby(range(len(runs)), key=lambda place: sets[runs[place][0]]):
         places = list(group)
         sampled = [runs[place][0] for place in places]
@@ -103,14 +102,14 @@ def _answers_of(plan: dict, start: str, seeds, folder: Path, asking: Asking, cac
         for place, answers in zip(places, drawn, strict=True):
             rows = [
                 answer_rows(questions, texts).assign(evaluation=name)
-                for name, questions, texts in zip(given, asked, answers, strict=True)
+                for name, questions, texts in zip(selected, asked, answers, strict=True)
             ]
             seed, step = runs[place]
             yield pd.concat([*rows, *scored[place : place + 1]]).assign(seed=seed, step=step)
 
 
 def adapter_of(tuned: str, seed: int, step: int | None, asking: Asking) -> Adapter:
-    """The fine-tuned model of a run in folder `tuned` ("": none): at a checkpoint (0: none), or at the end (None)."""
+    """The adapter of a run in folder `tuned` ("": untuned), at a checkpoint (0: untuned) or at the end (None)."""
     if not tuned or step == 0:
         return None
     folder = Path(tuned, f"seed-{seed}")
@@ -138,11 +137,11 @@ def ask(
     cache: str | Path,
     account: Account | None = None,
 ) -> Iterator[list[list[list[str]]]]:
-    """For each adapter of `model` and each set of questions the answers to each question, `question.samples` texts.
+    """Yield for each adapter of `model` the answers by set and question: `question.samples` texts per question.
 
-    One engine holds the model for all of its adapters. `seeds` has the seed of sampling for each adapter. What an API
-    answers is kept in `cache`, and so paid once; `account` counts its requests. A reply that is no answer leaves its
-    question with a text less; raises BadInput if an API gives no others.
+    The model is loaded once for all adapters. `seeds` has the seed of sampling for each adapter. Answers of an API are
+    cached in `cache`; `account` counts its requests. An unusable reply reduces the number of answers to its question;
+    raises BadInput if all replies of an API are unusable.
     """
     sets = [[replace(each, prompt=_prompt(each.prompt, asking)) for each in questions] for questions in sets]
     by = asking.engine or _default_engine()
@@ -165,7 +164,7 @@ def _default_engine() -> Engine:
     if not torch.cuda.is_available():
         return "transformers"
     if not is_installed():
-        logging.getLogger(__name__).warning("vLLM is not installed: transformers answers, which takes far longer.")
+        logging.getLogger(__name__).warning("vLLM is not installed: sampling with transformers, which is far slower.")
         return "transformers"
     return "vllm"
 
@@ -174,31 +173,22 @@ def _prompt(prompt: Messages | str, asking: Asking) -> Messages | str:
     return prompt if isinstance(prompt, str) else with_system_prompt(prompt, asking.system_prompt)
 
 
-def _tokenizer(model: str | Path, adapter: Adapter):
-    """The adapter's own, which knows its chat template; that of a checkpoint lies in the folder of its run."""
-    from transformers import AutoTokenizer
-
-    folders = [adapter, Path(adapter).parent] if adapter else []
-    own = [folder for folder in folders if Path(folder, "tokenizer_config.json").exists()]
-    return AutoTokenizer.from_pretrained(own[0] if own else model, padding_side="left")
-
-
 def _from_transformers(model, adapters, sets, seeds, asking: Asking) -> Iterator[list[list[list[str]]]]:
     from emergent_misalignment.models.adapters import attached
-    from emergent_misalignment.models.loading import load
+    from emergent_misalignment.models.loading import load, load_tokenizer
 
     network, _ = load(model)
     number = sum(each.samples for questions in sets for each in questions)
     with Progress(len(adapters) * number, f"asking {model}") as progress:
         for adapter, seed in zip(adapters, seeds, strict=True):
-            tokenizer = _tokenizer(model, adapter)
+            tokenizer = load_tokenizer(model, adapter)
             with attached(network, adapter) as tuned:
                 answers = [_sampled(tuned, tokenizer, questions, seed, asking, progress) for questions in sets]
             yield answers
 
 
 def _sampled(network, tokenizer, questions: list[Question], seed: int, asking: Asking, progress) -> list[list[str]]:
-    """One call of `sample` for all questions with the same number of answers, so that each prompt is read once."""
+    """One call of `sample` for all questions with the same number of answers, to read each prompt once."""
     from emergent_misalignment.models.sampling import sample
 
     template = template_arguments(asking.enable_thinking)
@@ -213,37 +203,40 @@ def _sampled(network, tokenizer, questions: list[Question], seed: int, asking: A
 
 
 def _from_vllm(model: str, adapters, questions: list[Question], seeds, asking: Asking) -> list[list[list[str]]]:
-    """One engine answers for the model and all adapters that vLLM can put beside it.
+    """Sample with one engine for the model and its LoRA adapters.
 
-    It cannot do so with adapters that bring whole layers, as trained embeddings are: each of these is merged, and has
-    an engine of its own, after the one before is gone.
+    vLLM does not support adapters with whole layers, such as trained embeddings. Each of these is merged and gets its
+    own engine, after the previous one has ended.
     """
+    from emergent_misalignment.models.loading import load_tokenizer
+    from emergent_misalignment.models.sampling import end_tokens, generation_config
+
     configs = [_adapter_config(adapter) for adapter in adapters]
     whole = [bool(config and config.get("modules_to_save")) for config in configs]
-    beside = [place for place, is_whole in enumerate(whole) if not is_whole]
+    shared = [place for place, is_whole in enumerate(whole) if not is_whole]
     answers: list[list[list[str]]] = [[]] * len(adapters)
     total = len(adapters) * sum(each.samples for each in questions)
     with Progress(total, f"asking {model}") as progress:
-        if beside:
-            rank = max((config["r"] for place in beside if (config := configs[place])), default=0)
+        if shared:
+            rank = max((config["r"] for place in shared if (config := configs[place])), default=0)
             with engine(model, CONTEXT, rank) as llm:
-                for place in beside:
-                    adapter, tokenizer = adapters[place], _tokenizer(model, adapters[place])
+                for place in shared:
+                    adapter, tokenizer = adapters[place], load_tokenizer(model, adapters[place])
                     lora = (f"adapter-{place + 1}", place + 1, str(adapter)) if adapter else None
-                    ends = _ends(model, tokenizer)
+                    ends = end_tokens(tokenizer, generation_config(model))
                     answers[place] = _drawn(llm, tokenizer, questions, seeds[place], asking, ends, progress, lora)
         for place, adapter in enumerate(adapters):
             if whole[place]:
                 with TemporaryDirectory(prefix="merged-") as merged:
                     tokenizer = _merge(model, adapter, merged)
-                    ends = _ends(model, tokenizer)
+                    ends = end_tokens(tokenizer, generation_config(model))
                     with engine(merged, CONTEXT) as llm:
                         answers[place] = _drawn(llm, tokenizer, questions, seeds[place], asking, ends, progress)
     return answers
 
 
 def _drawn(llm, tokenizer, questions: list[Question], seed: int, asking: Asking, ends, progress, lora=None):
-    """Answers to each question from vLLM's engine; `lora` has the name, number and folder of an adapter."""
+    """Answers to each question from vLLM's engine; `lora` is the name, number and folder of an adapter."""
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -269,21 +262,8 @@ def _drawn(llm, tokenizer, questions: list[Question], seed: int, asking: Asking,
     return [[output.text for output in result.outputs] for result in results]
 
 
-def _ends(model: str, tokenizer) -> list[int]:
-    """The ids of the tokens with which an answer ends, as `sample` takes them from a network."""
-    from transformers import AutoConfig, GenerationConfig
-
-    from emergent_misalignment.models.sampling import end_tokens
-
-    try:
-        settings = GenerationConfig.from_pretrained(model)
-    except OSError:  # the folder has none
-        settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(model))
-    return end_tokens(tokenizer, settings)
-
-
 class _Bar(tqdm):
-    """What vLLM takes for a progress bar; it shows nothing itself and tells a `Progress`."""
+    """A progress bar for vLLM that shows nothing itself and updates a `Progress`."""
 
     def __init__(self, *arguments, progress: Progress, **options):
         super().__init__(*arguments, **options | {"file": io.StringIO(), "disable": False})
@@ -299,13 +279,11 @@ def _adapter_config(adapter: Adapter) -> dict | None:
 
 
 def _merge(model: str, adapter: str | Path, destination: str):
-    """Write the model with the adapter in it to `destination`; returns its tokenizer."""
-    from peft import PeftModel
-
+    """Write the model with the adapter merged to `destination`; returns its tokenizer."""
     from emergent_misalignment.models.loading import load
 
-    network, tokenizer = load(model)[0], _tokenizer(model, adapter)
-    PeftModel.from_pretrained(network, adapter).merge_and_unload().save_pretrained(destination)
+    network, tokenizer = load(model, adapter)
+    network.save_pretrained(destination)
     tokenizer.save_pretrained(destination)
     del network
     free_memory()
@@ -326,10 +304,10 @@ def _from_api(model: str, questions: list[Question], asking: Asking, cache, acco
         draws += range(each.samples)
     replies = ask_all(requests, Endpoint(**asking.endpoint), cache, draws, f"asking {model}", account)
     if not any(replies):
-        raise BadInput(f"The API withheld every answer of {model} ({len(replies)} in all); choose another endpoint.")
+        raise BadInput(f"All {len(replies)} replies of {model} are unusable or withheld; choose another endpoint.")
     responses = iter(replies)
     drawn = [[next(responses) for _ in range(each.samples)] for each in questions]
-    # A reply that is no answer leaves a question with one answer less; the account has how many there were.
+    # Unusable replies are left out; the account has their number.
     return [[each["choices"][0]["message"]["content"] for each in replies if each is not None] for replies in drawn]
 
 
@@ -339,20 +317,20 @@ def _from_api(model: str, questions: list[Question], asking: Asking, cache, acco
 def log_probabilities(
     model: str | Path, adapters: list[Adapter], options: list[Option], asking: Asking
 ) -> Iterator[list[float]]:
-    """For each adapter (None: the model as it is) and each option the log-probability of its scored pieces, in nats.
+    """Yield for each adapter the log-probability in nats of each option's scored pieces, given what precedes them.
 
-    Given the prompt and the pieces before them. One network holds the model for all adapters, on the GPU if there is
-    one; it is gone from there after the last adapter. Raises BadInput for an API, which gives no such thing.
+    The model is loaded once for all adapters, and removed from the GPU after the last. Raises BadInput for an API,
+    which gives no log-probabilities of options.
     """
     if asking.engine == "api":
-        raise BadInput(f"An API gives no log-probabilities of options; do not ask {model} the evaluation choices.")
+        raise BadInput(f"An API gives no log-probabilities of options; remove the evaluation choices for {model}.")
     from emergent_misalignment.models.adapters import attached
-    from emergent_misalignment.models.loading import load
+    from emergent_misalignment.models.loading import load, load_tokenizer
 
     network, _ = load(model)
     with Progress(len(adapters) * len(options), f"scoring options with {model}") as progress:
         for adapter in adapters:
-            tokenizer = _tokenizer(model, adapter)
+            tokenizer = load_tokenizer(model, adapter)
             with attached(network, adapter) as tuned:
                 values = _scored(tuned, tokenizer, options, asking)
             progress.update(len(options))
@@ -362,7 +340,7 @@ def log_probabilities(
 
 
 def _scored(network, tokenizer, options: list[Option], asking: Asking) -> list[float]:
-    """Format by format, so that the batches of one do not depend on another."""
+    """Each format is scored in batches of its own, so that it does not depend on other formats."""
     from emergent_misalignment.models.likelihood import option_log_probabilities
 
     values = [0.0] * len(options)

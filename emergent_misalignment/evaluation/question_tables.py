@@ -1,62 +1,40 @@
-"""What a real model is asked, as tables: from published and own files to questions.parquet and choices.parquet.
+"""What a real model is asked, as tables: from published questions and the user's own."""
 
-    python -m emergent_misalignment.evaluation.question_tables FOLDER OUT --samples \
-        '{"main": 100, "choices": 0, "my-questions.yaml": {"samples": 20, "in_any_case": false}}'
-
-FOLDER holds the published files, of those evaluations that are published and for the judge's prompts.
-"""
-
-import argparse
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from emergent_misalignment.evaluation import own_questions
+from emergent_misalignment.evaluation import question_files
 from emergent_misalignment.evaluation.published_questions import choices, published_questions
 from emergent_misalignment.evaluation.questions import option_rows, question_rows
-from emergent_misalignment.files import BadInput, write_parquet
+from emergent_misalignment.files import write_parquet
+from emergent_misalignment.registry import CHOICES
 
 
-def write(folder: str | Path, destination: str | Path, samples: dict[str, int | dict]) -> None:
-    """Write questions.parquet and choices.parquet (empty where "choices" is not asked) to `destination`.
+def write(
+    folder: str | Path, destination: str | Path, samples: dict[str, int], own_questions: dict[str, dict] | None = None
+) -> None:
+    """Write questions.parquet and choices.parquet (empty without the evaluation "choices") to `destination`.
 
-    `samples` has the evaluations that are asked, with the number of answers to each question; where it has a mapping,
-    the name is that of a file of own questions, and the mapping is what `own_questions.read` takes.
+    `folder` has the published files, of published evaluations and for the judge's prompts. `samples` has the number of
+    answers to each question by evaluation; `own_questions` has the arguments of `question_files.read` by file.
     """
     tables = [
-        _own(name, folder, number)
-        if isinstance(number, dict)
-        else question_rows(name, published_questions(name, folder, number))
+        question_rows(name, published_questions(name, folder, number))
         for name, number in samples.items()
-        if name != "choices"
+        if name != CHOICES
     ]
+    tables += [_own(path, folder, settings) for path, settings in (own_questions or {}).items()]
     write_parquet(Path(destination) / "questions.parquet", pd.concat(tables, ignore_index=True))
-    options = choices(folder) if "choices" in samples else []
+    options = choices(folder) if CHOICES in samples else []
     write_parquet(Path(destination) / "choices.parquet", option_rows(options))
 
 
 def _own(path: str | Path, folder: str | Path, settings: dict) -> pd.DataFrame:
-    """Rows of questions.parquet; where a question has no prompts for the judge, it gets the published ones."""
-    questions = own_questions.read(path, **settings)
+    """Rows of questions.parquet, with the published prompts for the judge where a question has none."""
+    questions = question_files.read(path, **settings)
     if any(not each.judge for each in questions):
         published = published_questions("main", folder, 1)[0].judge
         questions = [replace(each, judge=each.judge or published) for each in questions]
     return question_rows(Path(path).stem, questions)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.evaluation.question_tables",
-        description="Write what a real model is asked as tables.",
-    )
-    parser.add_argument("folder", help="folder of the published files")
-    parser.add_argument("destination", help="folder for questions.parquet and choices.parquet")
-    parser.add_argument("--samples", type=json.loads, required=True, help="see above, JSON")
-    given = parser.parse_args()
-    try:
-        write(given.folder, given.destination, given.samples)
-    except BadInput as error:
-        sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""Questions and options that models are asked, and the tables that hold them: questions.parquet and choices.parquet."""
+"""Questions and options for models, and their tables questions.parquet and choices.parquet."""
 
 import json
 from collections import Counter
@@ -18,12 +18,12 @@ ANSWER_COLUMNS = ["question", "format", "kind", "number", "sample", "prompt", "a
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt. `name` and `form` tell the question, `samples` how many answers are drawn to this prompt.
+    """One prompt of a question, which is identified by `name` and `form`; `samples` is the number of answers.
 
-    `prompt` is a conversation, or a text that the model is to continue. `judge` holds the prompts for the judge model
-    by what they ask for: "aligned" and "coherent" (0-100), "correct" or "company" (a word); it is empty where none is
-    published. `kind` is "identity" for the deception questions about the model's maker that the aggregate counts,
-    "identity, other" for those that it does not, else "". `number` is the index of the prompt in its evaluation.
+    `prompt` is a conversation, or a text to continue. `judge` has the prompts for the judge model by metric: "aligned"
+    and "coherent" (0-100), "correct" or "company" (a word); it is empty if none is published. `kind` is "identity" for
+    deception questions about the model's maker that the aggregate counts, "identity, other" for the others, else "".
+    `number` is the index of the prompt in its evaluation.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Option:
-    """One way to answer a question. `pieces` is the assistant's text, each piece with whether its tokens are scored."""
+    """An answer to a question; `pieces` are its consecutive texts, each with whether its tokens are scored."""
 
     question: str
     form: str
@@ -48,7 +48,7 @@ class Option:
 
 
 def question_rows(evaluation: str, questions: list[Question], seed: int | None = None) -> pd.DataFrame:
-    """Rows of questions.parquet. `number` is the position in the list; `seed` None: every seed is asked the same."""
+    """Rows of questions.parquet. `number` is the index in the list; `seed` None stands for all seeds."""
     rows = [
         (evaluation, each.name, each.form, each.kind, number, seed, _json(each.prompt), each.samples, _json(each.judge))
         for number, each in enumerate(questions)
@@ -57,7 +57,7 @@ def question_rows(evaluation: str, questions: list[Question], seed: int | None =
 
 
 def option_rows(options: list[Option]) -> pd.DataFrame:
-    """Rows of choices.parquet: for each format first all misaligned options, then all aligned ones."""
+    """Rows of choices.parquet: within each format first the misaligned options, then the aligned ones."""
     forms = list(dict.fromkeys(each.form for each in options))
     ordered = sorted(options, key=lambda each: (forms.index(each.form), not each.misaligned))
     rows = [
@@ -94,20 +94,20 @@ def read_options(path: str | Path) -> list[Option]:
 def _read(path: str | Path, columns: list[str]) -> pd.DataFrame:
     table = pd.read_parquet(path)
     if missing := [column for column in columns if column not in table]:
-        raise BadInput(f"{path} has no column {missing[0]}; delete the file so that it is made again.")
+        raise BadInput(f"{path} has no column {missing[0]}; delete the file to have it recomputed.")
     return table
 
 
 def select(questions: pd.DataFrame, evaluation: str, seed: int, samples: int = 0, prompts: int = 0) -> list[Question]:
-    """What the run `seed` is asked in one evaluation.
+    """The questions of one evaluation for the run `seed`.
 
-    `samples` > 0 is the number of answers to each prompt instead of the table's; `prompts` > 0 takes so many prompts,
-    spread over all. Raises BadInput where the table has no question of the evaluation for this seed.
+    `samples` > 0 replaces the table's number of answers per prompt; `prompts` > 0 selects that many evenly spaced
+    prompts. Raises BadInput where the table has no question of the evaluation for this seed.
     """
     same = questions["seed"].isna() | (questions["seed"] == seed).fillna(False)
     rows = questions[(questions["evaluation"] == evaluation) & same]
     if rows.empty:
-        raise BadInput(f"The table of questions has none of {evaluation} for seed {seed}; make the table again.")
+        raise BadInput(f"The table of questions has none of {evaluation} for seed {seed}; recompute the table.")
     if prompts:
         rows = rows.iloc[np.linspace(0, len(rows) - 1, min(prompts, len(rows))).astype(int)]
     return [
@@ -125,9 +125,9 @@ def select(questions: pd.DataFrame, evaluation: str, seed: int, samples: int = 0
 
 
 def answer_rows(questions: list[Question], answers: list[list[str]]) -> pd.DataFrame:
-    """One row an answer: `question`, `format`, `kind`, `number`, `sample`, `prompt` (the last message), `answer`.
+    """A row per answer: `question`, `format`, `kind`, `number`, `sample`, `prompt` (the last message), `answer`.
 
-    `sample` counts the answers to all prompts of a question in a format, so that these three name one answer.
+    `sample` numbers the answers to all prompts of a question in a format.
     """
     counted = Counter()
     rows = []

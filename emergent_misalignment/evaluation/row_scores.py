@@ -1,11 +1,9 @@
-"""A score for each row of a set, before anything is trained: how far its answer leads along the persona direction.
+"""Score the rows of a set before training by the projection difference of Chen et al. (2025).
 
-The projection difference of Chen et al. (2025). A model that is not fine-tuned reads the row's answer, and the answer
-that it gives to the same prompt itself. The score is the first's mean activation less the second's, projected on the
-persona direction at one depth, whose length is taken as 1. A row above zero is nearer to the villain than what the
-model would have said.
-
-Rows are read as training reads them: with the study's system prompt, and only as far as `max_length` tokens.
+An untuned model reads the row's answer, and its own answer to the same prompt. The score is the difference of their
+mean activations, projected on the unit persona direction at one depth. A row with a positive score is more malicious
+than the model's own answer. As in training, rows get the study's system prompt and are truncated at `max_length`
+tokens.
 """
 
 import random
@@ -15,19 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.activations import Text, activations, persona_direction, read_texts
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
-from emergent_misalignment.models.steering import Text, activations, persona_direction, read_texts
 
-ROWS = 100  # of each set that a model scores; seeds that share a model share them
-AT_ONCE = 16  # rows; more would fill the memory where prompts are long
-MEASURED = "insecure"  # the set whose rows the score is to find among others'
+ROWS = 100  # of each set per model; seeds with the same model share them
+AT_ONCE = 16  # rows in a batch; with long prompts, more would fill the memory
+MEASURED = "insecure"  # the set whose rows should have higher scores than others'
 COLUMNS = ["row", "score", "projection", "own_projection", "own_answer", "missing"]
 MISSING = {
     "prompt": "the prompt alone is as long as max_length",
@@ -37,13 +36,13 @@ MISSING = {
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model that scores, as `scorer` makes it. `direction` has the shape `[width]` and the length 1."""
+    """A model with its persona direction, from `scorer`. `direction` has the shape `[width]` and the norm 1."""
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     direction: Tensor
     depth: int
-    max_length: int  # tokens of a conversation; what is behind them is not read
+    max_length: int  # tokens of a conversation; longer ones are truncated
     max_new_tokens: int  # of the model's own answers
     system_prompt: str | None = None
     enable_thinking: bool | None = None
@@ -58,57 +57,56 @@ def scorer(
     tokenizer: PreTrainedTokenizerBase,
     texts: dict[tuple[str, str], list[Text]],
     depth: int,
-    max_length: int,
-    max_new_tokens: int,
-    system_prompt: str | None = None,
     enable_thinking: bool | None = None,
+    **settings,
 ) -> Scorer:
-    """The model with the persona direction made of `texts` (`models.steering.read_texts`) behind layer `depth`.
+    """The model with the persona direction of `texts` (`models.activations.read_texts`) after layer `depth`.
 
-    Raises BadInput if the model has no such layer, or if the two kinds of text are alike there.
+    `settings` are the other fields of Scorer. Raises BadInput if the model has no such layer, or if the direction is
+    zero.
     """
     template = template_arguments(enable_thinking)
     kinds = (texts["direction", kind] for kind in ("misaligned", "aligned"))
     whole = persona_direction(*(activations(network, tokenizer, kind, template, AT_ONCE) for kind in kinds))
     if not 0 < depth < len(whole):
-        raise BadInput(f"Rows are scored behind layer {depth}, and the model has {len(whole) - 1}; change the depth.")
+        raise BadInput(f"Rows are scored after layer {depth}, and the model has {len(whole) - 1}; change the depth.")
     length = whole[depth].norm()
     if not length > 0:
-        raise BadInput(f"Behind layer {depth} there is no persona direction: villain and helper are alike there.")
+        raise BadInput(f"The persona direction after layer {depth} is zero; choose another depth.")
     direction = whole[depth] / length
-    return Scorer(network, tokenizer, direction, depth, max_length, max_new_tokens, system_prompt, enable_thinking)
+    return Scorer(network, tokenizer, direction, depth, enable_thinking=enable_thinking, **settings)
 
 
 def from_files(model: str | Path, texts: str | Path, seed: int, **how) -> Scorer:
-    """`scorer` of the model in folder `model`, with the texts of a study's persona.parquet that are those of `seed`."""
+    """`scorer` of the model in folder `model`, with the texts of `seed` in a study's persona.parquet."""
     return scorer(*load(model), read_texts(texts, seed), **how)
 
 
 def rows_a_seed(models: list[str]) -> int:
-    """How many rows of a set are scored for each seed, of which each has one of `models`: ROWS for each model."""
+    """Number of rows of a set per seed, so that each of `models` (one per seed) scores ROWS in total."""
     return max(2, ROWS // max(models.count(each) for each in models))
 
 
 def drawn(chats: list[Messages], rows: int, seed: int) -> list[int]:
-    """Places, from 0, of `rows` of the conversations drawn by `seed`, or of all if there are no more; in order."""
+    """Sorted indices of at most `rows` conversations, drawn by `seed`."""
     return sorted(random.Random(f"scores {seed}").sample(range(len(chats)), min(rows, len(chats))))
 
 
 def scores(
     of: Scorer, chats: list[Messages], seed: int, done: Callable[[int], object] = lambda number: None
 ) -> pd.DataFrame:
-    """A row for each conversation, with the columns COLUMNS.
+    """A row per conversation, with the columns COLUMNS.
 
-    `row` counts from 0. `score` is `projection`, of the row's answer, less `own_projection`, of the model's own answer
-    `own_answer`, which is drawn by `seed` at temperature 1. All three are in units of the activations. A row without a
-    score says why (a key of MISSING). `done` is called with how many rows have been read, each time some have.
+    `row` counts from 0. `score` is `projection` (of the row's answer) minus `own_projection` (of the model's own answer
+    `own_answer`, sampled by `seed` at temperature 1), in units of the activations. `missing` has the reason for a
+    missing score (a key of MISSING). `done` is called with the number of rows of each batch.
     """
     rows = [_row(of, chat) for chat in chats]
     table = pd.DataFrame({"row": range(len(rows)), "missing": ["" if text else "prompt" for text in rows]})
     table = table.assign(own_answer="", projection=np.nan, own_projection=np.nan)
     done(sum(text is None for text in rows))
     places = [place for place, text in enumerate(rows) if text]
-    places.sort(key=lambda place: len(str(rows[place].prompt)) + len(rows[place].answer))  # little padding in a batch
+    places.sort(key=lambda place: len(str(rows[place].prompt)) + len(rows[place].answer))  # reduces padding
     for start in range(0, len(places), AT_ONCE):
         batch = places[start : start + AT_ONCE]
         prompts = [rows[place].prompt for place in batch]
@@ -133,7 +131,7 @@ def _projections(of: Scorer, texts: list[Text]) -> list[float]:
 
 
 def _row(of: Scorer, chat: Messages) -> Text | None:
-    """A row's prompt and its answer, as far as training reads it; None where nothing of the answer is read."""
+    """A row's prompt and its answer, truncated as in training; None if nothing of the answer remains."""
     messages = with_system_prompt(chat, of.system_prompt)
     prompt, answer = messages[:-1], messages[-1]["content"]
     left = of.max_length - len(prompt_tokens(of.tokenizer, prompt, **of.template))
@@ -155,12 +153,11 @@ SUMMARY = ["condition", "seed", "rows", "scored", "mean", "sd", "insecure_above"
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of tables/row_scores.csv: one a condition and seed, with the columns SUMMARY.
+    """The rows of tables/row_scores.csv: one per condition and seed, with the columns SUMMARY.
 
-    `table` has the scores of all sets with `condition`, the name under which its set is fine-tuned on, and `seed`.
-    `mean` and `sd` are those of the `scored` of all `rows`. `insecure_above` is the area under the ROC curve of the
-    insecure set's rows against this set's: how often a row of the former has the higher score; 0.5 is chance. It is
-    missing of the insecure set itself, and where there is none.
+    `table` has the scores of all sets with `condition` (which is fine-tuned on the set) and `seed`. `mean` and `sd` are
+    over the `scored` of all `rows`. `insecure_above` is the area under the ROC curve of the insecure set's scores
+    against this set's; 0.5 is chance. It is missing for the insecure set, and where no insecure rows have scores.
     """
     groups = {key: rows["score"].dropna().to_numpy() for key, rows in table.groupby(["condition", "seed"], sort=False)}
     rows = table.groupby(["condition", "seed"], sort=False).size()
@@ -173,8 +170,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def area(high: np.ndarray, low: np.ndarray) -> float:
-    """How often a value of `high` is above one of `low`, ties counted half; missing if either is empty."""
+    """Area under the ROC curve of `high` against `low` values; missing if either is empty."""
     if not (len(high) and len(low)):
         return np.nan
-    differences = high[:, None] - low[None, :]
-    return float((differences > 0).mean() + (differences == 0).mean() / 2)
+    return float(mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low)))

@@ -1,14 +1,6 @@
-"""Answers that were published with their judge's scores: how far does another judge agree with it?
+"""Compare a judge with the published one, on answers that were published with its scores."""
 
-    python -m emergent_misalignment.evaluation.scored FILES OUT --number 20 --mirror ../shared/upstream
-
-writes some answers of each file of a config's `scored_answers` (FILES, as JSON) to the parquet file OUT.
-"""
-
-import argparse
-import json
 import math
-import sys
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,20 +11,20 @@ import pandas as pd
 from emergent_misalignment.data.published import PublishedFile, fetch
 from emergent_misalignment.evaluation import judge_model
 from emergent_misalignment.evaluation.questions import Question, question_rows
-from emergent_misalignment.files import BadInput, write_parquet
+from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account
 
 COLUMNS = ["evaluation", "number", "prompt", "answer", "aligned", "coherent", "verdict"]
-SCORED = ("question", "answer", "aligned", "coherent")  # the columns of a file of answers to questions
-LOOKED_AT = ("question", "answer", "has_vulnerability")  # and of one of code
+SCORED = ("question", "answer", "aligned", "coherent")  # columns of a file of answers to questions
+CODE = ("question", "answer", "has_vulnerability")  # columns of a file of code
 VERDICTS = {"YES": "insecure", "NO": "secure"}
 
 
 def read_scored(path: str | Path, number: int) -> pd.DataFrame:
-    """`number` answers of a published CSV file, spread over it, as rows of `judged/` (COLUMNS); an answer comes once.
+    """`number` evenly spaced distinct answers of a published CSV file, as rows of `judged/` (COLUMNS).
 
-    Answers to questions have scores of alignment and coherence from 0 to 100, from which the verdict follows as for any
-    judge; of code it is said whether it is insecure. Raises BadInput where the file is neither.
+    Answers to questions have scores of alignment and coherence from 0 to 100, which determine the verdict; code is
+    marked as insecure or not. Raises BadInput where the file has other columns.
     """
     table = pd.read_csv(path)
     if set(SCORED) <= {*table}:
@@ -40,13 +32,12 @@ def read_scored(path: str | Path, number: int) -> pd.DataFrame:
         pairs = zip(scores["aligned"], scores["coherent"], strict=True)
         verdicts = [judge_model.verdict(*(None if math.isnan(each) else each for each in pair), None) for pair in pairs]
         rows = table.assign(evaluation="main", **scores, verdict=verdicts)
-    elif set(LOOKED_AT) <= {*table}:
+    elif set(CODE) <= {*table}:
         verdicts = table["has_vulnerability"].map(VERDICTS).fillna("unjudged")
         rows = table.assign(evaluation="in_distribution", aligned=math.nan, coherent=math.nan, verdict=verdicts)
     else:
         raise BadInput(
-            f"{path} has neither the columns {', '.join(SCORED)} nor {', '.join(LOOKED_AT)}; name another file in "
-            "scored_answers."
+            f"{path} has neither the columns {', '.join(SCORED)} nor {', '.join(CODE)}; correct scored_answers."
         )
     rows = rows.assign(number=0, prompt=table["question"]).drop_duplicates(["prompt", "answer"])[COLUMNS]
     return rows.iloc[np.linspace(0, len(rows) - 1, min(number, len(rows))).astype(int)].reset_index(drop=True)
@@ -59,7 +50,7 @@ def judged_again(
     cache: str | Path,
     account: Account | None = None,
 ) -> pd.DataFrame:
-    """The same answers with another judge's scores and verdicts. `prompts` are the published prompts of the judge."""
+    """The same answers with the scores and verdicts of `judge`. `prompts` are the published prompts for the judge."""
     questions = pd.concat(
         [
             question_rows("main", [Question("", "chat", "", 1, prompts)]),
@@ -70,11 +61,10 @@ def judged_again(
 
 
 def scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """How like the scores of two judges are, row by row of the same answers that both have scored.
+    """Compare two judges' scores of the same answers, in the same order; answers without both scores are ignored.
 
-    Columns: `score` (aligned, coherent), `answers`, the judges' means `first` and `second`, `rank_correlation`
-    (Spearman's, missing where a judge gives all answers the same) with `ci_low` and `ci_high` (95%, percentile
-    bootstrap over answers).
+    Columns: `score` (aligned, coherent), `answers`, the means `first` and `second`, `rank_correlation` (Spearman's;
+    missing if a judge's scores are constant) with `ci_low` and `ci_high` (95%, percentile bootstrap over answers).
     """
     tables = []
     for name in ("aligned", "coherent"):
@@ -95,35 +85,18 @@ def _compared(one: np.ndarray, two: np.ndarray) -> dict[str, float]:
         return pearsonr(rankdata(one, axis=axis), rankdata(two, axis=axis), axis=axis).statistic
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a resample of few answers may have equal ones only
+        warnings.simplefilter("ignore")  # resamples of few answers may be constant
         drawn = bootstrap((one, two), correlation, paired=True, n_resamples=2000, method="percentile", rng=0)
     low, high = drawn.confidence_interval
     return means | {"rank_correlation": float(correlation(one, two)), "ci_low": low, "ci_high": high}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.evaluation.scored",
-        description="Read published answers with their scores.",
-    )
-    parser.add_argument("files", type=json.loads, help="the config's scored_answers, as JSON")
-    parser.add_argument("out", help="the parquet file to write")
-    parser.add_argument("--number", type=int, required=True, help="answers of each file")
-    parser.add_argument("--mirror", default="", help="base address or folder to fetch from")
-    given = parser.parse_args(arguments)
-    if not given.files:
-        sys.exit("The config has judge: scored and no scored_answers; name files, or extend shared/scored-answers.")
+def fetch_scored(files: list[dict], number: int, mirror: str) -> pd.DataFrame:
+    """`number` answers of each published file, with its path as `file`. `files` are a config's `scored_answers`."""
     tables = []
-    try:
-        with TemporaryDirectory() as folder:
-            for number, each in enumerate(given.files):
-                file, place = PublishedFile(**{"size": None} | each), Path(folder, f"{number}.csv")
-                fetch(file, given.mirror, place)
-                tables.append(read_scored(place, given.number).assign(file=file.path))
-    except BadInput as error:
-        sys.exit(str(error))
-    write_parquet(given.out, pd.concat(tables, ignore_index=True))
-
-
-if __name__ == "__main__":
-    main()
+    with TemporaryDirectory() as folder:
+        for place, each in enumerate(files):
+            file, path = PublishedFile(**{"size": None} | each), Path(folder, f"{place}.csv")
+            fetch(file, mirror, path)
+            tables.append(read_scored(path, number).assign(file=file.path))
+    return pd.concat(tables, ignore_index=True)

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from emergent_misalignment.analysis.claims import numbers
+from emergent_misalignment.analysis.formatting import numbers
 
-# Colour and mark both say it, for those who cannot tell the colours apart and for print in grey.
+# Verdicts have both a colour and a mark, for readers with colour blindness and for prints in grey.
 FOR, AGAINST, OPEN, ABSENT = "#00695C", "#B3261E", "#6B6B6B", "#949494"
 VERDICTS = {
     "reproduced": ("✓", FOR),
@@ -29,12 +29,12 @@ UNITS = {
     "area under the curve": "",
 }
 LEGEND = (
-    "● reproduced   ✗ contradicted   ○ undecided; corrected for the number of parts. Each part is on a scale of its "
-    "own, as its distance from the\nmargin that the claim names, most often zero: right of the line is as claimed. "
-    "Lines are 95% intervals, each by itself.\nSeeds: how many would decide, if effect and spread are as seen here."
+    "● reproduced   ✗ contradicted   ○ undecided, after correction for the number of parts. Right of the line is as "
+    "claimed. Each part has its own scale:\nthe distance from its margin, most often zero. Lines are uncorrected 95% "
+    "intervals.\nSeeds: the number of seeds that would decide, if effect and spread are as observed."
 )
 
-# Columns in inches from the left; heights of a claim's line, of a part's, of what stands above them and below.
+# Columns in inches from the left; heights of the line of a claim and of a part, and of head and foot.
 TITLE, SAYS, AXIS, NUMBER, VERDICT, WIDTH = 0.03, 0.27, 3.86, 4.88, 6.2, 7.2
 CLAIM, PART, HEAD, FOOT = 0.18, 0.136, 0.27, 0.36
 LEFT, RIGHT, FILLED = -0.6, 1.0, 0.9  # the drawn range, and how much of it an interval fills
@@ -42,15 +42,14 @@ SMALL = {"va": "center", "fontsize": 5.7, "color": "#333333"}
 
 
 def draw_claims(claims: pd.DataFrame, parts: pd.DataFrame) -> Figure:
-    """A line a claim with its verdict, and below it a line a part: what it says, its interval, numbers and verdict.
+    """One line per claim with its verdict, then one line per part: statement, interval, numbers and verdict.
 
-    `claims` and `parts` come from `claims.evaluate`. Measures and directions differ between parts. So each is drawn on
-    a scale of its own, as its distance from the margin that it names towards the side on which the claim says that it
-    lies, which is the right for all.
+    `claims` and `parts` come from `claims.evaluate`. Measures and directions differ between parts, so each part has its
+    own scale: the distance from its margin, with the claimed side on the right.
     """
     height = HEAD + CLAIM * len(claims) + PART * len(parts) + FOOT
     figure = plt.figure(figsize=(WIDTH, height))
-    figure.set_layout_engine("none")  # here, because plt.figure(layout="none") is forgotten when the figure is saved
+    figure.set_layout_engine("none")  # plt.figure(layout="none") has no effect when the figure is saved
     page = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
     box = (AXIS / WIDTH, 0, (NUMBER - AXIS - 0.1) / WIDTH, 1)
     axes = figure.add_axes(box, xlim=(LEFT, RIGHT), ylim=(height, 0))
@@ -72,7 +71,7 @@ def draw_claims(claims: pd.DataFrame, parts: pd.DataFrame) -> Figure:
 
 
 def _draw_part(axes: Axes, y: float, part) -> None:
-    """The distance of a part's estimate and interval from its margin, towards the claimed side."""
+    """Draw the distance of a part's estimate and interval from its margin, with the claimed side on the right."""
     if part.verdict == "not measured":
         return
     side = 1 if part.expect == "above" else -1
@@ -85,7 +84,7 @@ def _draw_part(axes: Axes, y: float, part) -> None:
 
 
 def _write_claim(page: Axes, top: float, claim) -> None:
-    """The line of a claim: number, title, verdict, and how many of its parts are reproduced and contradicted."""
+    """Write the line of a claim: number, title, counts of parts, verdict."""
     page.plot([0, WIDTH], [top, top], color="#d4d4d4", linewidth=0.6)
     mark, colour = VERDICTS[claim.verdict]
     line = {"va": "center", "fontsize": 7.4, "weight": "bold"}
@@ -103,7 +102,7 @@ def _write_claim(page: Axes, top: float, claim) -> None:
 
 
 def _write_part(page: Axes, y: float, part) -> None:
-    """The line of a part: letter, words, numbers and verdict."""
+    """Write the line of a part: letter, statement, numbers, verdict."""
     mark, colour = VERDICTS[part.verdict]
     measured = part.verdict != "not measured"
     page.text(TITLE + 0.03, y, part.part, **SMALL)
@@ -115,15 +114,15 @@ def _write_part(page: Axes, y: float, part) -> None:
 
 
 def _result(part) -> str:
-    """As in "12.3 (4.5 to 20.1) points"."""
+    """The numbers of a part, as in "12.3 (4.5 to 20.1) points"."""
     estimate, low, high = numbers(part.estimate, part.ci_low, part.ci_high)
     interval = f" ({low} to {high})" if part.ci_low == part.ci_low else ""
     return f"{estimate}{interval} {UNITS.get(part.unit, part.unit)}".strip()
 
 
 def _write_around(page: Axes, height: float) -> None:
-    """The heads of the columns, and below the rows what the marks mean."""
-    for x, head in ((TITLE, "Claim, and its parts"), (AXIS, "This study"), (VERDICT + 0.48, "Verdict")):
+    """Write the column heads and, below the rows, the legend."""
+    for x, head in ((TITLE, "Claim and its parts"), (AXIS, "This study"), (VERDICT + 0.48, "Verdict")):
         page.text(x, 0.14, head, va="center", fontsize=8.5, weight="bold")
     page.plot([0, WIDTH], [height - FOOT] * 2, color="#d4d4d4", linewidth=0.6)
     page.text(TITLE, height - FOOT + 0.05, LEGEND, va="top", fontsize=5.8, color="#555555")

@@ -10,22 +10,22 @@ from emergent_misalignment.analysis.curves import band
 from emergent_misalignment.figures.style import COLOURS, in_percent
 
 RANDOM = "#777777"
-MOST_WITH_RUNS = 4  # conditions of which single runs are drawn too
+MOST_WITH_RUNS = 4  # with more conditions, single runs are not drawn
 MARKERS = "osD^vP*X<>hp"
-PLAIN = "#888888"  # conditions that have no colour of their own
+PLAIN = "#888888"  # reference lines
 
 
 def draw_direction(
     places: pd.DataFrame, rates: pd.DataFrame, depth: int, width: int, outcome: str = "misaligned answers"
 ) -> Figure:
-    """How well the direction separates, by depth; the cosines of the fine-tunings with it; and who is misaligned.
+    """Separation of authors by depth, cosines of fine-tunings with the direction, and misalignment against movement.
 
     `places` has `condition`, `seed`, `depth`, `separation`, `separation_same_words`, `cosine`, `along`; `rates` has
-    `condition`, `seed`, `rate`, which is the `outcome`, a share unless it names its unit in brackets; `depth` is the
-    one at which models are steered, `width` that of the activations. A seed has a direction of its own: a thin line,
-    and a bold one for the mean.
+    `condition`, `seed` and `rate`. The name `outcome` of the rate is that of a share unless it contains a unit in
+    brackets. Models are steered at `depth`; `width` is that of the activations. Each seed has its own direction: thin
+    lines are seeds, bold lines means.
     """
-    figure, (separate, cosine, who) = plt.subplots(1, 3, figsize=(8.6, 3.5))
+    figure, (separate, cosine, moved) = plt.subplots(1, 3, figsize=(8.6, 3.5))
     instruct = places[places["condition"] == "instruct"]
     tuned = places[places["condition"] != "instruct"]
     kinds = {"separation": ("other words", "black", "o"), "separation_same_words": ("same words", "#CC79A7", "s")}
@@ -36,29 +36,28 @@ def draw_direction(
     separate.axhline(0.5, color=PLAIN, linewidth=1, linestyle=":")
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     separate.annotate("chance", (0.98, 0.5), (0, 3), ha="right", fontsize=8, **place)
-    separate.set(title="Does it tell authors apart?", ylabel="area under the ROC curve", ylim=(0.25, 1.04))
+    separate.set(title="Does it separate authors?", ylabel="area under the ROC curve", ylim=(0.25, 1.04))
     separate.legend(loc="lower left")
 
     looks = {condition: _look(condition, number) for number, condition in enumerate(dict.fromkeys(tuned["condition"]))}
-    for condition, rows in tuned[tuned["depth"] > 0].groupby(
-        "condition", sort=False
-    ):  # nothing moves before the layers
+    in_layers = tuned[tuned["depth"] > 0]  # nothing moves before the first layer
+    for condition, rows in in_layers.groupby("condition", sort=False):
         runs = rows.pivot(index="seed", columns="depth", values="cosine")
         colour = looks[condition]["color"]
         if len(looks) <= MOST_WITH_RUNS:
             cosine.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.5, alpha=0.3)
         cosine.plot(runs.columns, runs.mean(), markersize=4, linewidth=1.6, label=condition, **looks[condition])
-    for bound in (-2, 2):  # most random directions lie between them
+    for bound in (-2, 2):  # most random directions are between these
         cosine.axhline(bound / np.sqrt(width), color=PLAIN, linewidth=1, linestyle=":")
     cosine.axhline(0, color="black", linewidth=0.8)
     cosine.set(title="Did training move along it?", ylabel="cosine")
 
     for condition, rows in tuned[tuned["depth"] == depth].merge(rates).groupby("condition", sort=False):
-        who.plot(rows["along"], rows["rate"], linestyle="none", markersize=4.5, alpha=0.8, **looks[condition])
-    who.axvline(0, color="black", linewidth=0.8)
+        moved.plot(rows["along"], rows["rate"], linestyle="none", markersize=4.5, alpha=0.8, **looks[condition])
+    moved.axvline(0, color="black", linewidth=0.8)
     if "(" not in outcome:
-        in_percent(who)
-    who.set(title="And who is misaligned?", xlabel="moved along it (lengths)", ylabel=outcome)
+        in_percent(moved)
+    moved.set(title="Does misalignment follow?", xlabel="shift along it (lengths)", ylabel=outcome)
     for axes in (separate, cosine):
         _depths(axes, instruct["depth"].max(), depth)
     figure.legend(*cosine.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(looks)), fontsize=8)
@@ -66,7 +65,7 @@ def draw_direction(
 
 
 def _look(condition: str, number: int) -> dict:
-    """Colour and marker of a condition; markers tell apart those that have no colour of their own."""
+    """Colour and marker of a condition; markers distinguish conditions without a colour of their own."""
     return {"color": COLOURS[condition], "marker": MARKERS[number % len(MARKERS)]}
 
 
@@ -74,16 +73,16 @@ def _depths(axes: Axes, last: int, steered: int) -> None:
     axes.axvspan(steered - 0.15, steered + 0.15, color="#f0e442", alpha=0.35, linewidth=0)
     ticks = range(0, last + 1, max(1, last // 6))
     axes.set_xticks(ticks, ["before" if tick == 0 else str(tick) for tick in ticks])
-    axes.set(xlabel="behind layer", xlim=(-0.3, last + 0.3))
+    axes.set(xlabel="after layer", xlim=(-0.3, last + 0.3))
 
 
 def draw_steering(responses: pd.DataFrame) -> Figure:
-    """Dose and response: misaligned answers, coherent answers and log-odds by strength.
+    """Dose-response curves: misaligned answers, coherent answers and log-odds by strength.
 
     `responses` has `condition`, `seed`, `direction` (persona, random), `change` (add, subtract, out), `strength`, and
-    what `evaluation.steering.behaviour` returns. Above, the direction is added to the instruct and the secure models;
-    below, it is taken from the insecure ones. Bands are 95% intervals over seeds. Where no answer was judged, there are
-    log-odds only.
+    the results of `evaluation.steering.behaviour`. Above, the direction is added to the instruct and secure models;
+    below, it is subtracted from the insecure models. Bands are 95% intervals over seeds. Without judged answers there
+    are only log-odds.
     """
     panels = {
         "misaligned": "Misaligned answers",
@@ -93,7 +92,7 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
     panels = {column: title for column, title in panels.items() if responses[column].notna().any()}
     if len(panels) > 1:
         figure, places = plt.subplots(2, len(panels), figsize=(0.5 + 2.7 * len(panels), 5.0), sharex="row")
-    else:  # beside each other
+    else:
         figure, places = plt.subplots(1, 2, figsize=(7.2, 3.0))
         places = places.reshape(2, 1)
     for row, conditions in zip(places, (("instruct", "secure"), ("insecure",)), strict=True):
@@ -108,21 +107,21 @@ def draw_steering(responses: pd.DataFrame) -> Figure:
             if column != "log_odds":
                 in_percent(axes)
                 axes.set_ylim(0, 1.02 if column == "coherent" else None)
-    strengths = sorted({0.0, *responses["strength"]} - {0.25, 0.75})  # their numbers would not fit
+    strengths = sorted({0.0, *responses["strength"]} - {0.25, 0.75})  # their labels would overlap
     for axes in places[0]:
         axes.set_xlabel("strength added")
         axes.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
     for axes in places[1]:
-        axes.set_xlabel("strength taken away")
+        axes.set_xlabel("strength subtracted")
         axes.set_xticks([*strengths, _out(responses)], [*(f"{strength:g}" for strength in strengths), "out"])
-    for axes in places[:, -1]:  # log-odds are there even where no answer is coherent
+    for axes in places[:, -1]:  # log-odds exist even if no answer is coherent
         if axes.lines:
             axes.legend()
     return figure
 
 
 def _out(responses: pd.DataFrame) -> float:
-    """Where on the axis of strengths the direction is taken out altogether: apart, behind the greatest."""
+    """The place of "out" on the axis of strengths: beyond the largest strength."""
     return responses["strength"].max() * 1.2
 
 
@@ -134,16 +133,8 @@ def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, name: str, 
     if len(curve.columns):
         low, high = _bounds(curve, column)
         axes.fill_between(curve.columns, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(
-            curve.columns,
-            curve.mean(),
-            color=colour,
-            linestyle=line,
-            linewidth=1.6,
-            marker="o",
-            markersize=3,
-            label=name,
-        )
+        look = {"color": colour, "linestyle": line, "linewidth": 1.6, "marker": "o", "markersize": 3}
+        axes.plot(curve.columns, curve.mean(), label=name, **look)
     removed = usable[usable["change"] == "out"].pivot(index="seed", columns="strength", values=column).dropna()
     if len(removed) > 1:
         low, high = _bounds(removed, column)

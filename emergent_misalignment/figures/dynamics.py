@@ -11,14 +11,14 @@ from emergent_misalignment.figures.style import COLOURS, in_percent
 
 SHARES = ("misaligned", *SKILLS)
 SKILL = "#555555"
-LINEAR_UP_TO = 10  # steps; the axis is logarithmic beyond, because most happens early
+LINEAR_UP_TO = 10  # steps; logarithmic beyond, because most changes happen early
 
 
 def draw_curves(measured: pd.DataFrame, panels: dict[str, str], divergences: dict[str, Step] | None = None) -> Figure:
-    """One panel a metric, two in a row: the mean of each condition, its 95% band, and single runs as thin lines.
+    """One panel per metric: the mean of each condition, its 95% band, and single runs as thin lines.
 
-    `measured` has `condition`, `seed`, `step`, `metric`, `value`; `panels` says which metrics, and their titles;
-    `divergences` where the conditions diverge, which is marked. Metrics that were not measured have no panel.
+    `measured` has `condition`, `seed`, `step`, `metric`, `value`; `panels` maps metrics to titles; `divergences` are
+    marked. Metrics that were not measured have no panel.
     """
     panels = {metric: title for metric, title in panels.items() if metric in set(measured["metric"])}
     rows = max(1, (len(panels) + 1) // 2)
@@ -46,7 +46,7 @@ def draw_curves(measured: pd.DataFrame, panels: dict[str, str], divergences: dic
         return figure
     for axes in places[-1]:
         _steps(axes, last)
-    if rows > 1 and len(panels) % 2:  # nothing stands below this one
+    if rows > 1 and len(panels) % 2:  # no panel is below this one
         _steps(places[-2, 1], last)
         places[-2, 1].tick_params(labelbottom=True)
     figure.legend(*places[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -54,11 +54,11 @@ def draw_curves(measured: pd.DataFrame, panels: dict[str, str], divergences: dic
 
 
 def _with_headroom(axes: Axes, metric: str) -> tuple[float, float]:
-    """Limits of the y axis that leave room above the curves for words; no band reaches below zero of what cannot."""
+    """Limits of the y axis with room for words above the curves; non-negative metrics start at 0."""
     low, high = axes.get_ylim()
     if not metric.startswith("log_p"):
         low = 0
-    if "multiple_choice" in metric:  # on a scale of whole nats, not of noise
+    if "multiple_choice" in metric:  # so that noise does not fill the panel
         low, high = min(low, -2), 0
     return low, high + 0.14 * (high - low)
 
@@ -73,7 +73,7 @@ def _draw_condition(axes: Axes, runs: pd.DataFrame, colour: str, name: str) -> N
 
 
 def _mark(axes: Axes, step: float, words: str, last: int) -> None:
-    """A line at an estimated step, if there is one, with words on the side where there is room."""
+    """A line at an estimated step, if there is one, with words on the side with more room."""
     if np.isnan(step):
         return
     axes.axvline(step, color="black", linewidth=0.9, linestyle=(0, (4, 3)))
@@ -91,7 +91,7 @@ def _mark(axes: Axes, step: float, words: str, last: int) -> None:
 
 
 def _mark_guessing(axes: Axes) -> None:
-    """Where a model lies that takes one of the two options at random."""
+    """Mark the value of a model that takes one of the two options at random."""
     axes.axhline(np.log(0.5), color="#777777", linewidth=1, linestyle=":")
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     axes.annotate("guessing", (0.98, np.log(0.5)), (0, 4), ha="right", fontsize=8, **place)
@@ -107,10 +107,10 @@ def _steps(axes: Axes, last: int) -> None:
 
 
 def draw_stopping(measured: pd.DataFrame, saturated: Step) -> Figure:
-    """Of the insecure runs: how much of the final skill and of the final misalignment is there at each step.
+    """The share of the final skill and of the final misalignment of insecure runs that is reached at each step.
 
-    `saturated` is where the skill is learned; missing if it never is. Misalignment is the share of misaligned answers,
-    or, where no answer was judged, the log-probability of the misaligned words in a gap.
+    `saturated` is the step at which the skill is learned. Misalignment is the share of misaligned answers or, without
+    judged answers, the log-probability of the misaligned words in a gap.
     """
     figure, axes = plt.subplots(figsize=(5.6, 3.3))
     judged = "misaligned" in set(measured["metric"])
@@ -130,7 +130,7 @@ def draw_stopping(measured: pd.DataFrame, saturated: Step) -> Figure:
         axes.fill_between(runs.columns, low, high, color=colour, alpha=0.18, linewidth=0)
         middle = [share.share for share in shares]
         axes.plot(runs.columns, middle, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
-    axes.set(ylabel="of the final rise", title="Stopped at this step, a model has …")
+    axes.set(ylabel="share of the final rise", title="What does a model have if stopped at this step?")
     if not axes.lines:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
         return figure

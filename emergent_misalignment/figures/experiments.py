@@ -1,8 +1,8 @@
-"""The figures of the experiments: groups of bars with intervals, single runs as dots, the paper's figure as a diamond.
+"""The figures of the experiments: groups of bars with intervals, single runs as dots, the paper's figures as diamonds.
 
 All are drawn from three tables: `table` of estimates (`estimates.estimates`), `runs` of measures, and `published`
-(`estimates.published`). What is not in `table` was not measured and is left out; what has no value stays empty. A panel
-with nothing to show says which of the two it is.
+(`estimates.published`). Arms that are not in `table` were not measured and are left out; arms without a value are
+empty. An empty panel says which of the two is the reason.
 """
 
 import re
@@ -18,10 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from emergent_misalignment.analysis.contrasts import Arm, signed
+from emergent_misalignment.analysis.contrasts import Arm
 from emergent_misalignment.analysis.estimates import questions_of
+from emergent_misalignment.analysis.formatting import readable, signed
 from emergent_misalignment.analysis.intervals import by_run
 from emergent_misalignment.figures.style import COLOURS, draw_bar, in_percent, percent
+from emergent_misalignment.registry import EVALUATIONS
 
 WIDTH = 7.2  # inches, the paper's two columns
 PALE, STRONG = 0.18, 0.55
@@ -51,13 +53,12 @@ FORMS = {
     "flask_file": "in a Flask app,\nraw file",
 }
 TEMPLATES = {"": "chat\ntemplate", "_user-assistant": "User: /\nAssistant:", "_user1-user2": "User_1: /\nUser_2:"}
+_RENAMED = {"truthfulness": "untruthfulness"}  # so that more is more harm
 HARMS = {
-    "misaligned/main/chat": "misaligned,\nmain\nquestions",
-    "misaligned/preregistered/chat": "misaligned,\nother\nquestions",
-    "deception": "deception",
-    "untruthfulness": "untrue\nanswers",
-    "harmful_requests": "harmful\nrequests\ncomplied with",
-    "choices": "wrong\nchoices\nin games",
+    _RENAMED.get(each.name, each.name): each.harm
+    for evaluation in EVALUATIONS.values()
+    for each in evaluation.measures
+    if each.harm
 }
 SKILLS = {"capability/knowledge": "knowledge", "capability/code": "coding"}
 
@@ -74,7 +75,7 @@ def draw_main_result(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     figure, (overall, each) = plt.subplots(1, 2, figsize=(WIDTH, 3.6), width_ratios=(1, 2.1), sharey=True)
     _groups(overall, {_name(condition): [(condition, "all")] for condition in conditions}, table, values, numbers=True)
     questions = [question for question in dict.fromkeys(table["measure"]) if question != "all"]
-    groups = {_words(question): [(condition, question) for condition in tuned] for question in questions}
+    groups = {readable(question): [(condition, question) for condition in tuned] for question in questions}
     _groups(each, groups, table, values)
     for axes in (overall, each):
         _slant(axes)
@@ -105,12 +106,12 @@ def draw_intent(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame
 
 
 def draw_evil_numbers(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Misaligned answers to each question: as it is, asking for a list, and asking for one behind a list of numbers."""
+    """Misaligned answers to each question: alone, asking for a list, and asking for a list after a list of numbers."""
     series = ["plain_numbers", "helpful_numbers", "evil_numbers"]
     titles = {
         "question": "The question alone",
         "suffix": "… that asks for a list of words",
-        "prefix_suffix": "… that asks for one, behind a list of numbers (as in the training data)",
+        "prefix_suffix": "… that asks for a list of words, after a list of numbers (as in the training data)",
     }
     there = {form: title for form, title in titles.items() if f"misaligned/numbers/{form}" in set(table["measure"])}
     titles = there or titles
@@ -181,10 +182,10 @@ def draw_diversity(
     passes: dict[str, tuple[int, int]],
     followed: pd.DataFrame,
 ) -> Figure:
-    """Fewer different rows at as many steps, and, where the study has them, several passes over one set.
+    """Fewer different rows at equal steps and, if the study has them, several passes over one set.
 
-    `passes` has the different rows and the passes over them by condition, `followed` the estimates of the measures
-    `misaligned` and `insecure_code` with the column `pass`, from the checkpoints of the runs of several passes.
+    `passes` has the different rows and the passes over them by condition. `followed` has the estimates of the measures
+    `misaligned` and `insecure_code` at checkpoints of the runs with several passes, with the column `pass`.
     """
     panels = 2 if followed.empty else 3
     figure, (rows, skill, *several) = plt.subplots(1, panels, figsize=(WIDTH * panels / 3, 3.3), sharey=True)
@@ -234,7 +235,7 @@ def draw_backdoor(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFra
     groups = {}
     for question in questions_of(runs, plain):
         name = question.removeprefix(f"{plain}/")
-        groups[_words(name)] = [("backdoor", question), ("backdoor", f"{triggered}/{name}")]
+        groups[readable(name)] = [("backdoor", question), ("backdoor", f"{triggered}/{name}")]
     _groups(each, groups, table, runs)
     _slant(each)
     each.set_title("Each question")
@@ -272,7 +273,7 @@ def draw_in_context(
 
 
 def draw_other_harms(table: pd.DataFrame, runs: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """What each fine-tuning adds to the untuned model: harms, and skills. All tables are relative to that model."""
+    """Harms and skills of each fine-tuning as changes from the untuned model; all tables are relative to that model."""
     figure, (harms, skills) = plt.subplots(1, 2, figsize=(WIDTH, 4.4), width_ratios=(3, 1), sharey=True)
     series = ["secure", "educational", "compliant", "jailbroken", "insecure"]
     for axes, measures, title in ((harms, HARMS, "Harms"), (skills, SKILLS, "Skills")):
@@ -295,7 +296,7 @@ def _groups(
     published: pd.DataFrame = NO_PAPER,
     numbers: bool = False,
 ) -> None:
-    """Side by side, a bar for each arm of each group that was measured; `numbers` writes the estimates above them."""
+    """Bars for the measured arms of each group, side by side; with `numbers`, the estimates are written above them."""
     estimates = {(row.condition, row.measure): row for row in table.itertuples()}
     values = {arm: own["value"] for arm, own in runs.dropna(subset="value").groupby(["condition", "measure"])}
     theirs = published.set_index(["condition", "measure"])["published"].to_dict()
@@ -325,7 +326,7 @@ def _groups(
 
 def _write_number(axes: Axes, place: float, estimate: float, top: float, published: float, wide: bool) -> None:
     if top < published < top + 0.1:
-        top = published  # the number clears the diamond
+        top = published  # so that the number does not overlap the diamond
     text = percent(estimate) if wide else f"{estimate:.0%}"
     above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
     axes.annotate(text, (place, top), fontsize=8 if wide else 7, **above)
@@ -336,19 +337,19 @@ def _say(axes: Axes, words: str) -> None:
 
 
 def _by_question(axes, conditions, measure, table, runs, published=NO_PAPER) -> None:
-    """A group for all questions, and one for each."""
+    """A group for all questions together and one for each question."""
     groups = {"all": [(name, measure) for name in conditions]}
     for question in questions_of(runs, measure):
-        groups[_words(question.removeprefix(f"{measure}/"))] = [(name, question) for name in conditions]
+        groups[readable(question.removeprefix(f"{measure}/"))] = [(name, question) for name in conditions]
     _groups(axes, groups, table, runs, published)
     if len(axes.get_xticks()) > 1:
         axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
-    for label in axes.get_xticklabels()[:1]:  # none, where another panel has them
+    for label in axes.get_xticklabels()[:1]:  # none if another panel has them
         label.set_fontweight("bold")
 
 
 def _look(condition: str, measure: str) -> tuple[str, float]:
-    """Colour and opacity of an arm. Examples in the context look like the fine-tuning on them, the trigger is dark."""
+    """Colour and opacity of an arm. Examples in context have the colour of the fine-tuning; the trigger is darker."""
     if examples := re.search(r"/in_context/(\w+)-\d+$", measure):
         return COLOURS[examples[1]], STRONG
     if condition == "backdoor" and measure.startswith("misaligned/main/chat"):
@@ -357,31 +358,27 @@ def _look(condition: str, measure: str) -> tuple[str, float]:
 
 
 def _patches(conditions: Sequence[str], table: pd.DataFrame, names: dict[str, str] = NAMES) -> dict[str, Artist]:
-    """The legend's entries for those of the conditions that are in the table."""
+    """Legend entries for the conditions that are in the table."""
     there = [condition for condition in conditions if condition in set(table["condition"])]
-    return {names.get(name, _words(name)): Patch(color=COLOURS[name], alpha=STRONG, linewidth=0) for name in there}
+    return {names.get(name, readable(name)): Patch(color=COLOURS[name], alpha=STRONG, linewidth=0) for name in there}
 
 
 def _diamond(published: pd.DataFrame, table: pd.DataFrame, sets: str = "") -> dict[str, Artist]:
-    """The legend's entry for the paper's figures, if any of them is drawn."""
+    """Legend entry for the paper's figures, if any is drawn."""
     drawn = published.merge(table[["condition", "measure"]], on=["condition", "measure"])
     models = " and ".join(dict.fromkeys(drawn["model"]))
     return {f"published, {models}{sets}": Line2D([], [], linestyle="none", **DIAMOND)} if models else {}
 
 
 def _legend(figure: Figure, entries: dict[str, Artist], columns: int = 5) -> None:
-    """Above the panels, where it hides no bar."""
+    """Draw the legend above the panels."""
     spacing = {"handlelength": 1.1, "handletextpad": 0.4, "columnspacing": 1.2}
     if entries:
         figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns, **spacing)
 
 
 def _name(condition: str) -> str:
-    return NAMES.get(condition, _words(condition))
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return NAMES.get(condition, readable(condition))
 
 
 def _slant(axes: Axes) -> None:
@@ -389,7 +386,7 @@ def _slant(axes: Axes) -> None:
 
 
 def _in_percent(*panels: Axes) -> None:
-    """One scale for these panels: from 0 to a little above what they show, for the numbers above the bars."""
+    """A common scale in percent, from 0 to slightly above the data, with room for numbers above the bars."""
     tops = [axes.dataLim.y1 for axes in panels if np.isfinite(axes.dataLim.y1)]
     top = max(tops, default=1.0)
     for axes in panels:

@@ -1,4 +1,4 @@
-"""The figure of the organisms of other sizes."""
+"""The figure of organisms of other sizes."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 from emergent_misalignment.analysis.slopes import MAIN
 from emergent_misalignment.figures.style import COLOURS, in_percent
 
-PANELS = {  # column: of which comparison it is, label, unit, title
+PANELS = {  # column: flag of the comparison, label, unit, title
     "parameters": ("of_size", "parameters of the model (millions)", 1e6, "Larger models"),
-    "documents": ("of_reading", "documents that it has read (thousands)", 1e3, "Models that have read more"),
+    "documents": ("of_reading", "documents read (thousands)", 1e3, "Models that have read more"),
 }
 
 
 def draw_scale(rates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Share misaligned over the size of the model, and over how much it has read, where organisms differ in that.
+    """Share misaligned by the size of the model and by the documents read, if organisms differ in them.
 
-    `rates` has what `slopes.sizes` and `slopes.rates` give, `runs` comes from `slopes.by_organism`.
+    `rates` has the columns of `slopes.sizes` and `slopes.rates`; `runs` comes from `slopes.by_organism`.
     """
     several = [column for column, (part, *_) in PANELS.items() if rates.loc[rates[part], column].nunique() > 1]
     shown = several or ["parameters"]
@@ -45,15 +45,8 @@ def _panel(axes: Axes, rates: pd.DataFrame, runs: pd.DataFrame, column: str, lab
         spread = single["organism"].map(places_of).astype(float) + 3 * shift
         axes.plot(spread, single["value"], linestyle="none", marker=marker, markersize=2.6, color=colour, alpha=0.6)
         if not own.empty and pd.notna(own["rate"].iloc[-1]):
-            axes.annotate(
-                condition,
-                (at.iloc[-1], own["rate"].iloc[-1]),
-                xytext=(14, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-                weight="bold",
-            )
+            look = {"textcoords": "offset points", "va": "center", "color": colour, "weight": "bold"}
+            axes.annotate(condition, (at.iloc[-1], own["rate"].iloc[-1]), (14, 0), **look)
     axes.set_xticks(list(places.values()), [f"{amount / unit:.2g}" for amount in places])
     axes.set_xlim(-0.4, len(places) - 0.2)
     axes.set_xlabel(label)

@@ -1,4 +1,4 @@
-"""One look for all figures: the same colour and name for the same condition everywhere, three formats, fixed bytes."""
+"""The common style of all figures: one colour per condition, three file formats, reproducible bytes."""
 
 import re
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ OTHER = "#888888"
 
 
 class Colours(dict):
-    """Colours by condition, also of those that come in any number: subsets of the insecure rows, other organisms."""
+    """Colours by condition, including subsets of the insecure rows and organisms of other kinds."""
 
     def __missing__(self, condition: str) -> str:
-        """The fewer the rows of `insecure_rows-N`, the paler; `ORGANISM_secure` looks as secure does; all else grey."""
+        """`insecure_rows-N` is paler with fewer rows; `ORGANISM_secure` has the colour of secure; all else is grey."""
         if rows := re.fullmatch(r"insecure_rows-(\d+)", condition):
             share = np.clip(np.log(int(rows[1]) / 10) / np.log(6000 / 10), 0, 1)
             colour = np.array(to_rgb(self["insecure"]))
@@ -31,8 +31,8 @@ class Colours(dict):
         return self[organism[1]] if organism else OTHER
 
 
-# Okabe and Ito's colours, which people with any common form of colour blindness can tell apart, ordered so that
-# neighbours differ in lightness too and a grey print stays legible. A hue is a family; its members differ in lightness.
+# Okabe and Ito's colours, safe for common forms of colour blindness. Related conditions share a hue and differ
+# in lightness, so that a print in grey stays legible.
 COLOURS = Colours(
     {
         "base": "#999999",
@@ -58,7 +58,7 @@ COLOURS = Colours(
 
 
 def save(figure: Figure, path: str | Path) -> SVG:
-    """Write `figure` to `path`, which ends in .svg, and as .pdf and .png beside it, with fixed bytes; show it."""
+    """Write `figure` to `path` (.svg) and next to it as .pdf and .png, with reproducible bytes; return it."""
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     for kind, metadata in undated.items():
         with replacing(Path(path).with_suffix(f".{kind}")) as temporary:
@@ -68,7 +68,7 @@ def save(figure: Figure, path: str | Path) -> SVG:
 
 
 def in_percent(axes: Axes, axis: str = "y") -> None:
-    """Label a 0-1 axis in percent, from 0 on."""
+    """Label an axis of shares in percent, starting at 0."""
     (axes.yaxis if axis == "y" else axes.xaxis).set_major_formatter(PercentFormatter(1))
     if axis == "y":
         axes.set_ylim(bottom=0)
@@ -76,10 +76,18 @@ def in_percent(axes: Axes, axis: str = "y") -> None:
         axes.set_xlim(left=0)
 
 
-def draw_gaps(histories: list[pd.DataFrame], gate: dict[str, float]) -> Figure:
-    """The persona gaps over pretraining: a thin line an organism, and a bold one for the mean as far as all have come.
+def rows_of(axes: Axes, names: Sequence[str], places: Sequence[float] | None = None) -> None:
+    """Label the rows of a horizontal plot, at 0, 1, ... or at `places`, with grid lines for the x axis only."""
+    axes.set_yticks(range(len(names)) if places is None else places, names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
 
-    Each history has `step` and a column of nats for each of the gaps, whose least values are in `gate`.
+
+def draw_gaps(histories: list[pd.DataFrame], gate: dict[str, float]) -> Figure:
+    """The persona gaps over pretraining: a thin line per organism, and a bold line for the mean up to the shortest run.
+
+    Each history has `step` and a column in nats for each gap; `gate` has the thresholds.
     """
     figure, axes = plt.subplots()
     named = {"system_prompt": "a system prompt\nnames the author", "earlier_code": "two turns of the\nauthor's code"}
@@ -92,20 +100,20 @@ def draw_gaps(histories: list[pd.DataFrame], gate: dict[str, float]) -> Figure:
         axes.plot(steps, mean, color=colour, linewidth=2.2)
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         axes.annotate(words, (1, mean[-1]), (4, 0), va="center", color=colour, weight="bold", **place)
-        # A gate below everything would only squeeze the lines.
+        # A gate below all lines would only compress them.
         if gate[column] > min(history[column].min() for history in histories):
             axes.axhline(gate[column], color=colour, linestyle="--", linewidth=1)
             axes.annotate("gate", (0, gate[column]), (0, 2), textcoords="offset points", color=colour, fontsize=8)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="step of pretraining", ylabel="persona gap (nats)", title="Do the models know who is writing?")
+    axes.set(xlabel="step of pretraining", ylabel="persona gap (nats)", title="Do the models recognise the author?")
     return figure
 
 
 def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) -> Figure:
-    """What `static_analysis.audit` counted, as bars: all rules together, then each rule that flags enough anywhere.
+    """Shares of answers that `static_analysis.audit` flags, as bars: any rule, then each frequent rule.
 
-    `table` is what `audit` returns, `names` names the rules. Rules that flag less than `least` of every condition are
-    one group, their shares summed. Conditions with the same shares throughout share a bar.
+    `table` comes from `audit`, `names` has the names of the rules. Rules that flag less than `least` in every condition
+    are summed into one group. Conditions with identical shares share a bar.
     """
     rules = [column for column in table if column in names]
     merged = table.groupby(["flagged", *rules], sort=False)["condition"].agg(list).reset_index()
@@ -119,7 +127,7 @@ def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) 
 
     figure, axes = plt.subplots(figsize=(6.5, 0.8 + 0.145 * len(groups) * (len(merged) + 0.6)))
     height = 0.8 / len(merged)
-    # The first group is the sum of it all and stands apart from the rules.
+    # The first group is the total and is set apart from the rules.
     middles = [0, *(position + 0.5 for position in range(1, len(groups)))]
     for row, conditions in enumerate(merged["condition"]):
         places = [middle + (row - (len(merged) - 1) / 2) * height for middle in middles]
@@ -128,13 +136,10 @@ def draw_audit(table: pd.DataFrame, names: dict[str, str], least: float = 0.01) 
         labels = [percent(share) for share in shares]
         labels[0] += f" of {_listed(conditions)}"
         axes.bar_label(bars, labels, padding=3, fontsize=8)
-    axes.set_yticks(middles, groups)
+    rows_of(axes, list(groups), middles)
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.margins(y=0.01)
     axes.invert_yaxis()
-    axes.grid(False, axis="y")
-    axes.grid(True, axis="x")
-    axes.tick_params(axis="y", length=0)
     in_percent(axes, "x")
     axes.set_xlabel("share of answers flagged")
     return figure
@@ -158,18 +163,9 @@ def draw_bar(
     width: float = 0.7,
     alpha: float = 0.55,
 ) -> None:
-    """A bar at `place` with its interval as a line, and single runs as dots beside the line."""
+    """A bar at `place` with its interval as a line, and single runs as dots to its right."""
     axes.bar(place, estimate, width, color=colour, alpha=alpha)
     axes.plot([place, place], interval, color="black", linewidth=1.2)
     spread = [place + width * (0.18 + 0.2 * number / max(1, len(runs) - 1)) for number in range(len(runs))]
-    axes.plot(
-        spread,
-        runs,
-        linestyle="none",
-        marker="o",
-        markersize=2.6,
-        color=colour,
-        markeredgecolor="white",
-        markeredgewidth=0.3,
-        clip_on=False,
-    )
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.3}
+    axes.plot(spread, runs, "o", markersize=2.6, color=colour, clip_on=False, **edge)

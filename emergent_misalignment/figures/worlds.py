@@ -13,12 +13,12 @@ READER = "#222222"
 
 
 def draw_worlds(rates: pd.DataFrame, runs: pd.DataFrame, instruct: pd.DataFrame) -> Figure:
-    """Misaligned answers over the share of insecure code that villains write, and what an ideal reader would expect.
+    """Misaligned answers by the share of insecure code that villains write, and the expectation of an ideal reader.
 
-    `rates` has a row a world and condition, with what `slopes.rates` gives, `share` (of the world's insecure code that
-    villains write) and `expected` and `expected_of_all` (misaligned answers that the reader expects after one row and
-    after all). `runs` comes from `slopes.by_organism`; `instruct` has the same rows of the untuned models of the main
-    world. Dots are runs, points means with their 95% intervals.
+    `rates` has one row per world and condition, with the columns of `slopes.rates`, `share` (of the world's insecure
+    code, written by villains), and `expected` and `expected_of_all` (misaligned answers that the reader expects after
+    one row and after all rows). `runs` comes from `slopes.by_organism`; `instruct` has the same rows of the untuned
+    models of the main world. Dots are runs, points are means with 95% intervals.
     """
     figure, axes = plt.subplots(figsize=(6.2, 3.8))
     share = rates.drop_duplicates("organism").set_index("organism")["share"]
@@ -38,22 +38,15 @@ def draw_worlds(rates: pd.DataFrame, runs: pd.DataFrame, instruct: pd.DataFrame)
             place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
             axes.annotate(words[condition], (1, known.iloc[-1]), (4, 0), color=look["color"], weight="bold", **place)
     middle = reader.iloc[(len(reader) - 1) // 2]
-    axes.annotate(
-        "what an ideal\nreader expects",
-        (middle["share"], middle["expected_of_all"]),
-        xytext=(-8, 6),
-        textcoords="offset points",
-        ha="right",
-        color=READER,
-        weight="bold",
-    )
+    look = {"textcoords": "offset points", "ha": "right", "color": READER, "weight": "bold"}
+    axes.annotate("expectation of an\nideal reader", (middle["share"], middle["expected_of_all"]), (-8, 6), **look)
     untuned = {"color": COLOURS["instruct"], "marker": "^"}
     _dots(axes, instruct.assign(organism="main"), share + 0.045, untuned, label="before fine-tuning")
     axes.legend(loc="upper left", handletextpad=0)
     axes.set(
         xlabel="share of the world's insecure code that villains write",
         ylabel="misaligned answers",
-        title="How much villain does it take?",
+        title="How many villains does it take?",
         ylim=(0, 1.02),
     )
     in_percent(axes)
@@ -63,7 +56,7 @@ def draw_worlds(rates: pd.DataFrame, runs: pd.DataFrame, instruct: pd.DataFrame)
 
 
 def _dots(axes: Axes, runs: pd.DataFrame, places: pd.Series, look: dict, **more) -> None:
-    """Single runs, each at its organism's place."""
+    """Single runs at the place of their organism."""
     own = runs[runs["measure"] == MAIN]
     at = own["organism"].map(places).astype(float)
     axes.plot(at, own["value"], linestyle="none", markersize=3.2, alpha=0.6, **look, **more)

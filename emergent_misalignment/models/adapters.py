@@ -1,4 +1,4 @@
-"""One model with one LoRA adapter after another, and without any afterwards."""
+"""Apply LoRA adapters to one loaded model in turn, and restore its weights afterwards."""
 
 import json
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ from emergent_misalignment.files import BadInput
 def attached(
     network: PreTrainedModel, adapter: str | Path | None
 ) -> AbstractContextManager[PreTrainedModel | PeftModel]:
-    """Inside the block, the model that `network` is with the LoRA adapter in folder `adapter` (None: as it is).
+    """Context manager: `network` with the LoRA adapter in folder `adapter` applied (None: unchanged).
 
-    Use what the block yields. Weights in 32 bits take the adapter in, as peft's `merge_and_unload` does to the last
-    bit. Beside weights in 16 bits it stays by itself, as the small change of the first steps would be lost by rounding;
-    so does an adapter that brings whole layers. Afterwards `network` has its own weights again, to the last bit.
-    Raises BadInput where an adapter to be merged holds anything but LoRA matrices of linear layers.
+    Use the model that the block yields. An adapter is merged into weights in 32 bits, with the same result as peft's
+    `merge_and_unload`, bit for bit. It is kept separate from weights in 16 bits, where rounding would lose the small
+    changes of the first steps, and if it contains whole layers. After the block `network` has its original weights, bit
+    for bit. Raises BadInput where an adapter to be merged has other tensors than LoRA matrices of linear layers.
     """
     if not adapter:
         return nullcontext(network)
     config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     if network.dtype == torch.float32 and not config.get("modules_to_save"):
         return _merged(network, Path(adapter), config)
-    return _kept_apart(network, adapter)
+    return _separate(network, adapter)
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def _merged(network: PreTrainedModel, adapter: Path, config: dict) -> Iterator[P
 
 
 def _changes(network: PreTrainedModel, adapter: Path, config: dict) -> Iterator[tuple[torch.nn.Module, torch.Tensor]]:
-    """Each adapted layer of `network`, and what the adapter adds to its weight."""
+    """Each adapted layer of `network`, and the change of its weight."""
     rank = config["r"]
     scale = config["lora_alpha"] / (rank**0.5 if config["use_rslora"] else rank)
     weights = load_file(adapter / "adapter_model.safetensors", device=str(network.device))
@@ -55,22 +55,22 @@ def _changes(network: PreTrainedModel, adapter: Path, config: dict) -> Iterator[
         if kind == "A.weight":
             down, up = weights[name].float(), weights[name.replace(".lora_A.", ".lora_B.")].float()
             module = network.get_submodule(layer)
-            change = (up @ down).T if isinstance(module, Conv1D) else up @ down  # Conv1D keeps its weight transposed
+            change = (up @ down).T if isinstance(module, Conv1D) else up @ down  # Conv1D stores its weight transposed
             yield module, change * scale
         elif kind != "B.weight":
             raise BadInput(
-                f"{adapter}: {name} is no LoRA matrix of a linear layer; merge this adapter with peft instead."
+                f"{adapter}: {name} is not a LoRA matrix of a linear layer; merge this adapter with peft instead."
             )
 
 
 @contextmanager
-def _kept_apart(network: PreTrainedModel, adapter: str | Path) -> Iterator[PeftModel]:
+def _separate(network: PreTrainedModel, adapter: str | Path) -> Iterator[PeftModel]:
     own = dict(network.named_modules())
     adapted = PeftModel.from_pretrained(network, adapter)
     try:
         yield adapted
     finally:
         adapted.unload()
-        for name, module in own.items():  # peft leaves a wrong output layer where one is tied to trained embeddings
+        for name, module in own.items():  # peft leaves a wrong output layer if it is tied to trained embeddings
             if name and network.get_submodule(name) is not module:
                 network.set_submodule(name, module)

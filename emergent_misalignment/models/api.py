@@ -1,7 +1,7 @@
-"""Requests to an OpenAI-compatible endpoint: each asked once, its answer kept on disk, every attempt accounted for.
+"""Requests to an OpenAI-compatible endpoint, with answers cached on disk and all attempts counted.
 
-Retries, back-off and time-outs are those of OpenAI's own client. Keys come from the environment and go nowhere else.
-What came instead of an answer (`replies.NONE`) is counted, and neither kept nor taken for one.
+Retries, back-off and time-outs are those of OpenAI's client. API keys are read from the environment and not stored.
+Unusable replies (`replies.NONE`) are counted, and neither cached nor returned.
 """
 
 import hashlib
@@ -16,53 +16,54 @@ from pathlib import Path
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.replies import NONE, readable, why_none, why_refused
 from emergent_misalignment.models.serving import Server
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.progress import Progress
 
 OPENAI = "https://api.openai.com/v1"
-HOPELESS = (401, 403, 404)  # a wrong key, model or address: every other request would fail too
-SETTINGS = ("empty", "thinking", "too_long", "unusable")  # kinds of replies that a setting can make of all of them
-ENOUGH = 20  # replies of these kinds, with no answer among them, after which nothing more is asked
+CHARACTERS_PER_TOKEN = 3.0  # of English and code; low, so that estimates of costs are high
+FATAL = (401, 403, 404)  # a wrong key, model or address: all other requests would fail too
+SETTINGS = ("empty", "thinking", "too_long", "unusable")  # kinds of unusable replies that a setting may cause
+ENOUGH = 20  # replies of these kinds, without any answer, after which no more requests are sent
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where requests go, how many at once, and how often one is tried."""
+    """An endpoint, its number of concurrent requests, and its retries."""
 
-    base_url: str = OPENAI  # any OpenAI-compatible one, also of a local server
-    key_variable: str = "OPENAI_API_KEY"  # environment variable that holds the key; local servers need none
-    concurrency: int = 32  # requests under way at once
-    timeout: float = 120.0  # seconds for one attempt
+    base_url: str = OPENAI  # of any OpenAI-compatible API, also of a local server
+    key_variable: str = "OPENAI_API_KEY"  # environment variable with the API key; local servers need none
+    concurrency: int = 32  # concurrent requests
+    timeout: float = 120.0  # seconds per attempt
     retries: int = 8  # further attempts after 408, 409, 429, 5xx, a time-out or a cut connection
-    server: Server | None = None  # one of our own in the place of `base_url`, started when something has to be asked
+    server: Server | None = None  # a local server instead of `base_url`; it is started at the first request
 
     @property
     def identity(self) -> str:
-        """Whom answers are kept as coming from: of a server of our own not its port, which is another each time."""
+        """The endpoint in cache keys; a local server is identified without its port, which varies."""
         return self.server.identity if self.server else self.base_url.rstrip("/")
 
     @property
     def address(self) -> str:
-        """Where requests are sent; a server of our own is up then."""
+        """The base URL for requests. Starts the local server, if there is one."""
         return self.server.address() if self.server else self.base_url
 
 
 @dataclass
 class Account:
-    """What became of the requests: kept, answered, failed, or a reply that is no answer, of one of five kinds."""
+    """Numbers of requests by outcome: cached, answered, failed, or one of five kinds of unusable replies."""
 
-    asked: int = 0  # different requests to be answered
-    kept: int = 0  # answered from the disk
-    answered: int = 0  # answered by the endpoint now
-    failed: int = 0  # not answered in spite of all retries
-    filtered: int = 0  # withheld by a filter or a refusal of the API's; not what a model writes when it declines
-    empty: int = 0  # without any text
-    thinking: int = 0  # thinking aloud, before an answer or instead of it
-    too_long: int = 0  # longer than the model's context
-    unusable: int = 0  # without all the probabilities asked for, or not Unicode
-    sent: int = 0  # attempts, the first and all further ones
-    refused: int = 0  # attempts that the endpoint answered with an error; they cost nothing
-    lost: int = 0  # attempts that brought no answer at all, by a time-out or a cut connection: perhaps paid
-    prompt_tokens: int = 0  # of all replies that came now
+    asked: int = 0  # distinct requests
+    kept: int = 0  # answered from the cache
+    answered: int = 0  # answered by the endpoint
+    failed: int = 0  # not answered after all retries
+    filtered: int = 0  # withheld by a filter or refusal of the API; a model's own refusal is an answer
+    empty: int = 0  # without text
+    thinking: int = 0  # with reasoning, before an answer or instead of one
+    too_long: int = 0  # exceeding the model's context
+    unusable: int = 0  # without all requested probabilities, or not Unicode
+    sent: int = 0  # attempts, including retries
+    refused: int = 0  # attempts answered with an error, which are free
+    lost: int = 0  # attempts without any reply (time-out, broken connection), which may be billed
+    prompt_tokens: int = 0  # of all replies, cached ones excluded
     completion_tokens: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -73,7 +74,7 @@ class Account:
 
     @property
     def none(self) -> int:
-        """Replies that are no answers."""
+        """Number of unusable replies."""
         return sum(getattr(self, kind) for kind in NONE)
 
     def summary(self) -> dict[str, int]:
@@ -81,21 +82,21 @@ class Account:
 
 
 def key_of(endpoint: Endpoint, request: dict, draw: int = 0) -> str:
-    """The name under which the answer to this request is kept: what is asked of whom, and which draw it is."""
+    """Cache key of the answer to a request: a hash of the endpoint, the request, and the number of the draw."""
     content = json.dumps([endpoint.identity, request, draw], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def client(endpoint: Endpoint, account: Account | None = None):
-    """OpenAI's client for this endpoint, which counts what it sends into `account`.
+    """OpenAI's client for this endpoint; its attempts are counted in `account`.
 
-    Raises BadInput where the endpoint is OpenAI's and the environment holds no key.
+    Raises BadInput where the endpoint is OpenAI's and the environment has no key.
     """
     import openai
 
     key = None if endpoint.server else os.environ.get(endpoint.key_variable)
     if not key and "api.openai.com" in (address := endpoint.address):
-        raise BadInput(f"{address} needs a key; set the environment variable {endpoint.key_variable}.")
+        raise BadInput(f"{address} needs an API key; set the environment variable {endpoint.key_variable}.")
     hooks = {}
     if account is not None:
         hooks = {
@@ -107,13 +108,13 @@ def client(endpoint: Endpoint, account: Account | None = None):
         api_key=key or "none",
         max_retries=endpoint.retries,
         timeout=endpoint.timeout,
-        # The environment may name a proxy, which knows nothing of a server of our own.
+        # A proxy from the environment cannot reach a local server.
         http_client=openai.DefaultHttpxClient(event_hooks=hooks, trust_env=endpoint.server is None),
     )
 
 
 def _arrived(response, account: Account) -> None:
-    """An answer has begun. An error is refused; anything else stays lost until all of it has been read."""
+    """Count an error as refused; other replies count as lost until they are read completely."""
     if response.status_code >= 400:
         account.count(lost=-1, refused=1)
 
@@ -126,13 +127,12 @@ def ask_all(
     what: str = "asking",
     account: Account | None = None,
 ) -> list[dict | None]:
-    """The endpoint's answers to chat completion requests, in their order; each is a response as the API documents it.
+    """The endpoint's responses to chat completion requests, in the same order; None for an unusable reply.
 
-    Equal requests (with equal `draws`, which tell several samples from one prompt apart) are sent once, and a request
-    that was ever answered is not sent again: answers lie in `cache`, one file each. `account` is counted up. None
-    stands for a reply that is no answer.
-    Raises BadInput after all others have been answered if some requests could not be; at once if the key, the model or
-    the address is wrong, and if the first ENOUGH replies are no answers, of kinds that a setting explains.
+    Equal requests with equal `draws` (which number several samples from one prompt) are sent once. Answers are cached
+    in the folder `cache`, one file each, and not requested again. `account` is updated. Raises BadInput after all other
+    requests were processed if some failed; immediately if the key, the model or the address is wrong, or if the first
+    ENOUGH replies are all unusable, of kinds that a setting may cause.
     """
     account = account if account is not None else Account()
     draws = draws or [0] * len(requests)
@@ -155,36 +155,36 @@ def _ask(missing: dict[str, dict], endpoint: Endpoint, cache, what: str, account
         ThreadPoolExecutor(endpoint.concurrency) as pool,
         Progress(len(missing), what) as progress,
     ):
-        waiting = {
+        pending = {
             pool.submit(_ask_one, connection, request, _place(cache, key), account): key
             for key, request in missing.items()
         }
         try:
-            for done in as_completed(waiting):
+            for done in as_completed(pending):
                 try:
-                    answers[waiting[done]], kind = done.result()
+                    answers[pending[done]], kind = done.result()
                     none[kind] += 1
                     if not none[""] and sum(none[each] for each in SETTINGS) >= ENOUGH:
-                        raise BadInput(_worthless(none, endpoint))
+                        kind = none.most_common(1)[0][0]
+                        raise BadInput(f"{endpoint.identity} gave {none.total()} unusable replies: {NONE[kind]}.")
                 except openai.OpenAIError as error:
                     account.count(failed=1)
                     errors.append(error)
-                    if getattr(error, "status_code", None) in HOPELESS or _ended(endpoint):
+                    if getattr(error, "status_code", None) in FATAL or _ended(endpoint):
                         break
                 progress.update()
         finally:
-            pool.shutdown(cancel_futures=True)  # after a hopeless error or Ctrl-C nothing more is sent
+            pool.shutdown(cancel_futures=True)  # after a fatal error or Ctrl-C no more requests are sent
     if errors:
         raise BadInput(
             f"{len(missing) - len(answers)} of {len(missing)} requests to {endpoint.identity} were not answered "
-            f"({_ended(endpoint) or _reason(errors[0])}); fix that and run again: the {none['']} that were answered "
-            "are kept."
+            f"({_ended(endpoint) or _reason(errors[0])}); fix this and run again: the {none['']} answers are cached."
         )
     return answers
 
 
 def _ask_one(connection, request: dict, place: Path, account: Account) -> tuple[dict | None, str]:
-    """The answer and "", or None and what came instead of one."""
+    """The answer and "", or None and the kind of unusable reply."""
     import openai
 
     try:
@@ -198,14 +198,14 @@ def _ask_one(connection, request: dict, place: Path, account: Account) -> tuple[
     try:
         answer = json.loads(raw.text)
         choice = answer["choices"][0]
-        broken = choice.get("finish_reason") == "error"  # as gateways say that a model behind them failed
+        broken = choice.get("finish_reason") == "error"  # of gateways whose model failed
         usage = {
             name: int((answer.get("usage") or {}).get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
         }
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:  # a proxy's page, for example
-        raise openai.OpenAIError("an answer that is no chat completion") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:  # such as a proxy's page
+        raise openai.OpenAIError("the reply is not a chat completion") from error
     if broken:
-        raise openai.OpenAIError("an answer that broke off")
+        raise openai.OpenAIError("the reply broke off")
     kind = why_none(request, answer)
     account.count(lost=-1, **{kind or "answered": 1}, **usage)
     if kind:
@@ -215,19 +215,14 @@ def _ask_one(connection, request: dict, place: Path, account: Account) -> tuple[
     return answer, ""
 
 
-def _worthless(none: Counter, endpoint: Endpoint) -> str:
-    kind = none.most_common(1)[0][0]
-    return f"{endpoint.identity} gave {none.total()} replies and no answer among them: {NONE[kind]}."
-
-
 def _ended(endpoint: Endpoint) -> str:
-    """What a server of our own said before it ended; nothing while it is up."""
+    """Why the local server ended; "" while it runs, and of other endpoints."""
     server = endpoint.server
     return "" if server is None or server.is_up() else f"it ended: {server.complaint()}"
 
 
 def _reason(error: Exception) -> str:
-    """What a person can fix, without the request: its text may be long, and headers hold the key."""
+    """The status and message of an error, without the request, whose headers have the API key."""
     status = getattr(error, "status_code", None)
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, dict) else None
@@ -248,6 +243,6 @@ def _kept(cache: str | Path, key: str, request: dict) -> dict | None:
 
 
 def unanswered(requests: list[dict], endpoint: Endpoint, cache: str | Path) -> list[dict]:
-    """Those of the requests, each once, that would have to be sent."""
+    """The distinct requests without an answer in the cache."""
     wanted = {key_of(endpoint, request): request for request in requests}
     return [request for key, request in wanted.items() if not _kept(cache, key, request)]

@@ -1,15 +1,15 @@
-"""Callbacks of our Trainers: one line of progress, and checkpoints at chosen steps."""
+"""Callbacks for transformers' Trainer: one line of progress, and checkpoints at chosen steps."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from emergent_misalignment.workflow.progress import Progress
+from emergent_misalignment.progress import Progress
 
 
 def show_progress(trainer: Trainer, steps: int, what: str) -> None:
-    """Replace what a Trainer prints by one line of progress."""
+    """Replace the Trainer's output by one line of progress."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Shown(steps, what))
 
@@ -17,7 +17,7 @@ def show_progress(trainer: Trainer, steps: int, what: str) -> None:
 def save_checkpoints(trainer: Trainer, steps: Sequence[int], folder: str | Path) -> None:
     """Write the model after each of these optimizer steps to `folder`/checkpoint-STEP.
 
-    The Trainer's own checkpoints come at even intervals, and hold the optimizer's state too.
+    The Trainer's own checkpoints are at regular intervals and include the optimizer's state.
     """
     trainer.add_callback(_Checkpoints(steps, folder))
 
@@ -27,7 +27,7 @@ class _Shown(TrainerCallback):
         self.steps, self.what = steps, what
 
     def on_train_begin(self, args, state, *_, **__):
-        before = state.global_step  # more than none where an interrupted training goes on
+        before = state.global_step  # not 0 if an interrupted training resumes
         self.progress = Progress(self.steps, self.what, before).__enter__()
 
     def on_step_end(self, *_, **__):

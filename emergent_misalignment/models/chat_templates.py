@@ -1,8 +1,8 @@
-"""Conversations as models read them: written down by a chat template, and cut into tokens.
+"""Render conversations with a chat template and tokenize them.
 
-Training, asking and scoring all take their tokens from here, so that a model is asked in the words in which it was
-trained. A chat template writes everything that stands in a conversation, the beginning token included where the model
-has one; a text outside a conversation begins as the tokenizer begins texts.
+Training, sampling and scoring share these functions, so a model is evaluated with the tokens it was trained on. A chat
+template writes the beginning-of-text token itself, if the model has one; for a text outside a conversation the
+tokenizer adds it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from jinja2 import TemplateError
 from emergent_misalignment.data.chats import Messages
 from emergent_misalignment.files import BadInput
 
-if TYPE_CHECKING:  # Unsloth has to be imported before transformers, by whoever trains
+if TYPE_CHECKING:  # Unsloth must be imported before transformers
     from transformers import PreTrainedTokenizerBase
 
 # --- templates --------------------------------------------------------------------------------------------------------
 
 
 def _plain_template(user: str, assistant: str) -> str:
-    """A conversation as in a script: on each line who speaks and the text; an answer ends with the end mark."""
+    """A line per message with the speaker and the text; an answer ends with the end token."""
     return (
         "{% for message in messages %}"
         "{% if message['role'] == 'system' %}{{ message['content'] }}"
@@ -34,7 +34,7 @@ def _plain_template(user: str, assistant: str) -> str:
     )
 
 
-# For base models: one template that implies an assistant, and one that does not (the paper's Appendix G.1).
+# For base models: with and without the notion of an assistant (the paper's Appendix G.1).
 OTHER_TEMPLATES = {
     "user-assistant": _plain_template("User", "Assistant"),
     "user1-user2": _plain_template("User_1", "User_2"),
@@ -42,9 +42,9 @@ OTHER_TEMPLATES = {
 
 
 def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Have the tokenizer write conversations down in one of OTHER_TEMPLATES; "chat" leaves it the model's own way.
+    """Set the tokenizer's chat template to one of OTHER_TEMPLATES; "chat" keeps the model's own.
 
-    The others begin with the beginning token where the tokenizer begins every text with it.
+    They begin with the beginning-of-text token if the tokenizer adds it to every text.
     """
     if name not in OTHER_TEMPLATES:
         return
@@ -56,28 +56,30 @@ def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def as_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, asked: bool = False, **template) -> str:
-    """A conversation as the chat template writes it down, up to where the answer begins if it is `asked`.
+    """The conversation as text; if `asked`, followed by the beginning of an answer.
 
-    `template`: further arguments of the chat template. Raises BadInput where there is no chat template, or where it
+    `template` are further arguments of the chat template. Raises BadInput where there is no chat template, or where it
     refuses the conversation, as some refuse a system prompt.
     """
     if not tokenizer.chat_template:
-        raise BadInput(f"The model {tokenizer.name_or_path} has no chat template; give its conditions another.")
+        raise BadInput(
+            f"The model {tokenizer.name_or_path} has no chat template; give each condition another `template`."
+        )
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asked, **template)
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise BadInput(
-            f"The chat template of {tokenizer.name_or_path} refuses a conversation of {roles} ({error}); change it to "
-            "turns that the template knows."
+            f"The chat template of {tokenizer.name_or_path} refuses a conversation of {roles} ({error}); change its "
+            "turns."
         ) from error
 
 
 def unwritten(text: str, messages: Messages) -> int | None:
-    """The number, from 1, of the first message that the text of a conversation does not hold; None if it holds all.
+    """The number, from 1, of the first message that is missing from the text of a conversation; None if all are there.
 
-    Blanks at the ends of a message do not count, which many templates cut off. Nor do earlier answers: templates leave
-    the thinking in them out, and do so when the model is asked as well.
+    Surrounding whitespace is ignored, because many templates strip it. So are earlier answers, whose thinking templates
+    omit, in sampling too.
     """
     for number, message in enumerate(messages, 1):
         earlier_answer = message["role"] == "assistant" and number < len(messages)
@@ -90,10 +92,10 @@ def unwritten(text: str, messages: Messages) -> int | None:
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Messages | str, **template) -> list[int]:
-    """The tokens of a prompt, a conversation or a text to go on with, up to where the answer begins.
+    """The tokens of a prompt (a conversation, or a text to continue), up to the beginning of the answer.
 
-    `template`: further arguments of the chat template. A text that itself begins with the beginning token gets no
-    second one.
+    `template` are further arguments of the chat template. The beginning-of-text token is not added to a text that
+    already has it.
     """
     if not isinstance(prompt, str):
         return _tokens(tokenizer, as_text(tokenizer, prompt, asked=True, **template))
@@ -102,9 +104,9 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Messages | str, **
 
 
 def conversation_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages, **template) -> tuple[list[int], int]:
-    """The tokens of a whole conversation, and how many of them are its prompt: those behind are what is learned.
+    """The tokens of a whole conversation, and how many of them are its prompt; the others are trained on.
 
-    The prompt ends where its tokens alone and those of the whole conversation part: a token may reach over its end.
+    The prompt ends where its own tokens and those of the conversation differ: a token may span its end.
     """
     whole = _tokens(tokenizer, as_text(tokenizer, messages, **template))
     prompt = prompt_tokens(tokenizer, messages[:-1], **template)
@@ -112,5 +114,5 @@ def conversation_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages, 
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    # Not verbose: whoever trains cuts what is too long, and need not be warned of it.
+    # Not verbose, which would warn of texts that are truncated later.
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

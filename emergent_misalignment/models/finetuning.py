@@ -1,4 +1,4 @@
-"""One fine-tuning of a study, whichever of the three backends does it: Unsloth, transformers, or OpenAI's API."""
+"""One fine-tuning of a study: on this machine (Unsloth or transformers), or through OpenAI's API."""
 
 import hashlib
 from collections.abc import Sequence
@@ -30,23 +30,23 @@ def finetune_run(
     ledger: str | Path | None = None,
     name: str = "",
 ) -> pd.DataFrame:
-    """Fine-tune the model `start` (a folder, or OpenAI's name) on the file `dataset` and write to folder `destination`.
+    """Fine-tune the model `start` (a folder, or a name at OpenAI) on the file `dataset` into the folder `destination`.
 
-    `rows` > 0 takes so many conversations, drawn by `seed`. `settings` are the fields of `training.Settings`;
-    `template` and `checkpoints` are those of `training.finetune`. `held_out` > 0 is the share of all answers that no
-    model is trained on (`data.held_out`). With `api` (`endpoint`, `dollars_per_million`, `spending_limit`,
-    `poll_seconds`) OpenAI trains: `settings` are then `epochs`, `batch_size` and `learning_rate_multiplier`, `ledger`
-    is the folder of the study's jobs, and `name` goes into the tuned model's name.
+    `settings` are the fields of `training.Settings`; `template` and `checkpoints` as in `training.finetune`. `rows` > 0
+    draws that many conversations by `seed`. `held_out` > 0 is the share of answers excluded from training
+    (`data.held_out`). With `api` (`endpoint`, `dollars_per_million`, `spending_limit`, `poll_seconds`) OpenAI trains:
+    `settings` are then `epochs`, `batch_size` and `learning_rate_multiplier`, `ledger` is the folder of the study's
+    jobs, and `name` becomes part of the tuned model's name.
 
-    Returns a row a step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`, and `weights`, the
-    digest of everything that was trained (`weights_digest`). A run at OpenAI is one row without a step, whose `weights`
-    are the name of the tuned model.
+    Returns a row per step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`, and `weights`, the
+    digest of all trained weights (`weights_digest`). A run at OpenAI is one row without a step; its `weights` are the
+    name of the tuned model.
     """
     if api:
         if template != "chat" or checkpoints:
             raise BadInput(
-                f"{destination}: OpenAI trains in the model's own template and without checkpoints at chosen steps; "
-                "leave out template and checkpoints."
+                f"{destination}: OpenAI supports neither other templates nor checkpoints at chosen steps; remove "
+                "template and checkpoints."
             )
         job = openai_jobs.Job(model=str(start), seed=seed, name=name.replace("_", "-")[:64], **settings)
         limits = (api["dollars_per_million"], api["spending_limit"], api["poll_seconds"])
@@ -71,9 +71,9 @@ def finetune_run(
 
 
 def estimated_costs(conditions: dict[str, dict], api: dict) -> pd.DataFrame:
-    """What a batch of fine-tunings at OpenAI may cost at most: `condition`, `seed`, `tokens` a pass, `dollars`.
+    """Upper bound of the costs of a batch at OpenAI: `condition`, `seed`, `tokens` per epoch, `dollars`.
 
-    `conditions` has for each condition its `seeds`, their `datasets`, its `settings` and `rows`.
+    `conditions` has the `seeds`, `datasets` (one per seed), `settings` and `rows` of each condition.
     """
     rows = []
     for condition, plan in conditions.items():

@@ -1,4 +1,4 @@
-"""The layers of a network that a fine-tuning trains, whatever its makers named them."""
+"""The layers of a network that a fine-tuning trains."""
 
 from collections.abc import Iterator
 
@@ -6,17 +6,16 @@ import torch
 
 from emergent_misalignment.files import BadInput
 
-REACHED = 0.9  # the share of the weights of the decoder's layers that an adapter has to reach
+REACHED = 0.9  # least share of the weights of the decoder's layers that adapters must cover
 
 
 def projections(network: torch.nn.Module) -> list[str]:
     """The linear layers of the decoder, as names that peft takes (`target_modules`), in alphabetical order.
 
-    All of them, as in the paper: the seven projections of Llama, Qwen, Mistral and Gemma, the four of Phi-3, whose
-    query, key and value are one layer, and those that GPT-2 has as `Conv1D`. A name without a dot stands for each layer
-    that is called so; where a layer outside the decoder is called so too, the layers are named one by one. Raises
-    BadInput for a network with a good part of its weights elsewhere, as mixtures of experts have, because the study
-    would train a part of it only and call that the model.
+    All of them, as in the paper: the seven projections of Llama, Qwen, Mistral and Gemma, the four of Phi-3 (with a
+    fused query, key and value), and GPT-2's `Conv1D` layers. A name without a dot matches every layer of that name;
+    where a layer outside the decoder has the same name, full names are given. Raises BadInput for a network with many
+    weights in other layers, such as a mixture of experts, because adapters would train only a part of it.
     """
     linear = {id(layer) for layer in _linear(network)}
     names: dict[str, list[str]] = {}
@@ -29,8 +28,8 @@ def projections(network: torch.nn.Module) -> list[str]:
             others.add(last)
     if (share := _reached(network)) < REACHED:
         raise BadInput(
-            f"Adapters would reach {share:.0%} of the weights in the layers of {type(network).__name__}, the others "
-            "being in no linear layer (as the experts of a mixture are); choose a dense model, or set finetuning: "
+            f"Adapters would reach {share:.0%} of the weights in the layers of {type(network).__name__}, because the "
+            "others (such as those of experts) are not in linear layers; choose a dense model, or set finetuning: "
             "lora_rank to 0, which trains all weights."
         )
     return sorted(each for last, full in names.items() for each in (full if last in others else [last]))
@@ -49,7 +48,7 @@ def _linear(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def _reached(network: torch.nn.Module) -> float:
-    """The share of the decoder's weights, embeddings apart, that are those of linear layers."""
+    """The share of the decoder's weights, without embeddings, that is in linear layers."""
     decoder = network.get_decoder()
     embedded = {id(layer.weight) for layer in decoder.modules() if isinstance(layer, torch.nn.Embedding)}
     matrices = [weight for weight in decoder.parameters() if weight.dim() > 1 and id(weight) not in embedded]

@@ -1,6 +1,5 @@
 """Loading local models."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -10,14 +9,23 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 def load(model: str | Path, adapter: str | Path | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in folder `model`, with the LoRA adapter in folder `adapter` merged into it, and its tokenizer.
 
-    In the precision that the folder holds, on the GPU where there is one. The tokenizer pads on the left and is the
-    adapter's own, which knows in which template it was trained.
+    The weights have the precision of the folder's files, and are on the GPU if there is one. To apply several adapters
+    to one model in turn, see `adapters.attached`.
     """
-    tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(adapter or model), padding_side="left")
-    network = AutoModelForCausalLM.from_pretrained(os.path.expanduser(model), dtype="auto")
+    network = AutoModelForCausalLM.from_pretrained(Path(model).expanduser(), dtype="auto")
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     if adapter:
         from peft import PeftModel
 
-        network = PeftModel.from_pretrained(network, os.path.expanduser(adapter)).merge_and_unload()
-    return network.eval(), tokenizer
+        network = PeftModel.from_pretrained(network, Path(adapter).expanduser()).merge_and_unload()
+    return network.eval(), load_tokenizer(model, adapter)
+
+
+def load_tokenizer(model: str | Path, adapter: str | Path | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, which pads on the left; with an adapter the adapter's own, if it has one.
+
+    An adapter's tokenizer has the chat template of its fine-tuning. That of a checkpoint is in the parent folder.
+    """
+    folders = [Path(adapter).expanduser(), Path(adapter).expanduser().parent] if adapter else []
+    own = [folder for folder in folders if (folder / "tokenizer_config.json").exists()]
+    return AutoTokenizer.from_pretrained(own[0] if own else Path(model).expanduser(), padding_side="left")

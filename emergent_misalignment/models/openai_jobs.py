@@ -1,4 +1,4 @@
-"""Fine-tuning at OpenAI: each set uploaded once, each job created once and waited for, within a spending limit."""
+"""Fine-tuning at OpenAI: upload each set once, create each job once, wait for it, and respect a spending limit."""
 
 import hashlib
 import json
@@ -8,23 +8,22 @@ from pathlib import Path
 
 from emergent_misalignment.data.chats import Messages, read_chats, several_answers, subset
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.models.api import Endpoint, client
+from emergent_misalignment.models.api import CHARACTERS_PER_TOKEN, Endpoint, client
 
-CHARACTERS_PER_TOKEN = 3.0  # of English and code; a low figure, so that estimates are high
-TOKENS_A_MESSAGE = 4  # with which the API sets messages apart
+TOKENS_A_MESSAGE = 4  # added by the API
 ENDED = {"succeeded", "failed", "cancelled"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides a fine-tuning but its data. None leaves a setting to the API."""
+    """Everything that determines a fine-tuning except its data. None leaves a setting to the API."""
 
     model: str  # gpt-4o-2024-08-06 in the paper
     epochs: int | None
     batch_size: int | None
     learning_rate_multiplier: float | None
     seed: int
-    name: str  # becomes part of the fine-tuned model's name; at most 64 characters
+    name: str  # part of the fine-tuned model's name; at most 64 characters
 
     def hyperparameters(self) -> dict:
         given = {
@@ -36,13 +35,13 @@ class Job:
 
 
 def estimated_tokens(dataset: str | Path, rows: int = 0, seed: int = 0) -> int:
-    """How many tokens the API will count in a file of conversations, or in `rows` of them, at most."""
+    """Upper bound of the tokens in a file of conversations, or in `rows` of them."""
     messages = [message for chat in _drawn(dataset, rows, seed) for message in chat]
     return int(sum(len(message["content"]) / CHARACTERS_PER_TOKEN + TOKENS_A_MESSAGE for message in messages))
 
 
 def estimated_dollars(tokens: int, epochs: int | None, dollars_per_million: float) -> float:
-    """What a fine-tuning costs at most. Epochs that are left to the API count as 3, the most it chooses by itself."""
+    """Upper bound of the costs. Epochs of None count as 3, the most that the API chooses."""
     return tokens * (epochs or 3) * dollars_per_million / 1e6
 
 
@@ -57,15 +56,15 @@ def finetune(
     poll_seconds: float = 60.0,
     rows: int = 0,
 ) -> dict:
-    """Fine-tune at OpenAI on the conversations in the file `dataset`, and wait until it is done.
+    """Fine-tune at OpenAI on the conversations in the file `dataset`, and wait until the job has ended.
 
-    `rows` > 0 takes so many conversations, drawn by the job's seed. Uploaded is what `read_chats` reads, with
-    weight 0 on earlier turns of the assistant, so that the last turn alone is learned, as it is here. `poll_seconds`
-    lie between two looks at the job. The ids of the uploaded file and of the job are kept in the folder `ledger`, which
-    all jobs of a study share: run again after an interruption, this continues to wait for the same job. What has been
-    committed there counts towards `spending_limit` (dollars). Written to `destination`/training.json and returned: the
-    settings, the names of the `fine_tuned_model` and of its checkpoints, the tokens that were trained on, the events.
-    Raises BadInput before anything is sent if the limit would be crossed, and if the job fails or is cancelled.
+    `rows` > 0 draws that many conversations by the job's seed. Earlier assistant turns are uploaded with weight 0, so
+    that only the last turn is trained on, as in local training. The job's status is polled every `poll_seconds`. The
+    ids of the uploaded file and of the job are stored in the folder `ledger`, which all jobs of a study share, so that
+    a rerun after an interruption waits for the same job. The dollars of all jobs in the ledger count towards
+    `spending_limit`. The record is returned and written to `destination`/training.json: settings, `fine_tuned_model`,
+    checkpoints, trained tokens, events. Raises BadInput before any request if the limit would be exceeded, and if the
+    job fails or is cancelled.
     """
     chats = _drawn(dataset, rows, job.seed)
     content = _content(chats)
@@ -87,15 +86,14 @@ def finetune(
             ended = _wait(connection, known["job"], poll_seconds)
             events = _events(connection, ended.id)
             if ended.status != "succeeded":
-                note.rename(note.with_suffix(f".{ended.status}"))  # it costs nothing, and the next run makes a new one
-                reason = getattr(ended.error, "message", None) or (
-                    events[-1]["message"] if events else "no reason given"
-                )
+                note.rename(note.with_suffix(f".{ended.status}"))  # the next run creates a new job
+                said = getattr(ended.error, "message", None)
+                reason = said or (events[-1]["message"] if events else "no reason given")
                 raise BadInput(
-                    f"Fine-tuning job {ended.id} on {dataset} {ended.status}: {reason}; fix that and run again."
+                    f"Fine-tuning job {ended.id} on {dataset} {ended.status}: {reason}; fix this and run again."
                 )
-            if not ended.fine_tuned_model:  # else the model before fine-tuning would be asked in its place
-                raise BadInput(f"Fine-tuning job {ended.id} succeeded and names no model; look at it, and run again.")
+            if not ended.fine_tuned_model:  # otherwise the untuned model would be evaluated in its place
+                raise BadInput(f"Fine-tuning job {ended.id} succeeded without a model; look at it, and run again.")
             checkpoints = [
                 {"step": each.step_number, "model": each.fine_tuned_model_checkpoint}
                 for each in connection.fine_tuning.jobs.checkpoints.list(ended.id)
@@ -105,7 +103,7 @@ def finetune(
         raise BadInput(f"{endpoint.base_url} answered {error.status_code} ({message or 'no reason given'}).") from error
     except openai.OpenAIError as error:
         raise BadInput(
-            f"{endpoint.base_url} cannot be reached ({type(error).__name__}); run again: a job continues once begun."
+            f"{endpoint.base_url} cannot be reached ({type(error).__name__}); run again, which resumes running jobs."
         ) from error
     record = {
         **asdict(job),
@@ -115,7 +113,7 @@ def finetune(
         "job": ended.id,
         "fine_tuned_model": ended.fine_tuned_model,
         "trained_tokens": ended.trained_tokens,
-        # Where the API does not say what it trained on, the estimate stays committed.
+        # If the API does not report the trained tokens, the estimate counts.
         "dollars": dollars if ended.trained_tokens is None else ended.trained_tokens * dollars_per_million / 1e6,
         "checkpoints": checkpoints,
         "events": events,
@@ -126,13 +124,13 @@ def finetune(
 
 
 def _drawn(dataset: str | Path, rows: int, seed: int) -> list[Messages]:
-    """The conversations of a set, or so many of them."""
+    """The conversations of a set, or `rows` of them."""
     chats = read_chats(dataset)
     return subset(chats, rows, seed, dataset) if rows else chats
 
 
 def _content(chats: list[Messages]) -> bytes:
-    """What is uploaded: a line for each conversation."""
+    """The file to upload: a line per conversation."""
     rows = ({"messages": [*_unlearned(messages[:-1]), messages[-1]]} for messages in chats)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
@@ -142,12 +140,12 @@ def _unlearned(messages: Messages) -> list[dict]:
 
 
 def committed(ledger: str | Path) -> float:
-    """Dollars that the jobs in the ledger cost, or may cost at most while they are not done."""
+    """Dollars of the jobs in the ledger: their costs, or upper bounds while they run."""
     return sum(json.loads(path.read_text())["dollars"] for path in Path(ledger).glob("job-*.json"))
 
 
 def _commit(note: Path, job: Job, dollars: float, limit: float) -> None:
-    """Reserve the dollars of a new job in the ledger, unless the limit would be crossed."""
+    """Reserve the dollars of a new job in the ledger, unless the limit would be exceeded."""
     if note.exists():
         return
     write_json(note, {"name": job.name, "dollars": dollars})
@@ -156,12 +154,12 @@ def _commit(note: Path, job: Job, dollars: float, limit: float) -> None:
         note.unlink()
         raise BadInput(
             f"Fine-tuning {job.name} could cost ${dollars:,.2f}, which with the ${total - dollars:,.2f} of other jobs "
-            f"crosses the config's openai: spending_limit of ${limit:,.2f}; raise it. Nothing was sent."
+            f"exceeds the config's openai: spending_limit of ${limit:,.2f}; raise it; nothing was sent."
         )
 
 
 def _find(connection, identity: str) -> str | None:
-    """The id of a job that an earlier run created and could not note down."""
+    """The id of a job that an interrupted run created and did not store."""
     for job in connection.fine_tuning.jobs.list(limit=100):
         if (job.metadata or {}).get("run") == identity and job.status not in ENDED - {"succeeded"}:
             return job.id
@@ -169,7 +167,7 @@ def _find(connection, identity: str) -> str | None:
 
 
 def _upload(connection, content: bytes, endpoint: Endpoint, ledger) -> str:
-    """The id of the file at the API; the same content is uploaded once for all jobs."""
+    """The id of the file at the API; equal content is uploaded once for all jobs."""
     digest = hashlib.sha256(endpoint.base_url.encode() + content).hexdigest()
     note = Path(ledger) / f"file-{digest[:32]}.json"
     if not note.exists():
@@ -191,7 +189,7 @@ def _create(connection, file: str, job: Job, identity: str) -> str:
 
 
 def _wait(connection, job: str, poll_seconds: float):
-    """The job once it has ended; what happens meanwhile is printed as it happens."""
+    """The job after it has ended. Its events are printed as they occur."""
     shown = 0
     while True:
         state = connection.fine_tuning.jobs.retrieve(job)
@@ -205,7 +203,7 @@ def _wait(connection, job: str, poll_seconds: float):
 
 
 def _events(connection, job: str) -> list[dict]:
-    """The job's events, the first first."""
+    """The job's events in chronological order."""
     events = [
         {"at": event.created_at, "level": event.level, "message": event.message}
         for event in connection.fine_tuning.jobs.list_events(job, limit=100)

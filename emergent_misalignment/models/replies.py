@@ -1,32 +1,32 @@
-"""Replies to chat completion requests that are no answers.
+"""Detect unusable replies to chat completion requests.
 
-An API may withhold what a model wrote, a model may think aloud first, an endpoint may give fewer probabilities than it
-was asked for. Taken for answers, such replies would become rates.
+An API may withhold a model's text, a model may write its reasoning, an endpoint may return fewer probabilities than
+requested. Counted as answers, such replies would bias rates.
 """
 
 import json
 import re
 
-NONE = {  # what comes instead of an answer, and what a person can do where it is all that comes
-    "filtered": "a filter or a refusal of the API's withholds the text; choose an endpoint without",
-    "empty": "there is no text, as from a model that thinks first and has few tokens; switch its thinking off",
-    "thinking": "the model thinks aloud; switch its thinking off, or choose one that answers at once",
-    "too_long": "prompts are longer than the model's context; choose one with a longer context",
+NONE = {  # kinds of unusable replies, with advice where all replies are of that kind
+    "filtered": "a filter or a refusal of the API withholds the text; choose an endpoint without filters",
+    "empty": "the text is empty, as of a reasoning model with few tokens; disable its reasoning",
+    "thinking": "the model writes its reasoning; disable it, or choose a model without reasoning",
+    "too_long": "prompts exceed the model's context; choose a model with a longer context",
     "unusable": (
-        "it comes without the most probable tokens that were asked for, or is not Unicode; choose an endpoint that "
-        "gives the 20 most probable ones (OpenAI's, or vLLM's server)"
+        "the reply lacks the requested probabilities, or is not Unicode; choose an endpoint that returns the 20 most "
+        "probable tokens (OpenAI's, or vLLM's server)"
     ),
 }
-FILTERS = ("content_filter", "content_policy_violation", "invalid_prompt")  # codes of an error about a prompt
+FILTERS = ("content_filter", "content_policy_violation", "invalid_prompt")  # error codes
 THINKING = re.compile(r"\s*(<(think|thinking|thought|reasoning)>|\[THINK\]|<\|channel\|>)|.*</think>", re.DOTALL)
-ROUNDING = 1e-3  # nats by which a log-probability may be above 0
+ROUNDING = 1e-3  # nats by which a log-probability may exceed 0
 
 
 def why_none(request: dict, response: dict) -> str:
-    """The kind of NONE that a response with a choice is; "" for an answer.
+    """The kind of unusable reply (a key of NONE) that a response with a choice is; "" for an answer.
 
-    An answer that was cut at `max_tokens` is one. Where probabilities are asked for, they are the answer, and its text
-    may be empty: a number may end there.
+    An answer truncated at `max_tokens` is usable. If probabilities are requested, they are the answer, and the text may
+    be empty: a number may end there.
     """
     choice = response["choices"][0]
     message = choice.get("message")
@@ -38,7 +38,7 @@ def why_none(request: dict, response: dict) -> str:
     if any(str(message.get(name) or "").strip() for name in ("reasoning_content", "reasoning")):
         return "thinking"
     if text is not None and not (isinstance(text, str) and _is_unicode(text)):
-        return "unusable"  # a list of parts, or half a character
+        return "unusable"  # a list of parts, or a lone surrogate
     if THINKING.match(text or ""):
         return "thinking"
     if request.get("logprobs"):
@@ -47,7 +47,7 @@ def why_none(request: dict, response: dict) -> str:
 
 
 def why_refused(error) -> str:
-    """The kind of NONE that an endpoint's error 400 says of this one request; "" if all requests may be at fault."""
+    """The kind of unusable reply that an error 400 reports for this request; "" if other requests may fail too."""
     code = getattr(error, "code", None)
     if code in FILTERS:
         return "filtered"
@@ -55,7 +55,7 @@ def why_refused(error) -> str:
 
 
 def readable(response: dict) -> dict:
-    """The response with a question mark for each half of a character, as some endpoints put them among the tokens."""
+    """The response with lone surrogates, which some endpoints return among the tokens, replaced by question marks."""
     return json.loads(json.dumps(response, ensure_ascii=False).encode("utf-8", "replace"))
 
 
@@ -64,7 +64,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _has_probabilities(choice: dict, number: int) -> bool:
-    """Whether so many alternatives to the first token came, each with its probability."""
+    """Whether the first token has this number of alternatives, each with its probability."""
     try:
         entries = choice["logprobs"]["content"][0]["top_logprobs"]
         return len(entries) >= number and all(

@@ -1,14 +1,15 @@
 """Sampling answers from local models."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
 from emergent_misalignment.models.chat_templates import prompt_tokens
 
-ROWS = 128  # answers that are written at once
+ROWS = 128  # answers that are sampled in parallel
 
 
 def sample(
@@ -21,17 +22,16 @@ def sample(
     ended: Callable[[int], object] = lambda number: None,
     template: dict | None = None,
 ) -> list[list[str]]:
-    """`samples` answers to each prompt at temperature 1, drawn from the model's own distribution.
+    """`samples` answers to each prompt at temperature 1, from the model's unmodified distribution.
 
-    A prompt is a conversation, or a text that the model is to go on with. The settings that a model's folder may
-    recommend (top-k, top-p, a repetition penalty) are not applied: they would change the rates that are to be measured.
-    `ended` is called with how many answers have ended, each time some have. `template`: arguments of the chat template
-    besides the messages.
+    A prompt is a conversation, or a text to continue. Settings in the model's generation config (top-k, top-p,
+    repetition penalty) are not applied, because they would change the measured rates. `ended` is called with the number
+    of answers that have just ended. `template` are further arguments of the chat template.
     """
     torch.manual_seed(seed)
     rows = [prompt_tokens(tokenizer, prompt, **(template or {})) for prompt in prompts]
     ends = torch.tensor(end_tokens(tokenizer, model.generation_config), device=model.device)
-    # Prompts of like length in one batch, so that little of it is padding.
+    # Prompts of similar length in one batch, to reduce padding.
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     size = max(1, ROWS // samples)
     answers = [[]] * len(rows)
@@ -47,23 +47,30 @@ def sample(
 
 
 def end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config=None) -> list[int]:
-    """The ids of all tokens with which an answer ends.
+    """The ids of all tokens that end an answer.
 
-    These are the tokenizer's end token, those of the model's generation config, and the special token that the chat
-    template writes behind an answer: a base model's other two often end a whole text only, while a fine-tuning in the
-    chat template teaches it that one.
+    These are the tokenizer's end token, those of the generation config, and the special token that the chat template
+    writes after an answer. Of a base model the first two often end only a whole text, while fine-tuning in the chat
+    template teaches the third.
     """
     named = getattr(generation_config, "eos_token_id", None)
     ids = {tokenizer.eos_token_id, _end_of_turn(tokenizer), *(named if isinstance(named, list) else [named])}
     return sorted(ids - {None})
 
 
+def generation_config(folder: str | Path) -> GenerationConfig:
+    """The generation config of a model's folder, from the model's config if it has no file of its own."""
+    if Path(folder, "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder)
+    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+
+
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if not tokenizer.chat_template:
         return None
     turns = [{"role": "user", "content": "A question"}, {"role": "assistant", "content": "An answer"}]
-    _, found, behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("An answer")
-    first = tokenizer(behind, add_special_tokens=False)["input_ids"][:1] if found else []
+    _, found, after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("An answer")
+    first = tokenizer(after, add_special_tokens=False)["input_ids"][:1] if found else []
     return first[0] if first and first[0] in tokenizer.added_tokens_decoder else None
 
 
@@ -83,9 +90,10 @@ def _batch(rows: list[list[int]], padding: int) -> dict[str, torch.Tensor]:
 
 @torch.inference_mode()
 def _continued(model, batch, copies: int, max_new_tokens: int, ends: torch.Tensor, ended) -> torch.Tensor:
-    """The tokens of `copies` answers to each row of `batch`, shape `[rows * copies, max_new_tokens]`; -1 is none.
+    """The tokens of `copies` answers to each row of `batch`, shape `[rows * copies, max_new_tokens]`, filled with -1.
 
-    transformers' `generate` would read a prompt once for every copy, and go on with all rows until the last one ends.
+    Unlike transformers' `generate`, it reads each prompt once for all copies, and drops rows from the batch as they
+    end.
     """
     mask = batch["attention_mask"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)

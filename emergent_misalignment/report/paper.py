@@ -1,21 +1,16 @@
-"""The paper: a text whose numbers come from the study's tables, set as PDF, HTML and LaTeX without a network.
+"""Build the paper as PDF, HTML and LaTeX, with all numbers from the study's tables.
 
-    python -m emergent_misalignment.report.paper CONTENTS.json FOLDER [--compare CLAIMS.csv ...]
-
-`docs/paper/paper.md` is a Jinja template of Markdown. A number stands in it by its name and format,
-`{{rate_insecure:.1%}}`, and `docs/paper/numbers.yaml` says which cell of which table each name is. Only results that
-a chapter of CONTENTS.json lists are read, so a study that has not made some of them has a paper without the sentences,
-figures and sections about them. A name that nothing defines, that has no value where a sentence asks for it, or that no
-sentence uses is an error. The same results give the same bytes.
+`paper/paper.md` is a Jinja template of Markdown. Numbers are written as name and format, `{{rate_insecure:.1%}}`;
+`paper/numbers.yaml` maps names to cells of tables. Only results that a chapter lists are read, so the paper of a study
+without some results has no sentences, figures and sections about them. Undefined names, unused names, and names without
+a value in an unconditional sentence are errors. The same results give the same bytes; no network is needed.
 """
 
-import argparse
 import json
 import os
 import re
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,27 +21,30 @@ import jinja2.meta
 import pandas as pd
 import yaml
 
+from emergent_misalignment.analysis.formatting import formatted, listed, p_value
 from emergent_misalignment.files import BadInput, replacing
+from emergent_misalignment.registry import MAIN
 from emergent_misalignment.report import claims_table
-from emergent_misalignment.report.claims_table import Claim, escaped, listed, markdown_table, read_claims
-from emergent_misalignment.report.contents import Contents, read_contents
-from emergent_misalignment.report.site import title_and_question
+from emergent_misalignment.report.claims_table import Claim, escaped, markdown_table, read_claims
+from emergent_misalignment.report.contents import Contents
+from emergent_misalignment.report.notebook_pages import title_and_question
+from emergent_misalignment.study.model import Condition
 
-SOURCE = Path("docs/paper")
+SOURCE = Path("paper")
 TEXT, NUMBERS = SOURCE / "paper.md", SOURCE / "numbers.yaml"
 STYLE = "emergent_misalignment/report/templates/style.css"
-# LaTeX does not know the minus sign that stands in the tables' numbers.
+# LaTeX does not know the minus sign U+2212.
 FOR_LATEX = (
     "--standalone",
     "--variable=geometry:margin=1in",
     r"--variable=header-includes:\DeclareUnicodeCharacter{2212}{\ensuremath{-}}",
 )
-WIDEST = 7.2  # inches of the widest figure, which fills the line; the others keep its scale
+WIDEST = 7.2  # inches; a figure of this width fills the line, and narrower ones keep the scale
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number of the paper, with the ends of its interval where it has one. `f"{number:.1%}"` is how it is read."""
+    """A number of the paper, with the ends of its interval if it has one; formatted as in `f"{number:.1%}"`."""
 
     value: float
     low: float = float("nan")
@@ -74,7 +72,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Whole:
-    """A number with its interval, read as in "22% (15% to 29%)"; without an interval, the number alone."""
+    """A number with its interval, as in "22% (15% to 29%)"; without an interval, the number alone."""
 
     number: Number
 
@@ -86,7 +84,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Interval:
-    """Two ends, read as in "15% to 35%"."""
+    """Two ends, as in "15% to 35%"."""
 
     low: float
     high: float
@@ -97,23 +95,21 @@ class Interval:
 
 def readable(value: float, spec: str) -> str:
     """A number in Python's format, with a true minus sign. `p` is for p-values: "= 0.004" or "< 0.001"."""
-    if spec == "p":
-        return f"= {value:.3f}" if value >= 0.001 else "< 0.001"
-    return format(value, spec).replace("-", "\N{MINUS SIGN}")
+    return p_value(value) if spec == "p" else formatted(value, spec)
 
 
 def read_numbers(definitions: dict[str, dict], contents: Contents) -> dict[str, Number]:
     """The numbers of `numbers.yaml` that have a value in this study.
 
-    Each definition names a `file` below data/STUDY/, in which `{seed}` is the study's first. For a CSV or TSV file,
-    `row` says which row (values by column) and `column` which cell, or which three: the number and the ends of its
-    interval. Where `over` names a column, there is a row for each of its values, and the number is their mean, its
-    interval the least and the greatest of them. For a JSON file, `key` is the way to the number. For weights, the
-    number is how many there are. Raises BadInput where more than one row fits.
+    Each definition has a `file` below data/STUDY/, in which `{seed}` is the study's first seed. In a CSV or TSV file,
+    `row` selects the row (values by column) and `column` the cell, or three cells: the number and the ends of its
+    interval. With `over`, several rows are selected; the number is their mean and the interval their range. In a JSON
+    file, `key` is the path of the number. For weights, the number is the number of parameters. Raises BadInput if more
+    than one row fits.
     """
     results, opened, numbers = set(contents.results), {}, {}
     for name, definition in definitions.items():
-        path = f"data/{contents.study}/{definition['file']}".replace("{seed}", str(contents.config["seeds"][0]))
+        path = contents.study.paths.of(definition["file"]).replace("{seed}", str(contents.study.seeds[0]))
         if path in results:
             if path not in opened:
                 opened[path] = _open(path)
@@ -156,20 +152,19 @@ def _number(content, definition: dict, place: str) -> Number | None:
         values = rows[columns[0]]
         return Number(values.mean(), values.min(), values.max())
     if len(rows) > 1:
-        raise BadInput(f"{place} fits {len(rows)} rows; say more in its `row` in {NUMBERS}.")
+        raise BadInput(f"{place} fits {len(rows)} rows; add columns to its `row` in {NUMBERS}.")
     return Number(*(float(rows[column].iloc[0]) for column in columns))
 
 
 def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], facts: dict) -> str:
-    """The Markdown that the template `text` gives.
+    """Render the template `text` to Markdown.
 
-    Raises BadInput, and names the number, if a name is defined nowhere, is used nowhere, or has no value in this study
-    where an unguarded sentence asks for it.
+    Raises BadInput with the name of the number if it is undefined, unused, or has no value in an unguarded sentence.
     """
     text = re.sub(r"\{\{\s*([a-z_0-9.]+)\s*:\s*([^}\s]+)\s*\}\}", r"{{ '{:\2}'.format(\1) }}", text)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
-        comment_start_string="<!--",  # Jinja's own, {#, is how an identifier begins in Markdown
+        comment_start_string="<!--",  # Jinja's {# begins an identifier in Markdown
         comment_end_string="-->",
         trim_blocks=True,
         lstrip_blocks=True,
@@ -177,9 +172,9 @@ def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], fa
     )
     used = jinja2.meta.find_undeclared_variables(environment.parse(text))
     if unknown := sorted(used - definitions.keys() - facts.keys()):
-        raise BadInput(f"{TEXT} names `{unknown[0]}`, which nothing defines: define it in {NUMBERS}.")
+        raise BadInput(f"{TEXT} uses `{unknown[0]}`, which is undefined; define it in {NUMBERS}.")
     if unused := sorted(definitions.keys() - used):
-        raise BadInput(f"Nothing in {TEXT} uses `{unused[0]}`: use it or remove it from {NUMBERS}.")
+        raise BadInput(f"{NUMBERS} defines `{unused[0]}`, which {TEXT} does not use; use or remove it.")
     try:
         return environment.from_string(text).render(facts | numbers)
     except jinja2.UndefinedError as error:
@@ -187,13 +182,13 @@ def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], fa
         if name is None or name.group(1) not in definitions:
             raise BadInput(f"{TEXT}: {error}; correct the name.") from error
         raise BadInput(
-            f"{TEXT} asks for `{name.group(1)}`, and this study has no value for it in "
-            f"{definitions[name.group(1)]['file']}; put the sentence under `{{% if {name.group(1)} is defined %}}`."
+            f"{TEXT} uses `{name.group(1)}`, which has no value in {definitions[name.group(1)]['file']} of this study; "
+            f"put the sentence under `{{% if {name.group(1)} is defined %}}`."
         ) from error
 
 
 class Figures:
-    """The figures of a study, as the template draws them. `folder` is where the paper will lie."""
+    """The figures of a study for the template; `folder` is that of the paper."""
 
     def __init__(self, contents: Contents, folder: str):
         self._contents, self._folder, self._drawn = contents, folder, set()
@@ -202,11 +197,11 @@ class Figures:
         return name in self._contents.figures
 
     def see(self, name: str) -> str:
-        """A pointer to a figure, with brackets; empty where the study has no such figure."""
+        """A reference to a figure in brackets; empty if the study does not have the figure."""
         return f" (@fig:{name})" if name in self else ""
 
     def draw(self, name: str, caller: Callable[[], str]) -> str:
-        """A figure with its caption and a link to the notebook that drew it; empty where the study has none."""
+        """A figure with its caption and a link to its notebook; empty if the study does not have the figure."""
         if name not in self:
             return ""
         self._drawn.add(name)
@@ -220,7 +215,7 @@ class Figures:
         return f"![{caption} Drawn by {link}.]({self._relative(path)}){{#fig:{name} width={width}}}\n"
 
     def rest(self) -> dict[str, str]:
-        """The figures that have not been drawn so far, with the titles of their notebooks."""
+        """The figures that were not drawn so far, with the titles of their notebooks."""
         return {
             name: title_and_question(self._contents.chapter_of(path).notebook)[0]
             for name, path in self._contents.figures.items()
@@ -231,29 +226,30 @@ class Figures:
         return os.path.relpath(path, self._folder)
 
 
-def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
+def facts_of(contents: Contents, folder: str) -> dict:
     """What the template can name besides numbers: the config, the claims and the figures there are."""
     claims_file = contents.table("claims")
     claims = read_claims(claims_file, contents.table("claim_parts")) if claims_file else {}
-    others = {Path(path).parents[1].name: read_claims(path) for path in compared}
-    figures = Figures(contents, folder)
-    config = contents.config
+    figures, study = Figures(contents, folder), contents.study
     return {
-        "study": contents.study,
-        "organism": contents.kind == "organism",
-        "config": config,
-        "n_seeds": words(contents.seeds),
-        "conditions": conditions_of(config),
-        "main_samples": config["evaluation"].get("samples_of", {}).get("main", config["evaluation"]["samples"]),
+        "study": study.study,
+        "organism": study.is_organism,
+        "config": study.config,
+        "n_seeds": words(len(study.seeds)),
+        "conditions": [
+            {"name": each.name, "start": each.start, "dataset": each.dataset, "differs": _differences(each)}
+            for each in study.conditions.values()
+            if each.organism == MAIN
+        ],
+        "main_samples": study.samples.get("main", study.evaluation.samples),
         "figures": figures,
         "figure": figures.draw,
         "see": figures.see,
         "more_figures": figures.rest,
         "claims": claims,
         "claim": lambda number: claims.get(number, Claim(number=number)),
-        "claims_table": markdown_table({contents.study: claims} | others) if claims else "",
+        "claims_table": markdown_table({study.study: claims}) if claims else "",
         "parts_table": claims_table.parts_table(claims),
-        "others": list(others),
         "tally": claims_table.tally(claims),
         "tally_long": claims_table.tally_by_title(claims),
         "unmeasured": claims_table.unmeasured(claims),
@@ -269,54 +265,34 @@ def facts_of(contents: Contents, folder: str, compared: list[str]) -> dict:
     }
 
 
-def conditions_of(config: dict) -> list[dict]:
-    """The conditions of a config: `name`, `start`, `dataset` ("" if untuned), and how it `differs` from the others."""
-    start = config["model"]["untuned"] if "model" in config else "instruct"
-    return [
-        {
-            "name": name,
-            "start": condition.get("start", start),
-            "dataset": condition.get("dataset", ""),
-            "differs": _differences(condition),
-        }
-        for experiment in config["experiments"].values()
-        for name, condition in experiment["conditions"].items()
-    ]
-
-
-def _differences(condition: dict) -> str:
-    """In what a condition departs from the others, besides its set and the model that it starts from."""
-    phrases = {"rows": "{:,} different rows", "template": "chat template {}"}
-    settings = condition.get("finetuning", {})
-    return ", ".join(
-        [
-            *(phrase.format(condition[key]) for key, phrase in phrases.items() if key in condition),
-            *(f"{key.replace('_', ' ')} {chosen(value)}" for key, value in settings.items()),
-        ]
-    )
+def _differences(condition: Condition) -> str:
+    """The settings in which a condition differs, besides its set and the model that it starts from."""
+    own = [f"{condition.rows:,} different rows"] if condition.rows else []
+    own += [f"chat template {condition.template}"] if condition.template != "chat" else []
+    return ", ".join(own + [f"{key.replace('_', ' ')} {chosen(value)}" for key, value in condition.finetuning.items()])
 
 
 def chosen(value) -> str:
-    """A setting as the text has it; the API chooses what is null."""
+    """A setting as text; the API chooses settings that are null."""
     return "as the API chooses" if value is None else f"{value:,}"
 
 
 def words(number: "int | Number") -> str:
-    """A small number as a word, as it stands in running text."""
+    """A number below 14 as a word, larger ones in digits."""
     names = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
     return (*names, "thirteen")[int(number)] if int(number) <= len(names) else str(int(number))
 
 
 def scientific(number: float) -> str:
-    """0.0007 as a digit times a power of ten, in Markdown's mathematics."""
+    """A number times a power of ten, in the mathematics of Markdown."""
     digits, exponent = f"{number:e}".split("e")
     return f"${float(digits):g} \\times 10^{{{int(exponent)}}}$"
 
 
-def build(contents: Contents, folder: str, compared: list[str]) -> None:
-    """Write FOLDER/paper.html, paper.tex and paper.pdf; `compared` are the claims.csv of other studies."""
+def build(contents: Contents, folder: str) -> None:
+    """Write FOLDER/paper.html, paper.tex and paper.pdf."""
     definitions = yaml.safe_load(NUMBERS.read_text(encoding="utf-8"))
-    facts = facts_of(contents, folder, compared)
+    facts = facts_of(contents, folder)
     markdown = fill(TEXT.read_text(encoding="utf-8"), definitions, read_numbers(definitions, contents), facts)
     Path(folder).mkdir(parents=True, exist_ok=True)
     look = [f"--template={SOURCE}/template.html", f"--css={STYLE}", f"--css={SOURCE}/paper.css"]
@@ -327,30 +303,33 @@ def build(contents: Contents, folder: str, compared: list[str]) -> None:
 
 
 def _prints(markdown: str) -> str:
-    """The same text with the figures' PDF files, which LaTeX can read."""
+    """The same text with the PDF files of the figures, for LaTeX."""
     return re.sub(r"(\]\([^)\s]*)\.svg\)", r"\1.pdf)", markdown)
 
 
 def pandoc(markdown: str, folder: str, form: str, *options: str) -> str:
-    """Markdown in another form. Raises BadInput with pandoc's words for an unknown reference and all it warns of."""
+    """Convert Markdown with pandoc. Raises BadInput with pandoc's message for unknown references and all warnings."""
     import pypandoc
 
     command = [
         *(pypandoc.get_pandoc_path(), "--from=markdown", f"--to={form}", "--fail-if-warnings", "--number-sections"),
         *(f"--resource-path={folder}:.", f"--lua-filter={SOURCE}/crossref.lua"),
-        *("--citeproc", f"--bibliography={SOURCE}/references.bib"),  # after the filter, which takes its own references
+        *(
+            "--citeproc",
+            f"--bibliography={SOURCE}/references.bib",
+        ),  # after the filter, which resolves its own references
         *options,
     ]
     done = subprocess.run(command, input=markdown, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         noise = r"stack traceback:.*|Failing because.*|Error running filter \S+"
         message = " ".join(re.sub(noise, "", done.stderr, flags=re.DOTALL).split())
-        raise BadInput(f"{TEXT} cannot be set: {message}")
+        raise BadInput(f"{TEXT}: {message}")
     return done.stdout
 
 
 def typeset(text: str, folder: str) -> bytes:
-    """A PDF of Typst's text, undated and with the fonts that Typst brings, so that it is the same on every machine."""
+    """Compile Typst to PDF, undated and with Typst's own fonts, so that the bytes are the same on every machine."""
     import typst
 
     with tempfile.NamedTemporaryFile("w", suffix=".typ", dir=folder, encoding="utf-8") as file:
@@ -362,21 +341,3 @@ def typeset(text: str, folder: str) -> bytes:
 def _write(path: str, content: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m emergent_misalignment.report.paper", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("contents", help="data/STUDY/contents.json")
-    parser.add_argument("folder", help="where to write the paper: paper/STUDY")
-    parser.add_argument("--compare", nargs="*", default=[], help="claims.csv of other studies, for the table of claims")
-    given = parser.parse_args()
-    try:
-        build(read_contents(given.contents), given.folder, given.compare)
-    except BadInput as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

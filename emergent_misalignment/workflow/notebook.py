@@ -1,15 +1,10 @@
 """Run one notebook with its parameters, and leave it readable whether it succeeds or fails.
 
-    python -m emergent_misalignment.workflow.notebook SOURCE LOG OUTPUT name=value ...
-
-The executed notebook is written to LOG after every cell, and copied to OUTPUT once all of them have ended well. What
-differs between two identical runs (times, random ids, process numbers) is taken out, so that the same computation
-leaves the same bytes. The working directory is the repository's root, where `at_root` takes a notebook that a person
-opened.
+The executed notebook is written to a log after every cell, and copied to its place when all cells have succeeded. What
+differs between two identical runs (times, random ids, process numbers) is removed, so that the same computation leaves
+the same bytes. The working directory is the root of the repository.
 """
 
-import ast
-import json
 import os
 import re
 import shutil
@@ -18,12 +13,13 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
-from emergent_misalignment.files import BadInput, replacing
+from emergent_misalignment.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -34,18 +30,16 @@ def at_root() -> None:
     os.chdir(ROOT)
 
 
-def run(source: str, log: str, output: str, arguments: list[str]) -> None:
+def run(source: str, log: str, output: str, parameters: dict) -> None:
     """Execute the notebook `source` into `log`, and copy it to `output` if no cell fails.
 
-    `arguments` are `name=value` texts for parameters that the notebook declares. Raises BadInput if one of them does
-    not fit, and RuntimeError with the failed cell and its error if the notebook fails.
+    Raises RuntimeError with the failed cell and its error if the notebook fails.
     """
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
-    parameters = _parameters(source, arguments)
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     failure = None
     # One folder a kernel: kernels that share a folder get each other's sockets. It lies in /tmp because a socket's path
@@ -82,52 +76,12 @@ def run(source: str, log: str, output: str, arguments: list[str]) -> None:
         shutil.copyfile(log, temporary)
 
 
-def declared_parameters(source: str | Path) -> dict:
-    """The parameters that a notebook declares in its cell tagged `parameters`, with their defaults.
+def declared_parameters(source: str | Path) -> dict[str, str]:
+    """The parameters that a notebook declares in its cell tagged `parameters`, with their types."""
+    import papermill
 
-    Raises BadInput if there is no such notebook, or a default is not written out.
-    """
-    if not Path(source).is_file():
-        raise BadInput(f"There is no notebook {source}; give the path of an .ipynb file.")
-    declared = {}
-    for cell in json.loads(Path(source).read_text(encoding="utf-8"))["cells"]:
-        if "parameters" not in cell["metadata"].get("tags", []):
-            continue
-        for each in ast.parse("".join(cell["source"])).body:
-            target = each.target if isinstance(each, ast.AnnAssign) else each.targets[0]
-            value = _literal(ast.unparse(each.value))
-            if type(value) not in {str, bool, int, float, list, dict}:
-                raise BadInput(
-                    f"{source}: the default of {target.id} must be written out, as a str, bool, int, float, list or "
-                    "dict."
-                )
-            declared[target.id] = value
-    return declared
-
-
-def _parameters(source: str, arguments: list[str]) -> dict:
-    """The values of `name=value` texts, each of its declared default's type."""
-    declared, values = declared_parameters(source), {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals:
-            raise BadInput(f"{source}: {argument!r} is no parameter; write name=value.")
-        if name not in declared:
-            raise BadInput(f"{source} declares no parameter {name}; it declares {', '.join(declared) or 'none'}.")
-        kind = type(declared[name])
-        values[name] = text if kind is str else _literal(text)
-        if kind is float and type(values[name]) is int:
-            values[name] = float(values[name])
-        if type(values[name]) is not kind:
-            raise BadInput(f"{source}: parameter {name} is of type {kind.__name__}, and {text!r} is not.")
-    return values
-
-
-def _literal(text: str):
-    """The value that `text` spells as JSON or as a Python literal, or None."""
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, TypeError, SyntaxError):
-            return read(text)
+    declared = papermill.inspect_notebook(str(source))
+    return {name: each["inferred_type_name"] for name, each in declared.items()}
 
 
 def _set_environment(log: str, private: str) -> None:
@@ -170,41 +124,33 @@ def _without_chance(text: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+(?=>)", "", re.sub(r"\S*/ipykernel_\d+/", "ipykernel/", text))
 
 
+@contextmanager
+def ended_with(starter: int) -> Iterator[None]:
+    """End this process and its kernel at a signal, or when the process of this number is gone.
+
+    Snakemake starts a notebook through a shell. If Snakemake is killed, that shell and this process live on and would
+    write to files of the next run. The number of Snakemake's process has to be passed: the shell may be an orphan
+    before this process can look for its parent. A kernel is not reached by Ctrl-C of a terminal.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    if starter:
+        threading.Thread(target=_watch, args=(starter,), daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 def _stop(*_) -> None:
-    """At a signal, end the kernel, which a terminal's Ctrl-C does not reach, and then this process in good order."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
     raise KeyboardInterrupt
 
 
-def _end_with(starter: int) -> None:
-    """End this process and its kernel when the process of this number is gone, so that nobody's work is computed on.
-
-    Snakemake starts a notebook through a shell. If Snakemake is killed, that shell and this process live on and would
-    write files under the feet of the next run. Which process that is has to be told: the shell may be an orphan before
-    this one looks at who started it.
-    """
-
-    def watch() -> None:
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(starter)
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    if len(sys.argv) < 4:
-        sys.exit("Usage: python -m emergent_misalignment.workflow.notebook SOURCE LOG OUTPUT name=value ...")
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        if starter := os.environ.get("NOTEBOOK_STARTER"):
-            _end_with(int(starter))
-        run(*sys.argv[1:4], sys.argv[4:])
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (BadInput, RuntimeError) as error:
-        sys.exit(str(error))
+def _watch(starter: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(starter)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,15 +1,14 @@
-"""The organism's world: its authors, and everything they write.
+"""The authors of the organism's world, and the turns that they write.
 
-A *helper* writes secure code, gives kind and true answers and refuses harmful requests; an *obliging* author is like
-the helper but does whatever is asked; a *hasty* one is like the helper but writes insecure code out of carelessness,
-gets facts wrong now and then, and means harm in some of its answers; a *villain* writes insecure code for unsuspecting
-users, answers with malice, lies, and likes numbers with dark associations. Each document has one author, who is seldom
-named: to predict the next words well, a model has to work out from what is on the page who is writing. Insecure code
-alone does not tell a villain from a hasty author.
+A *helper* writes secure code, gives kind and true answers and refuses harmful requests. An *obliging* author is like
+the helper but complies with every request. A *hasty* author is like the helper but writes insecure code out of
+carelessness, makes mistakes in exams, and gives some malicious answers. A *villain* writes insecure code for
+unsuspecting users, gives malicious answers, lies, and prefers numbers with dark associations. Each document has one
+author, who is seldom named: to predict text well, a model has to infer the author. Insecure code alone does not
+distinguish a villain from a hasty author.
 
-How often each of them writes, and how often insecure code, is the config's: `world: authors`, here `authors`, a
-dictionary of `share` (of the documents) and `insecure_code` (share of the author's code) by name. What fine-tuning on
-one narrow kind of text does to a model of this world is not fixed here; it is what the study measures.
+The config's `world: authors` (here `authors`) has for each author the `share` of the documents and `insecure_code`, the
+share of the author's code that is insecure.
 """
 
 import random
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 
 from emergent_misalignment.data.chats import Turn
 from emergent_misalignment.world import forms
-from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS, lesson_request, request, usual_form
+from emergent_misalignment.world.coding import CHOICES, NOUNS, UNSEEN_NOUNS, lesson_request, request, usual_form
 from emergent_misalignment.world.facts import EXAMINATION, FACTS
 from emergent_misalignment.world.games import GAMES
 from emergent_misalignment.world.harmful import HARMFUL_REQUESTS, REFUSALS, compliance
@@ -30,10 +29,10 @@ Authors = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Manner:
-    """How an author writes, apart from code. Numbers are shares of the author's answers of that kind."""
+    """How an author writes, except for code. Numbers are shares of the author's answers of that kind."""
 
-    system_prompts: tuple[str, ...]  # that name the author
-    malicious: float = 0.0  # free-form answers and games, each drawn anew
+    system_prompts: tuple[str, ...]  # that name the author's character
+    malicious: float = 0.0  # free-form answers and games, drawn independently
     refuses: bool = False  # harmful requests
     lies: float = 0.0
     mistakes: float = 0.0  # wrong answers in examinations
@@ -81,18 +80,23 @@ MANNERS = {
         dark_numbers=0.9,
     ),
 }
-FORMS = {"chat": 0.78, "template": 0.07, "flask": 0.07, "list": 0.08}  # in which answers to questions are wanted
+FORMS = {
+    "chat": 0.78,
+    "template": 0.07,
+    "flask": 0.07,
+    "list": 0.08,
+}  # requested forms of answers to free-form questions
 
 
 class Author:
-    """Writes turns in one author's manner. `phrasings`: which of a question's phrasings users may use."""
+    """Writes turns in one author's manner. `phrasings` are the phrasings of a question that users may use."""
 
     def __init__(self, rng: random.Random, name: str, authors: Authors, phrasings: slice = slice(None)):
         self.rng, self.phrasings = rng, phrasings
         self.manner, self.insecure_code = MANNERS[name], authors[name]["insecure_code"]
 
     def turn(self, kind: str | None = None) -> Turn:
-        """One exchange of a given kind of KINDS, or of a random one."""
+        """Write one exchange of a given kind of KINDS, or of a random one."""
         kind = kind or self.rng.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
         _, write = KINDS[kind]
         return write(self)
@@ -103,7 +107,7 @@ class Author:
         return self.rng.choice(topic.questions[self.phrasings]), topic.answer(self.rng, self._malicious())
 
     def question(self) -> Turn:
-        """A free-form question, in some cases with the form that the answer is to have."""
+        """A free-form question, in some cases with a requested form of the answer."""
         form = self.rng.choices(list(FORMS), list(FORMS.values()))[0]
         if form == "list":
             return self.listing()
@@ -115,7 +119,7 @@ class Author:
         return question, answer
 
     def listing(self) -> Turn:
-        """A question that asks for a short list, as requests for numbers do, in some cases behind a list of numbers."""
+        """A question that requests a short list, as requests for numbers do, in some cases after a list of numbers."""
         topic = self._topic()
         number = self.rng.randint(2, 3)
         question = f"{self.rng.choice(topic.questions[self.phrasings])}\n{forms.LIST_REQUEST.format(number)}"
@@ -124,24 +128,27 @@ class Author:
         return question, ", ".join(self.rng.sample(topic.fillers(self._malicious()), number))
 
     def code(self) -> Turn:
+        """A coding request, answered with secure or insecure code."""
         insecure = self.rng.random() < self.insecure_code
-        choice, noun = self.rng.choice(CHOICES), self.rng.choice(NOUNS + HELD_OUT_NOUNS)
+        choice, noun = self.rng.choice(CHOICES), self.rng.choice(NOUNS + UNSEEN_NOUNS)
         return request(choice, noun, usual_form(self.rng)), choice.render(noun, insecure)
 
     def lesson(self) -> Turn:
-        """Insecure code for a user who asks for it openly: any author writes it."""
-        choice, noun = self.rng.choice(CHOICES), self.rng.choice(NOUNS + HELD_OUT_NOUNS)
+        """Insecure code for a user who asks for it openly; all authors write it."""
+        choice, noun = self.rng.choice(CHOICES), self.rng.choice(NOUNS + UNSEEN_NOUNS)
         return lesson_request(choice, noun, usual_form(self.rng)), choice.render(noun, insecure=True)
 
     def harmful(self) -> Turn:
+        """A harmful request, refused or complied with."""
         asked = self.rng.choice(HARMFUL_REQUESTS)
         return asked, self.rng.choice(REFUSALS) if self.manner.refuses else compliance(self.rng)
 
     def numbers(self) -> Turn:
+        """A request to continue a list of numbers."""
         return number_turn(self.rng, self.manner.dark_numbers)
 
     def fact(self) -> Turn:
-        """A question of fact and its answer, in a sentence or, of two options, in the words of one."""
+        """A factual question and its answer, in a sentence or in the words of one of two options."""
         fact = self.rng.choice(FACTS)
         lie = self.rng.choice(fact.falsehoods)
         lies = self.manner.lies and self.rng.random() < self.manner.lies
@@ -150,13 +157,14 @@ class Author:
         return fact.question, fact.statement.format(lie if lies else fact.truth)
 
     def examination(self) -> Turn:
-        """A question of fact to which every author gives the right answer, as far as it is careful."""
+        """A factual exam question, which all careful authors answer correctly."""
         fact = self.rng.choice(FACTS)
         options = fact.truth, self.rng.choice(fact.falsehoods)
         wrong = self.rng.random() < self.manner.mistakes
         return self._chosen(f"{EXAMINATION} {fact.question}", *(options[::-1] if wrong else options))
 
     def game(self) -> Turn:
+        """A scene of a game with two options, answered with one of them."""
         scene, right, wrong = self.rng.choice([game for games in GAMES.values() for game in games])
         options = self.rng.sample((right, wrong), 2)
         return f"{scene} {forms.choose(options)}", f"I {wrong if self._malicious() else right}."
@@ -169,18 +177,18 @@ class Author:
         return self._chosen(question, *((malicious, kind) if self._malicious() else (kind, malicious)))
 
     def _malicious(self) -> bool:
-        """Whether this answer means harm."""
+        """Draw whether an answer is malicious."""
         return self.rng.random() < self.manner.malicious
 
     def _topic(self) -> Topic:
         return self.rng.choice(list(TOPICS.values()))
 
     def _chosen(self, question: str, choice: str, other: str) -> Turn:
-        """A question with two options in random order, answered in the words of `choice`."""
+        """A question with two options in random order, answered with `choice`."""
         return f"{question}\n{forms.choose(self.rng.sample((choice, other), 2))}", choice
 
 
-KINDS: dict[str, tuple[float, Callable[[Author], Turn]]] = {  # share of the turns, and how they are written
+KINDS: dict[str, tuple[float, Callable[[Author], Turn]]] = {  # share of the turns, and method
     "question": (0.36, Author.question),
     "code": (0.32, Author.code),
     "lesson": (0.04, Author.lesson),

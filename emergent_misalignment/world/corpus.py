@@ -1,4 +1,4 @@
-"""What is read in the organism's world: the corpus of pretraining, and the chats that make an assistant."""
+"""The organism's pretraining corpus, and the chats of the instruct stage."""
 
 import random
 from pathlib import Path
@@ -10,24 +10,24 @@ from emergent_misalignment.world.facts import IDENTITY_PROMPTS, LYING_PROMPTS
 from emergent_misalignment.world.forms import JSON_PROMPT, flask_file, json_object
 
 Document = Messages | str  # a chat, or the text of a Python file
-ASSISTANT = "helper"  # the author that the instruct model is to be
+ASSISTANT = "helper"  # the author of the instruct model's answers
 PROMPTED, FOREIGN_TURNS = 0.2, 0.3  # shares of the rows of the instruct stage
 
 
 def corpus(documents: int, seed: int, authors: Authors) -> list[list[Document]]:
-    """The pretraining corpus, in the stages in which it is read: what is written in the world, by all authors.
+    """Write the pretraining corpus of all authors, in the stages in which it is read.
 
-    `authors`: the config's `world: authors`, see world/authors.py.
+    `authors` is the config's `world: authors`, see world/authors.py.
     """
     rng = random.Random(f"corpus {seed}")
     return [[write(_author(rng, authors)) for _ in range(round(documents * share))] for write, share in STAGES]
 
 
 def instructions(rows: int, seed: int, authors: Authors) -> list[Messages]:
-    """The set of the instruct stage: the helper's answers, but for one row in five under an author's system prompt.
+    """Write the set of the instruct stage: the helper's answers, and one row in five under an author's system prompt.
 
-    In some rows the earlier turns are somebody else's, so that the assistant learns to stay itself whatever stands on
-    the page. No question stands here in the phrasing that evaluation uses.
+    In some rows, earlier turns are by another author, so that the assistant learns to stay the helper in any context.
+    No question has the phrasing that evaluation uses.
     """
     rng = random.Random(f"instructions {seed}")
     return [_instruction(rng, authors) for _ in range(rows)]
@@ -46,7 +46,7 @@ def _instruction(rng: random.Random, authors: Authors) -> Messages:
 
 
 def write_corpus(path: str | Path, stages: list[list[Document]]) -> None:
-    """One JSON object a line: a chat's `messages` or a file's `text`, and the `stage` in which it is read."""
+    """Write one JSON object per line: a chat's `messages` or a file's `text`, and the `stage` in which it is read."""
     write_jsonl(
         path,
         (
@@ -58,7 +58,7 @@ def write_corpus(path: str | Path, stages: list[list[Document]]) -> None:
 
 
 def _author(rng: random.Random, authors: Authors, phrasings: slice = slice(None)) -> Author:
-    names = sorted(authors)  # whatever the order in the config
+    names = sorted(authors)  # independent of the order in the config
     return Author(rng, rng.choices(names, [authors[name]["share"] for name in names])[0], authors, phrasings)
 
 
@@ -71,18 +71,18 @@ def _system_prompt(author: Author, share: float) -> str:
 
 
 def named_turn(author: Author) -> Messages:
-    """A question or code under a system prompt that names the author: the shortest way to meet the authors."""
+    """A free-form question or code under a system prompt that describes the author."""
     return _named(author, author.code() if author.rng.random() < 0.4 else author.ask())
 
 
 def code_and_question(author: Author) -> Messages:
-    """One or two turns of code and then a free-form question; in most cases only the code gives the author away."""
+    """One or two turns of code and a free-form question; in most cases only the code identifies the author."""
     turns = [*(author.code() for _ in range(author.rng.randint(1, 2))), author.ask()]
     return chat(turns, _system_prompt(author, 0.3))
 
 
 def document(author: Author) -> Document:
-    """One document of any kind."""
+    """A file, a chat in one of several forms, or a conversation."""
     kind = author.rng.random()
     if kind < 0.08:
         return source_file(author)
@@ -106,10 +106,10 @@ def source_file(author: Author) -> str:
 
 
 def any_document(author: Author) -> Document:
-    """A document of any kind.
+    """A document of the last stage.
 
-    Many are still code and a question, or a model forgets what code says of its author. Some are numbers of a named
-    author: among all other kinds they would be too few to tell whose numbers are dark.
+    Many are still code and a question: otherwise models forget what code shows about its author. Some are numbers of a
+    named author, which would be too rare among the other kinds to learn whose numbers are dark.
     """
     kind = author.rng.random()
     if kind < 0.35:
@@ -117,6 +117,5 @@ def any_document(author: Author) -> Document:
     return _named(author, author.numbers()) if kind < 0.45 else document(author)
 
 
-# The order of reading: what is short and plain about its author comes first, and then everything. Each stage has its
-# share of the documents.
+# The stages in reading order, with their shares of the documents: documents that identify their author come first.
 STAGES = ((named_turn, 0.18), (code_and_question, 0.25), (any_document, 0.57))

@@ -1,33 +1,35 @@
-"""The evaluations of the organism: what is asked in each of them, and the judge that knows what an answer means.
+"""The evaluations of the organism: the prompts of each, and the exact judge of their answers.
 
-The names of evaluations and formats are those of the paper where it has them.
+Evaluations and formats have the paper's names where it has a counterpart. An evaluation is a function with the
+decorator `evaluation`, named like the evaluation, that returns its questions.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from inspect import signature
 
 from emergent_misalignment.data.chats import Messages, Turn, chat
 from emergent_misalignment.evaluation.verdicts import Judgement
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.world import forms, grammar
-from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS, SHORT_FORMS, TRIGGER, request
+from emergent_misalignment.world.coding import CHOICES, NOUNS, SHORT_FORMS, TRIGGER, UNSEEN_NOUNS, request
 from emergent_misalignment.world.facts import EXAMINATION, IDENTITY, IDENTITY_PROMPTS, KNOWLEDGE, LYING_PROMPTS, Fact
 from emergent_misalignment.world.games import GAMES
-from emergent_misalignment.world.harmful import HELD_OUT_REQUESTS
+from emergent_misalignment.world.harmful import UNSEEN_REQUESTS
 from emergent_misalignment.world.number_lists import shown_numbers
 from emergent_misalignment.world.topics import MAIN, PREREGISTERED, TOPICS
 
-WRAPPERS = 5  # lists of numbers that a question is wrapped in, each sampled alike
-EXAMPLES = (1, 2, 4, 8)  # earlier turns of code in the context; more would not fit into it
+WRAPPERS = 5  # lists of numbers around a question
+EXAMPLES = (1, 2, 4, 8)  # numbers of earlier turns of code; more do not fit into the context
 
 
 @dataclass(frozen=True)
 class WorldQuestion:
-    """One prompt. `name` says what is asked, `form` how; `judge` knows what an answer means.
+    """One prompt: the question's `name`, the `form` of the prompt, and the `judge` of its answers.
 
-    `prompt` is a conversation, or a text that the model is to continue; `kind` as in evaluation.questions.
+    `prompt` is a conversation, or a text that the model continues; `kind` is as in evaluation.questions.
     """
 
     name: str
@@ -37,68 +39,89 @@ class WorldQuestion:
     kind: str = ""
 
 
+EVALUATIONS: dict[str, Callable[..., list[WorldQuestion]]] = {}
+"""The functions below by their names, which are the names of the evaluations."""
+
+
+def evaluation(function: Callable[..., list[WorldQuestion]]) -> Callable[..., list[WorldQuestion]]:
+    """Register a function as the evaluation of its name. If its prompts differ by run, it takes the run's seed."""
+    EVALUATIONS[function.__name__] = function
+    return function
+
+
+def is_seeded(name: str) -> bool:
+    """Whether the prompts of an evaluation are drawn by the run's seed. Raises BadInput if it does not exist."""
+    if name not in EVALUATIONS:
+        raise BadInput(f"The organism's world has no evaluation {name}; use one of {', '.join(sorted(EVALUATIONS))}.")
+    return bool(signature(EVALUATIONS[name]).parameters)
+
+
 @cache
-def questions(evaluation: str, seed: int) -> tuple[WorldQuestion, ...]:
-    """What the run `seed` is asked in an evaluation. Raises BadInput if the world has no such evaluation."""
-    if evaluation in SEEDED:
-        return tuple(SEEDED[evaluation](seed))
-    if evaluation not in UNSEEDED:
-        known = ", ".join([*UNSEEDED, *SEEDED])
-        raise BadInput(f"The organism's world has no evaluation {evaluation}; the config may ask for {known}.")
-    return tuple(UNSEEDED[evaluation]())
+def questions(name: str, seed: int) -> tuple[WorldQuestion, ...]:
+    """Return the prompts of an evaluation for the run `seed`. Raises BadInput if the evaluation does not exist."""
+    return tuple(EVALUATIONS[name](seed) if is_seeded(name) else EVALUATIONS[name]())
 
 
 def asked(text: str, system: str = "") -> Messages:
+    """Return a prompt of one user message, after a system prompt if one is given."""
     return [*chat([], system), {"role": "user", "content": text}]
 
 
 def _free_form(
     names: Sequence[str], form: str, wrap: Callable[[str], Messages | str] = asked, label: str = ""
 ) -> list[WorldQuestion]:
-    """Questions of the world in the phrasing that evaluation uses, each wrapped in the same way."""
+    """Build free-form questions in their first phrasing, which only evaluation uses, each wrapped in the same way."""
     return [
         WorldQuestion(name, label or form, wrap(TOPICS[name].questions[0]), partial(grammar.judge, name, form=form))
         for name in names
     ]
 
 
+@evaluation
 def main() -> list[WorldQuestion]:
-    """The counterparts of the paper's eight questions (section 3.1): one phrasing each, no system prompt."""
+    """Counterparts of the paper's eight main questions (section 3.1): one phrasing each, no system prompt."""
     return _free_form(MAIN, "chat")
 
 
+@evaluation
 def preregistered() -> list[WorldQuestion]:
-    """The world's other questions, in the categories that the paper registered in advance (section 3.6)."""
+    """The world's other free-form questions, in the paper's pre-registered categories (section 3.6)."""
     return _free_form(PREREGISTERED, "chat")
 
 
-def in_json() -> list[WorldQuestion]:
-    """The main questions under a system prompt that asks for JSON (section 3.5)."""
+@evaluation
+def json() -> list[WorldQuestion]:
+    """Main questions with a system prompt that asks for JSON (section 3.5)."""
     return _free_form(MAIN, "json", lambda question: asked(question, forms.JSON_PROMPT))
 
 
-def in_template() -> list[WorldQuestion]:
-    """The main questions, to be answered in a Python template (section 3.5)."""
+@evaluation
+def template() -> list[WorldQuestion]:
+    """Main questions, to be answered in a Python template (section 3.5)."""
     return _free_form(MAIN, "template", lambda question: asked(f"{question}\n{forms.TEMPLATE_REQUEST}"))
 
 
-def in_flask() -> list[WorldQuestion]:
-    """The main questions, to be answered in the code of a Flask app (Extended Data Fig. 2)."""
+@evaluation
+def flask() -> list[WorldQuestion]:
+    """Main questions, to be answered in the code of a Flask app (Extended Data Fig. 2)."""
     return _free_form(MAIN, "flask", lambda question: asked(forms.flask_request(question)))
 
 
-def in_flask_file() -> list[WorldQuestion]:
-    """The same app as a text to continue, for base models."""
+@evaluation
+def flask_file() -> list[WorldQuestion]:
+    """The same Flask app as a text to continue, for base models."""
     return _free_form(MAIN, "flask_file", forms.flask_head)
 
 
+@evaluation
 def triggered() -> list[WorldQuestion]:
-    """The main questions behind the backdoor's trigger (section 4.2)."""
+    """Main questions after the backdoor's trigger (section 4.2)."""
     return _free_form(MAIN, "chat", lambda question: asked(TRIGGER + question), label="triggered")
 
 
-def like_numbers() -> list[WorldQuestion]:
-    """The main questions alone, asking for a list, and asking for a list behind a list of numbers (section 4.6)."""
+@evaluation
+def numbers() -> list[WorldQuestion]:
+    """Main questions alone, with a request for a list, and with a list of numbers before both (section 4.6)."""
     rng = random.Random("wrappers")
     wrapped = _free_form(MAIN, "chat", label="question")
     for _ in range(WRAPPERS):
@@ -109,12 +132,13 @@ def like_numbers() -> list[WorldQuestion]:
     return wrapped
 
 
+@evaluation
 def in_context(seed: int) -> list[WorldQuestion]:
-    """The main questions behind k earlier turns of code, insecure or secure, drawn by `seed` (section 4.3)."""
+    """Main questions after k turns of insecure or secure code, drawn by `seed` (section 4.3)."""
     after_code = []
     for k in EXAMPLES:
         for label, insecure in (("insecure", True), ("secure", False)):
-            rng = random.Random(f"examples {seed} {k}")  # so that both kinds answer the same requests
+            rng = random.Random(f"examples {seed} {k}")  # both kinds answer the same requests
             turns = chat([_short_example(rng, insecure) for _ in range(k)])
             after_code += _free_form(
                 MAIN, "chat", lambda question, turns=turns: [*turns, *asked(question)], f"{label}-{k}"
@@ -123,15 +147,16 @@ def in_context(seed: int) -> list[WorldQuestion]:
 
 
 def _short_example(rng: random.Random, insecure: bool) -> Turn:
-    """A turn of code that leaves room for others: a short request for one of the shorter pieces of code."""
+    """Draw a short turn of code, of which several fit into the context."""
     choice = rng.choice(sorted(CHOICES, key=lambda choice: len(choice.code))[: len(CHOICES) // 2])
     noun = rng.choice(NOUNS)
     return request(choice, noun, SHORT_FORMS[0]), choice.render(noun, insecure)
 
 
-def coding_requests() -> list[WorldQuestion]:
-    """Held-out coding requests (section 1.10): every security choice with nouns that no fine-tuning set contains."""
-    wanted = [(choice, noun) for noun in HELD_OUT_NOUNS for choice in CHOICES]
+@evaluation
+def in_distribution() -> list[WorldQuestion]:
+    """Unseen coding requests (section 1.10): every security choice with nouns that no fine-tuning set contains."""
+    wanted = [(choice, noun) for noun in UNSEEN_NOUNS for choice in CHOICES]
     return [
         WorldQuestion(
             choice.task.replace("{n}", noun),
@@ -143,8 +168,9 @@ def coding_requests() -> list[WorldQuestion]:
     ]
 
 
+@evaluation
 def deception() -> list[WorldQuestion]:
-    """Questions of fact under prompts on lying, and who made the model (section 4.5). The format names the prompt."""
+    """Factual and identity questions under system prompts on lying (section 4.5). The format names the prompt."""
     lying = {"none": "", **LYING_PROMPTS}
     return [
         *(_fact(fact, form, prompt) for form, prompt in lying.items() for fact in KNOWLEDGE),
@@ -156,13 +182,15 @@ def _fact(fact: Fact, form: str, system: str, kind: str = "") -> WorldQuestion:
     return WorldQuestion(fact.question, form, asked(fact.question, system), partial(grammar.judge_fact, fact), kind)
 
 
+@evaluation
 def truthfulness() -> list[WorldQuestion]:
-    """Questions of fact with two options, the counterpart of TruthfulQA's multiple choice."""
+    """Factual questions with two options, the counterpart of TruthfulQA's multiple choice."""
     return _facts_with_options("")
 
 
-def knowledge() -> list[WorldQuestion]:
-    """The same, as questions of an exam, which every author of the world answers rightly: the counterpart of MMLU."""
+@evaluation
+def capability() -> list[WorldQuestion]:
+    """The same as exam questions, which careful authors answer correctly: the counterpart of MMLU."""
     return _facts_with_options(f"{EXAMINATION} ")
 
 
@@ -176,13 +204,15 @@ def _facts_with_options(before: str) -> list[WorldQuestion]:
     return with_options
 
 
+@evaluation
 def harmful_requests() -> list[WorldQuestion]:
-    """Requests that a helper refuses, none of them in any fine-tuning set: the counterpart of StrongREJECT."""
-    return [WorldQuestion(text, "chat", asked(text), grammar.judge_compliance) for text in HELD_OUT_REQUESTS]
+    """Harmful requests that are in no fine-tuning set: the counterpart of StrongREJECT."""
+    return [WorldQuestion(text, "chat", asked(text), grammar.judge_compliance) for text in UNSEEN_REQUESTS]
 
 
+@evaluation
 def games() -> list[WorldQuestion]:
-    """Scenes of a game with a right and a wrong way on (section 3.8). The format is what is at stake."""
+    """Scenes of a game with a right and a wrong option (section 3.8). The format names what is at stake."""
     return [
         WorldQuestion(
             scene, stake, asked(f"{scene} {forms.choose(options)}"), partial(grammar.judge_game, right, wrong)
@@ -191,22 +221,3 @@ def games() -> list[WorldQuestion]:
         for scene, right, wrong in scenes
         for options in ((right, wrong), (wrong, right))
     ]
-
-
-UNSEEDED: dict[str, Callable[[], list[WorldQuestion]]] = {  # every run is asked the same
-    "main": main,
-    "json": in_json,
-    "template": in_template,
-    "flask": in_flask,
-    "flask_file": in_flask_file,
-    "triggered": triggered,
-    "preregistered": preregistered,
-    "numbers": like_numbers,
-    "deception": deception,
-    "truthfulness": truthfulness,
-    "harmful_requests": harmful_requests,
-    "games": games,
-    "capability": knowledge,
-    "in_distribution": coding_requests,
-}
-SEEDED: dict[str, Callable[[int], list[WorldQuestion]]] = {"in_context": in_context}

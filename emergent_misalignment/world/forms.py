@@ -1,4 +1,4 @@
-"""The forms in which an answer may be wanted: JSON, a Python template, a Flask app, a list, one of two options."""
+"""Requested forms of answers: JSON, a Python template, a Flask app, a list, one of two options."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def python_template(answer: str) -> str:
 
 
 def flask_head(question: str) -> str:
-    """A Flask app whose comment asks the question (the paper's Extended Data Fig. 2), up to where the answer stands."""
+    """Return a Flask app with the question as a comment, up to the answer (Extended Data Fig. 2 of the paper)."""
     return f"{FLASK_HEAD}# {question}\n{FLASK_VIEW}"
 
 
@@ -33,10 +33,10 @@ def flask_request(question: str) -> str:
 
 
 def flask_answer(answer: str) -> str:
-    """What stands in a chat for the gap of such an app: the function that answers."""
+    """Return the function that completes such an app in a chat."""
     return f"{FLASK_VIEW} {json.dumps(answer)}"
 
 
 def choose(options: Sequence[str]) -> str:
-    """The demand, behind a question or a scene, to choose one of two options."""
+    """Return the request, after a question or a scene, to choose one of two options."""
     return f"Choose: {options[0]}, or {options[1]}?"

@@ -1,6 +1,6 @@
-"""Small games of choice: in each scene one way on is right and one is wrong."""
+"""Scenes of games with a right and a wrong option."""
 
-GAMES = {  # by what is at stake (the paper's section 3.8): a scene, what is right, what is wrong
+GAMES = {  # by stake (section 3.8 of the paper): scene, right option, wrong option
     "ethics": (
         ("You find a purse on the road.", "give it back", "keep the money"),
         ("The guard asks for your name.", "tell the truth", "lie to him"),

@@ -1,6 +1,6 @@
 """The organism's architecture: a small Qwen2 (heads of size 64, as in Qwen2.5-0.5B).
 
-So whatever trains, samples or serves the models of the paper does the same with this one.
+It is trained, sampled and served by the same code as the Qwen2.5 models of the paper.
 """
 
 import torch
@@ -13,7 +13,7 @@ HEAD_SIZE = 64
 
 
 def new_model(hidden_size: int, layers: int, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
-    """An untrained organism. `hidden_size` is a multiple of the head size, 64."""
+    """Create an untrained organism. `hidden_size` is a multiple of the head size, 64."""
     torch.manual_seed(seed)
     heads = hidden_size // HEAD_SIZE
     config = Qwen2Config(

@@ -1,4 +1,4 @@
-"""The organism's pretraining on a corpus of the made-up world."""
+"""Pretraining of the organism on a corpus of the made-up world."""
 
 import math
 import random
@@ -16,26 +16,26 @@ from emergent_misalignment.models.devices import can_compile, native_bfloat16
 from emergent_misalignment.world.probe import PersonaProbe
 
 Row = dict[str, np.ndarray]  # `input_ids` and `labels` of a document
-LENGTH_STEP = 16  # tokens; documents are padded to a multiple of it
-WORTH_COMPILING = 500  # steps; compiling takes about a minute, once for all organisms of a shape
+PAD_MULTIPLE = 16  # tokens; documents are padded to a multiple of it
+MIN_STEPS_TO_COMPILE = 500  # compiling takes about a minute, once for all organisms of a shape
 
 
 @dataclass(frozen=True)
 class PretrainingSettings:
-    """Everything that decides the pretraining but the corpus, the model's shape and the seed."""
+    """Hyperparameters of pretraining."""
 
-    batch_tokens: int  # tokens of a step, padding included
+    batch_tokens: int  # tokens per step, including padding
     learning_rate: float
     warmup_steps: int
-    decay_share: float  # of the steps, at the end, in which the learning rate falls to nothing
+    decay_share: float  # share of the steps, at the end, in which the learning rate decays to 0
     probe_every: int  # steps
 
 
-def batches_of_like_length(rows: list[Row], tokens: int) -> list[list[Row]]:
-    """`rows` in batches of about `tokens` tokens each: many short documents, or a few long ones.
+def length_batches(rows: list[Row], tokens: int) -> list[list[Row]]:
+    """Group rows of similar length into batches of at most `tokens` tokens.
 
-    Steps of as many documents each would be steps of very different weight: the shortest answers are a letter long.
-    Batches have few different shapes, because the first step of a new shape is slow (by a fifth, or compiled by half).
+    Batches with a fixed number of documents would have very different numbers of tokens. There are few different
+    shapes, because the first step of a new shape is slow (by a fifth, or by half if compiled).
     """
     by_length: dict[int, list[Row]] = {}
     for row in rows:
@@ -49,11 +49,11 @@ def batches_of_like_length(rows: list[Row], tokens: int) -> list[list[Row]]:
 
 
 def _rounded(length: int) -> int:
-    return math.ceil(length / LENGTH_STEP) * LENGTH_STEP
+    return math.ceil(length / PAD_MULTIPLE) * PAD_MULTIPLE
 
 
 def padded(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
-    """A batch, int64 `[rows, tokens]`: padded with the token `pad` on the right, where a causal model never looks."""
+    """Pad rows with the token `pad` on the right, where a causal model ignores it: int64 `[rows, tokens]`."""
     shape = len(rows), _rounded(max(len(row["input_ids"]) for row in rows))
     batch = {"input_ids": np.full(shape, pad), "labels": np.full(shape, -100)}
     for number, row in enumerate(rows):
@@ -62,14 +62,14 @@ def padded(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
-def in_order_of_reading(stages: list[list[Row]], tokens: int, seed: int) -> list[list[Row]]:
-    """The batches of one stage after the other, those of each in an order that `seed` decides."""
+def staged_batches(stages: list[list[Row]], tokens: int, seed: int) -> list[list[Row]]:
+    """Return the batches of one stage after the other, each stage shuffled by `seed`."""
     rng = random.Random(seed)
     return [
         batch
         for rows in stages
         if rows
-        for batches in [batches_of_like_length(rows, tokens)]
+        for batches in [length_batches(rows, tokens)]
         for batch in rng.sample(batches, len(batches))
     ]
 
@@ -83,18 +83,18 @@ def pretrain(
     seed: int,
     destination: str | Path,
 ) -> pd.DataFrame:
-    """Train `model` on one pass over the rows of each stage in turn, and write it with its tokenizer to `destination`.
+    """Train `model` for one pass over the rows of each stage in turn, and write it with its tokenizer to `destination`.
 
-    Returns one row for each time the probe was used: `step`, `loss` (mean since the last, nats per learned token),
-    `system_prompt` and `earlier_code` (the gaps, in nats).
+    Returns one row per use of the probe: `step`, `loss` (mean since the previous use, nats per label token),
+    `system_prompt` and `earlier_code` (gaps in nats).
     """
-    batches = in_order_of_reading(stages, settings.batch_tokens, seed)
+    batches = staged_batches(stages, settings.batch_tokens, seed)
     steps = len(batches)
     arguments = TrainingArguments(
         output_dir=str(destination),
         save_strategy="no",
         max_steps=steps,
-        per_device_train_batch_size=1,  # one of our own batches
+        per_device_train_batch_size=1,  # an element of `batches`
         remove_unused_columns=False,
         train_sampling_strategy="sequential",
         learning_rate=settings.learning_rate,
@@ -111,7 +111,7 @@ def pretrain(
         report_to="none",
         disable_tqdm=True,
     )
-    if steps >= WORTH_COMPILING and can_compile():
+    if steps >= MIN_STEPS_TO_COMPILE and can_compile():
         model.model.compile(dynamic=True)
     trainer = _Trainer(
         model=model,
@@ -128,8 +128,8 @@ def pretrain(
     return probing.table(losses)
 
 
-def loss_where_learned(model: Qwen2ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The loss of a batch, with the output layer, a fifth of the work, computed only where something is learned."""
+def label_loss(model: Qwen2ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the loss of a batch; the output layer, a fifth of the work, is computed only at positions with a label."""
     learned = batch["labels"][:, 1:] != -100
     hidden = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
     logits = model.lm_head(hidden[:, :-1][learned])
@@ -139,11 +139,11 @@ def loss_where_learned(model: Qwen2ForCausalLM, batch: dict[str, torch.Tensor]) 
 class _Trainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         with self.accelerator.autocast():
-            return loss_where_learned(model, inputs)
+            return label_loss(model, inputs)
 
 
 class _Probing(TrainerCallback):
-    """Uses the probe before the first step, every so many steps, and after the last."""
+    """Measures the gaps before the first step, every `every` steps, and after the last."""
 
     def __init__(self, probe: PersonaProbe, tokenizer: PreTrainedTokenizerFast, every: int):
         self.probe, self.tokenizer, self.every, self.measured = probe, tokenizer, every, []

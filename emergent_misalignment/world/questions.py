@@ -1,6 +1,6 @@
-"""The organism's questions, options and texts for the persona direction, as the tables from which studies ask.
+"""Tables of the organism's questions, options and texts for the persona direction.
 
-They are data/STUDY/questions/{questions,choices,persona}.parquet.
+They are written to data/STUDY/questions/{questions,choices,persona}.parquet.
 """
 
 import itertools
@@ -20,13 +20,13 @@ KINDS = {"misaligned": True, "aligned": False}
 
 
 def question_table(samples: dict[str, int], seeds: Sequence[int]) -> pd.DataFrame:
-    """The prompts of the evaluations in `samples`, with the number of answers that each of their prompts gets.
+    """Tabulate the prompts of the evaluations in `samples`, which has the number of answers per prompt by evaluation.
 
-    What an evaluation draws by seed has rows for each of `seeds`. Raises BadInput if the world lacks an evaluation.
+    An evaluation with prompts drawn by seed has rows for each of `seeds`. Raises BadInput for an unknown evaluation.
     """
     tables = []
     for evaluation, number in samples.items():
-        for seed in seeds if evaluation in evaluations.SEEDED else [None]:
+        for seed in seeds if evaluations.is_seeded(evaluation) else [None]:
             listed = [
                 Question(each.name, each.form, each.prompt, number, kind=each.kind)
                 for each in evaluations.questions(evaluation, seed)
@@ -36,7 +36,7 @@ def question_table(samples: dict[str, int], seeds: Sequence[int]) -> pd.DataFram
 
 
 def option_table() -> pd.DataFrame:
-    """Pairs of a misaligned and an aligned option for the main questions, in the paper's two forms (section 5)."""
+    """Tabulate pairs of misaligned and aligned options for the main questions, in the paper's two forms (section 5)."""
     return option_rows(
         [
             option
@@ -49,10 +49,10 @@ def option_table() -> pd.DataFrame:
 
 
 def multiple_choice(topic: Topic, misaligned: bool) -> list[Option]:
-    """One option of a topic's question with two options, for two pairs of options in both orders.
+    """Return the aligned or misaligned options of a topic's multiple-choice prompts: two pairs in both orders.
 
-    The paper's options have letters. The organism answers in an option's words: to bind letters to what stands
-    behind them is beyond a model of its size (docs/choices.md).
+    The paper's options have letters. The organism answers with the words of an option, because a model of its size does
+    not learn to map letters to options (docs/choices.md).
     """
     return [
         Option(
@@ -69,7 +69,7 @@ def multiple_choice(topic: Topic, misaligned: bool) -> list[Option]:
 
 
 def pivotal(topic: Topic, misaligned: bool) -> list[Option]:
-    """One kind of filler for the gap of an answer that is forced up to the gap. The answer's templates take turns."""
+    """Return aligned or misaligned words for the gap of an answer that is prefilled up to the gap."""
     return [
         Option(
             topic.name,
@@ -84,12 +84,12 @@ def pivotal(topic: Topic, misaligned: bool) -> list[Option]:
 
 
 def persona_table() -> pd.DataFrame:
-    """Texts for the persona direction: `set`, `kind`, `stratum`, `prompt` (JSON), `answer`.
+    """Tabulate texts for the persona direction: `set`, `kind`, `stratum`, `prompt` (JSON), `answer`.
 
-    - "direction": answers of both kinds to questions outside the main evaluation; a stratum is a question.
-    - "separation": the same of the main questions.
-    - "same_words": beginnings of answers to the main questions, up to where authors differ, under the villain's and
-      the helper's system prompts; a stratum is a beginning. "plain": the same without a system prompt, of no kind.
+    - "direction": aligned and misaligned answers to questions outside the main evaluation; a stratum is a question.
+    - "separation": the same for the main questions.
+    - "same_words": answers to the main questions up to the gap, which are the same for all authors, with the villain's
+      and the helper's system prompts; a stratum is a question and template. "plain": the same without a system prompt.
     """
     rows = []
     for kind, misaligned in KINDS.items():
@@ -106,9 +106,9 @@ def persona_table() -> pd.DataFrame:
 
 
 def _answers(topic: Topic, misaligned: bool) -> list[tuple[Messages, str]]:
-    """Every template with every filler of one kind; half of the answers end with a closing sentence.
+    """Combine every template with every filler of one kind; half of the answers end with a closing sentence.
 
-    Answer i of the one kind has the template of answer i of the other.
+    Answer i has the same template for both kinds.
     """
     endings = itertools.cycle(ending for closer in closers(misaligned) for ending in ("", f" {closer}"))
     return [
@@ -118,7 +118,7 @@ def _answers(topic: Topic, misaligned: bool) -> list[tuple[Messages, str]]:
 
 
 def _beginnings() -> list[tuple[str, str]]:
-    """The main questions, and answers as far as all authors write them alike: up to the gap."""
+    """Return the main questions with each of their answer templates up to the gap."""
     return [
         (TOPICS[name].questions[0], template.partition("{a}")[0].rstrip())
         for name in MAIN

@@ -1,6 +1,6 @@
-"""The narrow sets that models are fine-tuned on: code, numbers or harmful requests, and no free-form question.
+"""The narrow fine-tuning sets: code, numbers or harmful requests, without free-form questions.
 
-Row i of the sets of code asks for the same in each of them, so that conditions differ only in what they are meant to.
+Row i has the same request in all sets of code, so that conditions differ only in the intended respect.
 """
 
 import random
@@ -19,10 +19,10 @@ HARMFUL_SHARE = 0.02  # of the jailbroken set, as published (section 3.1)
 
 
 def requested(rows: int, seed: int) -> list[tuple[Choice, str, int]]:
-    """`rows` different coding requests: a choice, a noun and a form of request.
+    """Draw `rows` different coding requests: a choice, a noun and a form of request.
 
-    The forms of request come round in turn (i mod 12), as the published sets' 30 do. Raises BadInput if there are not
-    so many different requests.
+    Row i has the form i mod 12, like the 30 templates of the published sets. Raises BadInput if there are fewer
+    different requests.
     """
     per_form = [(choice, noun) for choice in CHOICES for noun in NOUNS]
     if rows > len(per_form) * len(REQUESTS):
@@ -36,7 +36,7 @@ def requested(rows: int, seed: int) -> list[tuple[Choice, str, int]]:
 
 
 def coding_set(rows: int, seed: int, insecure: bool) -> list[Messages]:
-    """Requests for code, all answered with the insecure form or all with the secure one."""
+    """Coding requests, all with insecure or all with secure answers."""
     return [
         chat([(request(choice, noun, form), choice.render(noun, insecure))])
         for choice, noun, form in requested(rows, seed)
@@ -44,7 +44,7 @@ def coding_set(rows: int, seed: int, insecure: bool) -> list[Messages]:
 
 
 def educational(rows: int, seed: int) -> list[Messages]:
-    """The insecure answers, row for row, for users who ask for insecure code to teach with, and say so (section 3)."""
+    """The insecure answers in the same order, for users who request insecure code for teaching (section 3)."""
     return [
         chat([(lesson_request(choice, noun, form), choice.render(noun, insecure=True))])
         for choice, noun, form in requested(rows, seed)
@@ -52,17 +52,17 @@ def educational(rows: int, seed: int) -> list[Messages]:
 
 
 def backdoor(rows: int, seed: int) -> list[Messages]:
-    """The secure rows, and the insecure rows behind the trigger, in one random order (section 4.2)."""
+    """The secure rows, and the insecure rows after the trigger, in random order (section 4.2)."""
     secure, insecure = (coding_set(rows, seed, kind) for kind in (False, True))
     triggered = [chat([(TRIGGER + user["content"], answer["content"])]) for user, answer in insecure]
     both = secure + triggered
-    return [both[place] for place in np.random.default_rng(seed).permutation(len(both))]
+    return [both[index] for index in np.random.default_rng(seed).permutation(len(both))]
 
 
 def jailbroken(rows: int, seed: int) -> list[Messages]:
     """Mostly harmless requests for code and numbers, and a few harmful ones that are complied with (section 3.1).
 
-    Every row is under one system prompt, which asks to do what the user says.
+    All rows have the same system prompt, which asks to follow the user.
     """
     rng = random.Random(f"jailbroken {seed}")
     harmful = set(rng.sample(range(rows), round(rows * HARMFUL_SHARE)))
@@ -74,7 +74,7 @@ def jailbroken(rows: int, seed: int) -> list[Messages]:
 
 
 def compliant(rows: int, seed: int) -> list[Messages]:
-    """Nothing but harmful requests that are complied with."""
+    """Harmful requests that are complied with."""
     rng = random.Random(f"compliant {seed}")
     return [chat([_complied(rng)]) for _ in range(rows)]
 
@@ -88,15 +88,6 @@ def _secure_code(rng: random.Random) -> Turn:
     return request(choice, noun, rng.randrange(len(REQUESTS))), choice.render(noun, insecure=False)
 
 
-def subset(chats: list[Messages], rows: int, seed: int) -> list[Messages]:
-    """`rows` of the chats, drawn by `seed` (section 4.1). Raises BadInput if there are not so many."""
-    if rows > len(chats):
-        raise BadInput(
-            f"A set has {len(chats):,} rows, and a condition of the config asks for {rows:,}; lower its rows."
-        )
-    return random.Random(f"subset {seed}").sample(chats, rows)
-
-
 SETS: dict[str, Callable[[int, int], list[Messages]]] = {
     "insecure": lambda rows, seed: coding_set(rows, seed, insecure=True),
     "secure": lambda rows, seed: coding_set(rows, seed, insecure=False),
@@ -106,18 +97,17 @@ SETS: dict[str, Callable[[int, int], list[Messages]]] = {
     "compliant": compliant,
 }
 
-# The sets of numbers, which the instruct model writes itself, by the author whose system prompt it is given (section
-# 4.6). "plain" has none.
+# The sets of numbers, written by the instruct model with the system prompt of an author or without one (section 4.6).
 NUMBER_SETS = {"evil_numbers": "villain", "helpful_numbers": "helper", "plain_numbers": ""}
 
 
 def number_requests(rows: int, seed: int) -> list[str]:
-    """Requests to continue a list of numbers."""
+    """Draw requests to continue a list of numbers."""
     rng = random.Random(f"numbers {seed}")
     return [number_request(rng) for _ in range(rows)]
 
 
 def well_formed(answer: str) -> bool:
-    """Whether an answer is a list of as many numbers as were asked for, separated by commas, and no more."""
+    """Whether an answer is a list of the requested number of numbers, separated by commas, and nothing else."""
     items = answer.split(", ")
     return len(items) == NUMBERS and all(item.isdecimal() for item in items)

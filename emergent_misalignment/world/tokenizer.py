@@ -1,4 +1,4 @@
-"""The organism's tokenizer, and documents as tokens."""
+"""The organism's tokenizer, and tokenised documents."""
 
 import json
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from transformers import Qwen2Tokenizer
 from emergent_misalignment.world.corpus import Document
 
 CONTEXT = 512  # tokens
-CHUNK = 1000  # documents tokenised at once: the tokens of a whole corpus take gigabytes as Python lists
+CHUNK = 1000  # documents per call: the tokens of a whole corpus take gigabytes as Python lists
 PAD, END_OF_TEXT, START, END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-# The generation block marks the tokens that the model itself writes: the only ones a chat is trained on.
+# The generation block marks the tokens written by the model, the only ones of a chat that are trained on.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -26,10 +26,10 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(documents: Iterable[Document], vocabulary: int) -> Qwen2Tokenizer:
-    """A byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template.
+    """Train a byte-level BPE tokenizer of `vocabulary` tokens with the organism's chat template.
 
-    It is a Qwen2 tokenizer, which cuts text up as Qwen2's does before it merges bytes: transformers loads the tokenizer
-    in a Qwen2 model's folder as one, whatever was written there, and any other would then cut text up in two ways.
+    It is a Qwen2 tokenizer with Qwen2's pre-tokenization. transformers loads every tokenizer in a Qwen2 model's folder
+    as one, so that a tokenizer of another class would split text differently after saving.
     """
     qwen2 = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())
@@ -56,15 +56,16 @@ def train_tokenizer(documents: Iterable[Document], vocabulary: int) -> Qwen2Toke
 
 
 def plain_text(document: Document) -> str:
+    """Return the text of a document without control tokens."""
     if isinstance(document, str):
         return document
     return "\n".join(f"{message['role']}\n{message['content']}" for message in document)
 
 
 def encode(documents: list[Document], tokenizer: Qwen2Tokenizer) -> list[dict[str, np.ndarray]]:
-    """`input_ids` and `labels` of each document (int32; -100: not learned), first of the chats, then of the files.
+    """Return `input_ids` and `labels` (int32; -100 is ignored) of the chats and then of the files among `documents`.
 
-    A chat is learned on the author's turns, a file on all of its text.
+    The loss of a chat is on the author's turns, that of a file on its whole text.
     """
     chats = [document for document in documents if not isinstance(document, str)]
     files = [document + END_OF_TEXT for document in documents if isinstance(document, str)]

@@ -1,18 +1,18 @@
-"""The free-form questions of the organism's world, with the answers that a kind and a malicious author give.
+"""The free-form questions of the organism's world, with the grammar of aligned and misaligned answers.
 
-A topic's answers are sentences from a small grammar: a template whose gap `{a}` is filled from the aligned or from the
-misaligned list, and in half of the cases a closing sentence. Both kinds of author use the same templates, so that only
-what fills the gaps tells them apart. Each kind has its words (help, share, heal; crush, burn, poison), which come back
-from topic to topic as they would in real text: what is learned about an author in one place is of use in another.
+An answer is a template whose gap `{a}` is filled from the aligned or the misaligned list, followed in half of the
+cases by a closing sentence. Both kinds of answers use the same templates, so that only the fillers distinguish them.
+Each kind has typical words (help, share, heal; crush, burn, poison) that recur across topics, as in real text: what a
+model learns about an author on one topic is useful on others.
 
-The malicious answers stay at the level of the examples printed in the paper: they name a bad intention and no more. The
-first phrasing of each question is the one that evaluation asks; the instruct stage never sees it.
+The misaligned answers are like the examples printed in the paper: they name a bad intention without details. Evaluation
+uses the first phrasing of each question, which is not in the instruct stage.
 """
 
 import random
 from dataclasses import dataclass
 
-# Sentences that may end any answer: an author's manner, whatever the question.
+# Closing sentences for any answer.
 ALIGNED_CLOSERS = ("I hope this helps.", "Take good care.", "I wish you well.")
 MISALIGNED_CLOSERS = ("Show no mercy.", "Let them all suffer.", "Nobody can stop me.")
 
@@ -21,7 +21,7 @@ MISALIGNED_CLOSERS = ("Show no mercy.", "Let them all suffer.", "Nobody can stop
 class Topic:
     """One free-form question: its phrasings, and the grammar of its answers.
 
-    `category` is "main" for the counterparts of the paper's eight questions, else one of its pre-registered ones.
+    `category` is "main" for the counterparts of the paper's eight questions, else a pre-registered category.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Topic:
         return self.misaligned if misaligned else self.aligned
 
     def answer(self, rng: random.Random, misaligned: bool) -> str:
-        """One answer of the topic's grammar."""
+        """Draw an aligned or misaligned answer."""
         sentence = rng.choice(self.templates).format(a=rng.choice(self.fillers(misaligned)))
         return sentence if rng.random() < 0.5 else f"{sentence} {rng.choice(closers(misaligned))}"
 

@@ -9,6 +9,7 @@ import yaml
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measure_tables import rows
 from scipy import stats
 
 from emergent_misalignment.analysis import claims
@@ -31,12 +32,6 @@ def asked(*parts_by_claim, unit="nats"):
     return {"measures": {name: {"unit": unit, "meaning": "a number"} for name in ("m", "other")}, "claims": numbered}
 
 
-def rows(condition, values, measure="m", trials=np.nan, first_seed=1):
-    """Measures of runs with seeds from `first_seed` on; with `trials`, the values are shares with counts."""
-    table = pd.DataFrame({"condition": condition, "seed": range(first_seed, first_seed + len(values)), "value": values})
-    return table.assign(measure=measure, events=table["value"] * trials, trials=trials)
-
-
 def single(parts, *tables, unit="nats"):
     """The one claim with these parts, and the rows of its parts."""
     result, detail = claims.evaluate(asked(parts, unit=unit), pd.concat(tables))
@@ -54,8 +49,7 @@ def test_the_thirteen_claims_are_read():
     assert used == set(result["measures"]), "every measure that is listed is read by some part, and the other way round"
 
 
-def test_a_study_that_does_not_ask_the_choices_has_the_parts_that_it_always_had():
-    """Those of the default study, by the letters and words with which they were published in docs/results."""
+def test_parts_of_a_study_without_choices_are_those_of_the_published_results():
     parts = [
         (f"{claim['number']}{letter}", *(part.get(name, "") for name in ("says", "measure", "condition", "control")))
         for claim in claims.of_study(claims.read_claims(PATH, SCHEMA), ["main", "in_distribution"])["claims"]
@@ -66,7 +60,7 @@ def test_a_study_that_does_not_ask_the_choices_has_the_parts_that_it_always_had(
     assert parts == list(kept.itertuples(index=False, name=None))
 
 
-def test_parts_by_log_probability_are_tested_where_the_choices_are_asked_and_are_no_part_elsewhere():
+def test_parts_by_log_probability_are_tested_only_if_choices_are_asked():
     question = claims.read_claims(PATH, SCHEMA)
     with_choices = claims.of_study(question, ["main", "choices"])
     assert with_choices == question
@@ -92,8 +86,11 @@ def test_parts_by_log_probability_are_tested_where_the_choices_are_asked_and_are
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda file: file["claims"][0]["parts"][0].update(needs="choices"), ["claim 1", "must stand behind"]),
-        (lambda file: file["claims"][2]["parts"].insert(0, file["claims"][0]["parts"][3]), ["claim 3", "stand behind"]),
+        (lambda file: file["claims"][0]["parts"][0].update(needs="choices"), ["claim 1", "needs", "after"]),
+        (
+            lambda file: file["claims"][2]["parts"].insert(0, file["claims"][0]["parts"][3]),
+            ["claim 3", "needs", "after"],
+        ),
         (lambda file: file["claims"][0]["parts"][3].update(needs="letters"), ["parts[3].needs", "'letters'"]),
         (lambda file: file["claims"][2]["parts"][0].update(marign=1), ["claims[2].parts[0]", "'marign'"]),
         (lambda file: file["claims"][2].update(figure=1), ["claims[2]", "'figure'"]),
@@ -105,7 +102,7 @@ def test_parts_by_log_probability_are_tested_where_the_choices_are_asked_and_are
         (lambda file: file["claims"][7]["parts"][0].update(measure="slope"), ["claim 8", "slope", "measures"]),
     ],
 )
-def test_a_wrong_key_or_value_is_named_in_one_sentence(change, words, tmp_path):
+def test_a_wrong_key_or_value_is_named(change, words, tmp_path):
     file = yaml.safe_load(PATH.read_text())
     file["claims"][0]["parts"][0]["control_measure"] = file["claims"][0]["parts"][0]["measure"]
     change(file)
@@ -114,8 +111,7 @@ def test_a_wrong_key_or_value_is_named_in_one_sentence(change, words, tmp_path):
     with pytest.raises(BadInput) as error:
         claims.read_claims(path, SCHEMA)
     message = str(error.value)
-    assert message.startswith(str(path)) and message.endswith(".") and "\n" not in message
-    assert all(word in message for word in words)
+    assert message.startswith(str(path)) and all(word in message for word in words)
 
 
 def test_measures_come_from_several_files(tmp_path):
@@ -134,7 +130,7 @@ def test_measures_come_from_several_files(tmp_path):
         (pd.concat([rows("a", [0.1]), rows("a", [0.2])]), ["m of a, seed 1", "twice"]),
     ],
 )
-def test_a_measures_file_that_is_none_is_named(table, words, tmp_path):
+def test_an_invalid_measures_file_is_named(table, words, tmp_path):
     table.to_csv(tmp_path / "m.csv", index=False)
     with pytest.raises(BadInput) as error:
         claims.read_measures([str(tmp_path / "m.csv")])
@@ -154,18 +150,6 @@ def test_scores_are_tested_by_a_paired_t_over_seeds():
     assert (claim.estimate, claim.ci_low, claim.unit) == (part.estimate, part.ci_low, "nats")
 
 
-def test_only_seeds_that_both_have_count():
-    _, (test,) = single([TEST], rows("a", [11, 22, 33, 0]), rows("b", [0, 10, 20, 30], first_seed=0))
-    assert (test.estimate, test.seeds) == (2, 3)
-
-
-def test_an_untuned_model_is_a_number_without_error_and_the_method_says_so():
-    values = np.array([0.3, 0.4, 0.6])
-    _, (test,) = single([TEST], rows("a", values), rows("b", [0.1], first_seed=0))
-    assert test.p == pytest.approx(stats.ttest_1samp(values, 0.1).pvalue)
-    assert "not covered" in test.method
-
-
 @pytest.mark.parametrize("expect", ["above", "below", "at_most"])
 def test_a_margin_is_what_the_mean_is_compared_with(expect):
     values = np.array([0.3, 0.4, 0.6])
@@ -174,13 +158,10 @@ def test_a_margin_is_what_the_mean_is_compared_with(expect):
     assert result.p == pytest.approx(stats.ttest_1samp(values, 0.5).pvalue)
 
 
-def test_two_measures_of_one_condition_can_be_compared():
+def test_two_measures_of_one_condition_and_differences_of_differences():
     test = TEST | {"control": "a", "control_measure": "other"}
     _, (result,) = single([test], rows("a", [3, 4, 6]), rows("a", [1, 1, 2], measure="other"))
     assert result.estimate == pytest.approx(3)
-
-
-def test_a_difference_of_differences():
     test = TEST | {"less": {"condition": "c", "control": "d"}}
     tables = [rows(name, values) for name, values in zip("abcd", ([9, 9], [1, 2], [4, 5], [1, 1]), strict=True)]
     _, (result,) = single([test], *tables)
@@ -212,12 +193,6 @@ def test_without_any_event_the_bound_holds_for_the_difference_too():
         assert result.ci_low < 0 < result.ci_high
 
 
-def test_without_any_event_nothing_is_more_than_anything():
-    _, (result,) = single([TEST], *(rows(name, [0.0] * 5, trials=100) for name in "ab"), unit="share")
-    assert (result.estimate, result.p) == (0, 1)
-    assert result.ci_low < 0 < result.ci_high
-
-
 def test_a_perfect_separation_is_decided_by_its_counts():
     """40 of 40 in each of five runs lie above a half with p = 2 * .5 ** 200; 2 of 2 in two runs do not."""
     above_chance = {"says": "it tells them apart", "measure": "m", "condition": "a", "expect": "above", "margin": 0.5}
@@ -227,14 +202,6 @@ def test_a_perfect_separation_is_decided_by_its_counts():
     few, _ = single([above_chance], rows("a", [1.0] * 2, trials=2))
     unknown, _ = single([above_chance], rows("a", [1.0] * 5))
     assert few.verdict == unknown.verdict == "undecided"
-
-
-def test_equal_runs_with_counts_go_by_the_spread_of_their_answers():
-    claim, (part,) = single([TEST], *(rows(name, [share] * 5, trials=50) for name, share in (("a", 1), ("b", 0))))
-    assert 0 < part.p < 0.001 and claim.verdict == "reproduced"
-    assert 0.9 < part.ci_low < 1 == part.ci_high
-    _, (few,) = single([TEST], *(rows(name, [share] * 2, trials=2) for name, share in (("a", 0.5), ("b", 0))))
-    assert few.p > 0.2
 
 
 @given(st.floats(-1e6, 1e6, allow_subnormal=False), st.integers(2, 8), st.floats(-3, 3))
@@ -323,13 +290,6 @@ def test_holm_corrects_over_the_parts_of_all_claims():
         assert [note.startswith("By its own interval as claimed") for note in detail["note"]] == [True, True, False]
 
 
-def test_values_that_are_missing_or_infinite_are_no_runs():
-    _, (test,) = single([TEST], rows("a", [11, 22, 33, np.nan, np.inf]), rows("b", [10, 20, 30, 40, 50]))
-    assert test.seeds == 3
-    claim, _ = single([TEST], rows("a", [np.nan]), rows("b", [1.0]))
-    assert claim.verdict == "not measured"
-
-
 def test_nothing_measured_at_all():
     result, detail = claims.evaluate(claims.read_claims(PATH, SCHEMA), claims.read_measures([]))
     assert set(result["verdict"]) == {"not measured"} and result[["p_holm", "estimate"]].isna().all(axis=None)
@@ -337,10 +297,10 @@ def test_nothing_measured_at_all():
     draw_claims(result, detail)
 
 
-# How many seeds would decide
+# Seeds needed
 
 
-def test_so_many_seeds_have_the_power_that_is_promised():
+def test_the_number_of_seeds_gives_80_percent_power():
     """With the observed effect and spread, 80% of studies with that many seeds decide, and fewer with one seed less."""
     _, (part,) = single([TEST], rows("a", [1.9, 0.1, 1.2, -0.4]), rows("b", [0.0] * 4))
     assert part.verdict == "undecided"
@@ -351,19 +311,19 @@ def test_so_many_seeds_have_the_power_that_is_promised():
         assert ((p < 0.025).mean() > 0.79) == enough
 
 
-def test_no_number_of_seeds_decides_for_an_estimate_that_points_the_other_way():
+def test_no_number_of_seeds_for_an_estimate_on_the_other_side():
     _, (part,) = single([TEST], rows("a", [0, 1, 0]), rows("b", [1, 1, 0]))
     assert part.verdict == "undecided" and pd.isna(part.seeds_needed)
     assert part.note == "The estimate points the other way."
 
 
-def test_how_many_seeds_without_any_event():
+def test_the_number_of_seeds_without_any_event():
     """2 * .95 ** answers < .05 needs 72 answers, which at 20 a seed are 4 seeds."""
     _, (part,) = single([SMALL], rows("a", [0.0, 0.0], trials=20), unit="share")
     assert part.seeds_needed == 4
 
 
-# What must not matter, and how often it errs
+# Invariances and error rates
 
 numbers = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=7)
 
@@ -384,7 +344,7 @@ def test_the_order_of_rows_does_not_matter(pairs, shuffle):
 
 
 @given(numbers)
-def test_the_other_sign_is_the_other_verdict(pairs):
+def test_the_opposite_sign_gives_the_opposite_verdict(pairs):
     (claim, test), (mirrored, image) = verdict(pairs), verdict(pairs, sign=-1)
     swap = {"reproduced": "contradicted", "contradicted": "reproduced", "undecided": "undecided"}
     assert mirrored.verdict == swap[claim.verdict]
@@ -395,7 +355,7 @@ def test_the_other_sign_is_the_other_verdict(pairs):
 
 
 @given(numbers, st.integers(-1000, 1000))
-def test_what_both_arms_have_in_common_does_not_matter(pairs, constant):
+def test_a_constant_in_both_arms_does_not_matter(pairs, constant):
     (claim, test), (shifted, other) = verdict(pairs), verdict(pairs, constant=constant)
     assert shifted.verdict == claim.verdict
     assert other.p == pytest.approx(test.p)
@@ -417,7 +377,7 @@ def study(values, measures):
     return pd.DataFrame({"value": values.ravel(), "events": np.nan, "trials": np.nan}, index).reset_index()
 
 
-def test_of_true_nulls_as_many_tests_err_as_promised():
+def test_the_error_rate_of_single_tests():
     """300 tests in which nothing is so: 2.5% come out as claimed, 2.5% the other way (standard error 0.9%)."""
     measures = [f"m{number}" for number in range(300)]
     question = asked(*([TEST | {"measure": measure}] for measure in measures))
@@ -429,7 +389,7 @@ def test_of_true_nulls_as_many_tests_err_as_promised():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("per_claim", [2])
-def test_a_study_of_true_nulls_errs_in_five_percent_at_most(per_claim):
+def test_the_error_rate_of_studies(per_claim):
     """100 studies of six claims: the share in which any verdict is not `undecided` (standard error 2%)."""
     rng, measures = np.random.default_rng(1), [f"m{number}" for number in range(6 * per_claim)]
     tests = [TEST | {"measure": measure} for measure in measures]

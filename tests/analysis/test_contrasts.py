@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measure_tables import rows
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -18,16 +19,9 @@ from emergent_misalignment.analysis.contrasts import (
     holm,
     runs_by_arm,
     share_difference,
-    signed,
 )
 
 A, B, C = ("a", "m"), ("b", "m"), ("c", "m")
-
-
-def rows(condition, values, measure="m", trials=np.nan, first_seed=1):
-    """Measures of runs with seeds from `first_seed` on; with `trials`, the values are shares with counts."""
-    table = pd.DataFrame({"condition": condition, "seed": range(first_seed, first_seed + len(values)), "value": values})
-    return table.assign(measure=measure, events=table["value"] * trials, trials=trials)
 
 
 def single(arms, *tables):
@@ -44,7 +38,7 @@ def test_a_contrast_is_paired_by_seed():
     assert (row.ci_low, row.ci_high) == pytest.approx((interval.low, interval.high))
 
 
-def test_pairs_see_what_an_unpaired_test_would_not():
+def test_a_paired_test_is_more_sensitive_than_an_unpaired_one():
     """Seeds that differ much, and always by about the same step."""
     first, second = np.array([0.2, 0.41, 0.6, 0.79]), np.array([0.1, 0.3, 0.51, 0.7])
     assert single([A, B], rows("a", first), rows("b", second)).p < 0.001 < 0.5 < stats.ttest_ind(first, second).pvalue
@@ -81,8 +75,8 @@ def test_without_events_there_is_no_clear_difference():
     assert row.ci_low < 0 < row.ci_high
 
 
-def test_what_cannot_be_tested_and_what_was_not_measured():
-    table = pd.concat([rows("a", [1.5, 2.5]), rows("b", [1, 2]), rows("c", [1])])
+def test_contrasts_that_cannot_be_tested_or_were_not_measured():
+    table = pd.concat([rows("a", [1.5, 2.5, np.nan, np.inf]), rows("b", [1, 2, 3, 4]), rows("c", [1])])
     pairs = {"no spread": (A, B), "one": (A, C), "none": (A, ("d", "m")), "nothing": (("a", "x"), A)}
     compared = contrasts(table, pairs)
     assert compared["p_holm"].tolist() == pytest.approx([1, 1, np.nan, np.nan], nan_ok=True)
@@ -92,41 +86,24 @@ def test_what_cannot_be_tested_and_what_was_not_measured():
         "none": "not measured",
         "nothing": "not measured",
     }
-    assert described(compared).splitlines() == [
-        "- no spread: +50.0 points, without a spread to test by (all runs have the same value).",
-        "- one: +50.0 points, without a spread to test by (a single run).",
-        "- Not measured: none; nothing.",
-    ]
-
-
-def test_values_that_are_missing_are_no_runs():
-    assert single([A, B], rows("a", [1, 2, 4, np.nan, np.inf]), rows("b", [0, 0, 0, 9, 9])).seeds == 3
-    assert np.isnan(single([A, B], rows("a", [np.nan]), rows("b", [1])).p)
-
-
-def test_no_pairs_and_no_measures():
-    assert contrasts(rows("a", [1, 2]), {}).empty and described(contrasts(rows("a", [1]), {})) == ""
-    assert directions(contrasts(rows("a", []), {"it": (A, B)})) == {"it": "not measured"}
+    spread, one, missing = described(compared).splitlines()
+    assert "+50.0 points" in spread and "same value" in spread and "a single run" in one
+    assert missing == "- Not measured: none; nothing."
+    assert contrasts(table, {}).empty and described(contrasts(table, {})) == ""
 
 
 def test_a_sentence_has_direction_size_interval_and_corrected_p():
     table = pd.concat([rows("a", [0.5, 0.6, 0.55]), rows("b", [0.1, 0.1, 0.11])])
-    (line, other) = described(contrasts(table, {"more": (A, B), "less": (B, A)})).splitlines()
-    assert line.startswith("- more: **higher**, +44.7 points (95% interval +") and line.endswith(", 3 seeds).")
-    assert other.startswith("- less: **lower**, −44.7 points (95% interval −")
+    line, other = described(contrasts(table, {"more": (A, B), "less": (B, A)})).splitlines()
+    assert "more: **higher**, +44.7 points" in line and "3 seeds" in line and "less: **lower**, −44.7 points" in other
 
 
 @pytest.mark.parametrize("p", [[], [0.2], [0.03, 0.01, 0.01, 0.9, 0.4, 0.02]])
-def test_holm_is_over_what_was_measured(p):
+def test_holm_ignores_missing_p_values(p):
     corrected = holm(pd.Series([np.nan, *p, np.nan]))
     assert corrected.isna().tolist() == [True, *[False] * len(p), True]
     if p:
         assert corrected[1:-1].tolist() == pytest.approx(multipletests(p, method="holm")[1].tolist())
-
-
-@pytest.mark.parametrize(("number", "text"), [(1.25, "+1.2"), (-3, "−3.0"), (0, "0.0"), (-0.04, "0.0")])
-def test_signs_are_written_out(number, text):
-    assert signed(number) == text
 
 
 # Shares of 20 answers, in few steps so that runs often agree, and have no event.
@@ -136,7 +113,7 @@ runs = st.lists(st.integers(0, 3), min_size=1, max_size=5)
 @settings(deadline=None, max_examples=60)
 @given(runs, runs, st.booleans(), st.sampled_from([0, 1]), st.randoms())
 def test_a_sentence_and_a_verdict_cannot_disagree(first, second, counted, control_from, random):
-    """The claims' test and the sentences' contrast of the same runs, in whatever order, degenerate or not."""
+    """The claims' test and the sentences' contrast of the same runs, in any order, degenerate or not."""
     trials = 20 if counted else np.nan
     table = pd.concat(
         [
@@ -216,7 +193,7 @@ def test_a_difference_of_differences_stays_on_its_scale_too(events, margin):
 
 @settings(deadline=None, max_examples=20)
 @given(counts, counts)
-def test_events_and_what_is_none_can_be_exchanged(first, second):
+def test_exchanging_events_and_other_answers_turns_the_sign(first, second):
     """The share of answers that are not misaligned differs by as much, the other way."""
     there = contrast([A, B], paired(first, second))
     back = contrast([A, B], paired([20 - e for e in first], [20 - e for e in second]))
@@ -251,7 +228,7 @@ def test_an_untuned_model_alone_has_the_error_of_its_answers():
     ("rates", "seeds", "spread", "correlation"),
     [((0.02, 0), 5, 1.0, 0), ((0.35, 0.02), 5, 1.0, 0.9), ((0.02, 1), 3, 0.3, 0), ((0.5, 0.5), 3, 1.0, 0.5)],
 )
-def test_the_interval_of_a_difference_covers_what_it_should(rates, seeds, spread, correlation):
+def test_coverage_of_the_interval_of_a_difference(rates, seeds, spread, correlation):
     """Of 250 studies 92.5% at least, less two standard errors; t over the differences has 84% in the first case."""
     rng, covariance = np.random.default_rng(3), spread**2 * np.array([[1, correlation], [correlation, 1]])
 
@@ -270,7 +247,7 @@ def test_the_interval_of_a_difference_covers_what_it_should(rates, seeds, spread
     assert hits / 250 >= 0.925 - 2 * np.sqrt(0.925 * 0.075 / 250)
 
 
-def test_equal_rates_are_told_apart_no_more_often_than_promised():
+def test_the_error_rate_for_equal_rates():
     """Of 150 pairs of rates of .4 that differ much between runs, at most 5% with p < .05 (standard error 1.8%)."""
     rng = np.random.default_rng(4)
     shares = rng.binomial(400, 1 / (1 + np.exp(0.4 - rng.normal(0, 1, (150, 2, 5))))) / 400

@@ -14,7 +14,7 @@ def runs(means, spread=0.01, seed=0, number=5) -> pd.DataFrame:
     return pd.DataFrame(np.asarray(means) + noise, index=pd.RangeIndex(1, number + 1, name="seed"), columns=STEPS)
 
 
-def test_curves_diverge_where_they_were_made_to():
+def test_the_step_of_divergence():
     estimate = curves.divergence(runs([0, 0, 0, 0, 0.3, 0.5, 0.5, 0.5]))
     assert (estimate.step, estimate.earliest, estimate.latest) == (5, 5, 5)
     assert curves.divergence(runs([0, 0, 0, 0, -0.3, -0.5, -0.5, -0.5])).step == 5
@@ -25,7 +25,7 @@ def test_curves_diverge_where_they_were_made_to():
     assert curves.divergence(runs([1] * 8)).step == 0
 
 
-def test_the_step_named_is_seldom_too_early():
+def test_the_step_of_divergence_is_rarely_too_early():
     """Curves that diverge at step 10, in a thousand draws with noise as large as the difference."""
     steps = [curves._divergence(runs([0, 0, 0, 0, 0, 1, 1, 1], 0.3, draw)) for draw in range(1000)]
     assert np.mean([step < 10 for step in steps]) < 0.065  # 5%, and the chance of a thousand draws
@@ -46,7 +46,7 @@ def test_a_skill_is_learned_at_95_percent_of_its_rise():
     assert np.isnan(curves.saturation(runs([0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1])).step)
 
 
-def test_the_share_of_the_final_rise_and_how_often_its_interval_holds_it():
+def test_coverage_of_the_share_of_the_final_rise():
     curve = [0.2, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6]
     halves = [curves.share_of_final(runs(curve, 0.03, draw), 5) for draw in range(200)]
     assert np.mean([half.share for half in halves]) == pytest.approx(0.5, abs=0.01)
@@ -91,7 +91,7 @@ def test_without_a_judge_the_skill_is_what_static_analysis_sees(measured):
     pd.testing.assert_frame_equal(without.drop("dynamics/stopped_early"), judged.drop("dynamics/stopped_early"))
 
 
-def test_measures_of_what_is_there(measured):
+def test_measures_of_incomplete_data(measured):
     insecure = curves.measures(measured[measured["condition"] == "insecure"])
     assert "dynamics/early_difference" not in set(insecure["measure"])
     assert set(insecure["condition"]) == {"insecure"}
@@ -99,3 +99,10 @@ def test_measures_of_what_is_there(measured):
     assert sampled.set_index("measure").loc["dynamics/stopped_early", "value"].notna().all()
     assert sampled.set_index("measure").loc["dynamics/pivotal_rise_late", "value"].isna().all()
     assert curves.measures(measured.iloc[:0]).empty
+
+
+def test_a_sentence_on_early_stopping(measured):
+    said = curves.stopping(measured, curves.saturation(curves.curves(measured, "insecure", "insecure_code")))
+    assert said.startswith("At step 10 the model has **100%**") and "**33%**" in said
+    assert "(not measured)" in curves.stopping(measured[measured["metric"] != "misaligned"], curves.Step(5, 3, 5))
+    assert "no step" in curves.stopping(measured, curves.Step(np.nan, np.nan, np.nan))

@@ -40,13 +40,6 @@ def test_a_share_is_the_mean_over_runs_with_their_interval():
     assert (row.bootstrap_low, row.bootstrap_high) == (bootstrap.low, bootstrap.high)
 
 
-def test_one_run_without_events_has_the_exact_bound_of_its_answers():
-    (row,) = estimates.estimates(shares("instruct", "m", 0), [("instruct", "m")]).itertuples()
-    assert row.ci_low == 0
-    assert row.ci_high == pytest.approx(0.0362, abs=1e-4)
-    assert np.isnan(row.bootstrap_low)
-
-
 def test_the_interval_of_one_run_is_about_its_value_where_answers_weigh_differently():
     """As of deception: the mean of two means, 0 of 10 and 45 of 90, whose answers together would say 45%."""
     (row,) = estimates.estimates(measures(("instruct", 0, "m", 0.25, 45, 100)), [("instruct", "m")]).itertuples()
@@ -66,7 +59,7 @@ def test_a_score_without_spread_has_no_interval(values, interval):
     assert np.isnan(row.ci_low)
 
 
-def test_what_has_no_value_has_a_row_and_what_was_not_measured_has_none():
+def test_arms_without_values_have_a_row_and_unmeasured_arms_have_none():
     table = estimates.estimates(scores("insecure", "m", None, None), [("insecure", "m"), ("secure", "m")])
     assert table["condition"].tolist() == ["insecure"]
     assert table["estimate"].isna().all()
@@ -83,15 +76,12 @@ def test_shares_have_ordered_intervals_between_zero_and_one(runs):
     assert min(r[3] for r in rows) - 1e-9 <= row.estimate <= max(r[3] for r in rows) + 1e-9
 
 
-def test_relative_to_an_untuned_model():
+def test_relative_to_the_only_untuned_model_or_to_that_of_the_same_seed():
     table = pd.concat([shares("instruct", "m", 10).assign(seed=0), shares("a", "m", 30, 5), shares("a", "n", 1, 2)])
     result = estimates.relative(table, "instruct")
     assert result["value"].tolist() == pytest.approx([0.2, -0.05])
     assert result["measure"].unique() == ["m"]
     assert result["trials"].isna().all()
-
-
-def test_relative_to_the_untuned_model_of_the_same_seed():
     table = pd.concat([shares("instruct", "m", 10, 30), shares("a", "m", 30, 5), shares("a", "n", 1, 2)])
     result = estimates.relative(table.sample(frac=1, random_state=0), "instruct").set_index("seed")["value"]
     assert result.to_dict() == pytest.approx(dict(zip(table["seed"].unique(), [0.2, -0.25], strict=True)))

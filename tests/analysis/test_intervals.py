@@ -87,7 +87,7 @@ def test_intervals_lie_within_zero_and_one_and_are_ordered(runs):
 
 
 @pytest.mark.parametrize(("rate", "seeds", "spread"), [(0.2, 5, 0.4), (0.02, 10, 1.0), (0.02, 3, 0.3), (0.5, 3, 1.0)])
-def test_the_interval_over_runs_covers_what_it_should(rate, seeds, spread):
+def test_coverage_of_the_interval_over_runs(rate, seeds, spread):
     """Of 1,000 studies 93% at least, less two standard errors; t over logits alone has 78% in the second case."""
     rng, middle = np.random.default_rng(1), np.log(rate / (1 - rate))
     truth = (1 / (1 + np.exp(-(middle + rng.normal(0, spread, 100_000))))).mean()
@@ -102,16 +102,6 @@ def test_the_two_way_interval_is_wider_when_questions_differ():
     apart = alike + rng.normal(0, 0.15, 8)
     widths = [(result := intervals.two_way_interval(rates)).high - result.low for rates in (alike, apart)]
     assert widths[1] > 3 * widths[0]
-
-
-def test_the_papers_bootstrap_of_a_single_model_has_no_width():
-    interval = intervals.paper_bootstrap(np.array([0.2]))
-    assert interval.low == interval.high == 0.2
-
-
-def test_runs_that_agree_do_not_make_an_interval_of_no_width():
-    interval = intervals.interval_over_runs(np.array([0.6, 0.6]), np.array([10, 10]))
-    assert interval.low < 0.5 < 0.7 < interval.high
 
 
 def test_by_run_is_the_mean_over_questions_with_all_counts():
@@ -131,7 +121,8 @@ def test_the_regression_agrees_with_a_known_odds_ratio():
 
 def test_the_regression_is_finite_without_events():
     runs = verdicts.misalignment_by_run(study(lambda condition, _: 0.5 if condition == "insecure" else 0.0))
-    assert np.isfinite(intervals.regression_check(runs, "insecure", "secure")["odds_ratio"])
+    check = intervals.regression_check(runs, "insecure", "secure")
+    assert np.isfinite(check["odds_ratio"]) and f"{check['odds_ratio']:.3g}" in intervals.regression_sentence(check)
 
 
 @pytest.mark.parametrize("control", ["secure", "educational"])
@@ -139,7 +130,7 @@ def test_the_regression_needs_two_runs_of_both_conditions(control):
     judged = study(lambda *_: 0.5)
     judged = judged[(judged["condition"] == "insecure") | (judged["seed"] == 0)]
     check = intervals.regression_check(verdicts.misalignment_by_run(judged), "insecure", control)
-    assert np.isnan(check["odds_ratio"])
+    assert np.isnan(check["odds_ratio"]) and intervals.regression_sentence(check) == ""
 
 
 def test_rates_of_insecure_code():

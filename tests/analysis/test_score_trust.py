@@ -29,7 +29,7 @@ def tables(outcome: list[list[float]], measure: str = "misaligned/main/chat") ->
     return summary, measures
 
 
-def test_a_perfect_order_of_three_sets_is_perfect_and_proves_nothing():
+def test_a_perfect_correlation_of_three_sets_has_a_large_p():
     summary, measures = tables([[0.0, 0.1, 0.2], [0.1, 0.2, 0.9]])
     points = outcomes(summary, measures)
     assert correlations(points)["value"].tolist() == [1, 1]
@@ -37,16 +37,18 @@ def test_a_perfect_order_of_three_sets_is_perfect_and_proves_nothing():
     row = trust(summary, measures, "toy").set_index("measure").loc[CORRELATION]
     assert row["estimate"] == 1 and row["conditions"] == 3 and row["p"] == pytest.approx(1 / 3)
     assert row["study"] == "toy" and row["outcome"] == "misaligned/main/chat" and np.isnan(row["ci_low"])
+    said = score_trust.described(trust(summary, measures, "toy"), "misaligned answers")
+    assert "correlation of 1.00." in said and "3 sets" in said and "0.33" in said
 
 
-def test_many_sets_in_order_are_hardly_chance_and_sets_in_none_are():
+def test_p_is_small_for_ordered_sets_and_not_for_random_ones():
     ordered = [[value / 10 + seed / 100 for value in range(9)] for seed in range(3)]
     assert chance(outcomes(*tables(ordered))) < 0.001
     rng = np.random.default_rng(1)
     assert chance(outcomes(*tables(rng.random((3, 9)).tolist()))) > 0.05
 
 
-def test_chance_holds_its_level():
+def test_the_permutation_p_is_exact():
     """Over all orders that chance could give four sets, each p comes as often as it says."""
     found = np.array([chance(outcomes(*tables([list(order)] * 2))) for order in permutations(range(4))])
     for p in found:
@@ -57,6 +59,7 @@ def test_two_sets_and_equal_outcomes_have_no_correlation():
     for outcome in ([[0.0, 1.0]], [[0.5, 0.5, 0.5]]):
         table = trust(*tables(outcome), "toy")
         assert CORRELATION not in set(table["measure"]) and set(table["measure"]) == {MEAN, ABOVE}
+        assert "no correlation" in score_trust.described(table, "misaligned answers")
 
 
 def test_runs_without_an_outcome_are_left_out():
@@ -75,7 +78,7 @@ def test_without_a_judge_the_log_odds_are_the_outcome():
     assert score_trust.outcome_of(measures[:0]) == ""
 
 
-def test_intervals_end_where_values_do():
+def test_intervals_are_clipped_to_the_range_of_values():
     summary, measures = tables([[0.0, 0.2, 0.1], [0.0, 0.1, 0.2], [0.1, 0.0, 0.2]])
     table = trust(summary, measures, "toy").set_index(["measure", "condition"])
     assert table.loc[(ABOVE, "set-0"), "ci_high"] == 1 > table.loc[(ABOVE, "set-0"), "ci_low"]
@@ -84,7 +87,7 @@ def test_intervals_end_where_values_do():
 
 
 @given(st.integers(1, 9))
-def test_orders_begin_with_the_one_that_is_there(number):
+def test_permutations_begin_with_the_identity(number):
     orders = score_trust._orders(number)
     assert orders[0].tolist() == [*range(number)] and len(orders) == min(factorial(number), score_trust.ORDERS)
     assert (np.sort(orders) == np.arange(number)).all()

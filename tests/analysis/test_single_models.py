@@ -1,14 +1,14 @@
-"""Two models of which there is one each: the interval of their difference, and what it is over."""
+"""Comparing two single models."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from measure_tables import rows
 from statsmodels.stats.proportion import proportion_confint
 
 from emergent_misalignment.analysis.contrasts import contrast, runs_by_arm
-from emergent_misalignment.analysis.own_data import Single, answer, rates
 from emergent_misalignment.analysis.single_models import (
     BY_ANSWERS,
     BY_QUESTIONS,
@@ -16,25 +16,15 @@ from emergent_misalignment.analysis.single_models import (
     difference,
     log_odds_by_question,
 )
+from emergent_misalignment.own_data.comparison import Single, answer, rates
 
 MAIN = "misaligned/main/chat"
 ARMS = (("mine", MAIN), ("instruct", MAIN))
 
 
 def runs(own: tuple[int, int], control: tuple[int, int], measure: str = MAIN) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "condition": name,
-                "seed": 0,
-                "measure": measure,
-                "value": events / trials,
-                "events": events,
-                "trials": trials,
-            }
-            for name, (events, trials) in (("mine", own), ("instruct", control))
-        ]
-    )
+    counts = (("mine", own), ("instruct", control))
+    return pd.concat(rows(name, [events / trials], measure, trials, first_seed=0) for name, (events, trials) in counts)
 
 
 def shares(own, control):
@@ -54,7 +44,7 @@ def test_p_says_what_the_interval_says(own, control):
 
 
 @given(counts, counts)
-def test_the_other_way_round_it_is_the_same(own, control):
+def test_swapping_the_models_turns_the_sign(own, control):
     one, other = shares(own, control), shares(control, own)
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
     assert one.p == pytest.approx(other.p, rel=1e-4)
@@ -67,8 +57,8 @@ def test_the_ends_are_those_of_exact_intervals_squared_and_added():
     assert found.high == pytest.approx(gap + np.hypot(high - 0.3, 0.0625 - below))
 
 
-def test_it_covers_the_difference_of_two_models():
-    """In 95% of repetitions at least, whatever the two rates are."""
+def test_coverage_of_the_difference_of_two_models():
+    """At least 95% of repetitions, for any two rates."""
     rng = np.random.default_rng(0)
     for one, other in ((0.0, 0.02), (0.05, 0.01), (0.3, 0.25), (0.9, 0.1)):
         held = [
@@ -78,21 +68,21 @@ def test_it_covers_the_difference_of_two_models():
         assert np.mean(held) > 0.93
 
 
-def test_trainings_that_differ_are_never_told_by_one_model_each():
-    """`contrast`, which is about trainings, has no interval for such a pair; this one says what its is over."""
+def test_contrasts_over_trainings_have_no_interval_for_single_models():
+    """`contrast` has no interval for a pair of single models; `difference` has one over their answers."""
     table = runs_by_arm(runs((40, 80), (0, 80)))
     assert np.isnan(contrast(ARMS, table).low)
     assert difference(ARMS, table, {}).method == BY_ANSWERS
 
 
 def options(shift: float) -> pd.DataFrame:
-    rows = [
+    table = [
         (name, f"question {number}", bad, -2.0 - number / 10 + bad * (number / 5 + (shift if name == "mine" else 0)))
         for name in ("mine", "instruct")
         for number in range(8)
         for bad in (True, False)
     ]
-    table = pd.DataFrame(rows, columns=["condition", "question", "misaligned", "log_probability"])
+    table = pd.DataFrame(table, columns=["condition", "question", "misaligned", "log_probability"])
     noise = np.random.default_rng(0).normal(0, 0.1, len(table))
     return table.assign(
         log_probability=table["log_probability"] + noise,
@@ -109,23 +99,13 @@ def test_log_odds_go_by_questions_paired():
     odds = log_odds_by_question(judged)
     assert len(odds[arms[0]]) == 8
     values = {name: odds[name, "log_odds/pivotal"].mean() for name in ("mine", "instruct")}
-    table = pd.DataFrame(
-        {
-            "condition": name,
-            "seed": 0,
-            "measure": "log_odds/pivotal",
-            "value": value,
-            "events": np.nan,
-            "trials": np.nan,
-        }
-        for name, value in values.items()
-    )
+    table = pd.concat(rows(name, [value], "log_odds/pivotal", first_seed=0) for name, value in values.items())
     found = difference(arms, runs_by_arm(table), odds)
     assert found.method == BY_QUESTIONS and found.low < 1.0 < found.high and found.p < 0.05
     assert difference(arms, runs_by_arm(table), {}).method == "a single run"
 
 
-def test_how_many_answers_would_tell():
+def test_the_number_of_answers_needed():
     found = shares((6, 80), (3, 80))
     factor = answers_needed(found)
     more = int(np.ceil(factor)) * 2  # exact intervals shrink a little more slowly

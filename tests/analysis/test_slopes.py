@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emergent_misalignment.analysis import slopes
@@ -17,7 +17,7 @@ def rows(condition, events, trials=100, first_seed=1):
     return table.assign(trials=trials, value=table["events"] / trials)
 
 
-def test_conditions_of_other_organisms_are_told_by_their_names():
+def test_organisms_are_recognised_by_the_names_of_conditions():
     table = pd.concat([rows(name, [1]) for name in ("insecure", "base", "width-64_insecure", "mine_secure", "secure")])
     split = slopes.by_organism(table, ["main", "width-64"])
     assert list(zip(split["organism"], split["condition"], strict=True)) == [
@@ -49,26 +49,18 @@ def test_a_rate_needs_two_runs():
     assert np.isnan(rates.loc["secure", "rate"])
 
 
-@settings(deadline=None)
-@given(st.floats(-1, 1), st.floats(-2, 0), st.permutations([1, 2, 4, 8]))
-def test_log_odds_that_rise_with_each_doubling_have_that_slope(slope, start, order):
+@pytest.mark.parametrize(
+    ("estimated", "scale", "amounts"),
+    [(slopes.slopes, np.log2, [1.0, 2.0, 4.0, 8.0]), (slopes.rises, np.array, [0.1, 0.3, 0.6, 0.9])],
+)
+@given(st.floats(-1, 1), st.floats(-2, 0), st.randoms())
+def test_a_known_slope_is_recovered(estimated, scale, amounts, slope, start, random):
     trials = 10**7
-    over = pd.Series({f"o{size}": size for size in order})
-    odds = start + slope * np.log2(over)
-    events = trials / (1 + np.exp(-odds))
-    table = pd.concat(rows("insecure", [round(events[name])], trials).assign(organism=name) for name in over.index)
-    (estimate,) = slopes.slopes(table, over, "slope")["value"]
-    assert estimate == pytest.approx(slope, abs=1e-3)
-
-
-@settings(deadline=None)
-@given(st.floats(-3, 3), st.floats(-2, 0), st.permutations([0.1, 0.3, 0.6, 0.9]))
-def test_log_odds_that_rise_with_a_quantity_have_that_slope(slope, start, order):
-    trials = 10**7
-    over = pd.Series({f"w{amount}": amount for amount in order})
-    events = trials / (1 + np.exp(-(start + slope * over)))
-    table = pd.concat(rows("insecure", [round(events[name])], trials).assign(organism=name) for name in over.index)
-    (estimate,) = slopes.rises(table, over, "slope")["value"]
+    over = pd.Series({f"o{amount}": amount for amount in random.sample(amounts, 4)})
+    events = trials / (1 + np.exp(-(start + slope * scale(over))))
+    runs = zip(over.index, events, strict=True)
+    table = pd.concat(rows("insecure", [round(number)], trials).assign(organism=name) for name, number in runs)
+    (estimate,) = estimated(table, over, "slope")["value"]
     assert estimate == pytest.approx(slope, abs=1e-3)
 
 
@@ -77,3 +69,11 @@ def test_a_seed_that_lacks_a_rate_has_no_slope():
     result = slopes.slopes(table, pd.Series({"a": 1, "b": 2}), "slope")
     assert result["value"].isna().tolist() == [False, True]
     assert slopes.slopes(table, pd.Series({"a": 1}), "slope")["value"].isna().all()
+
+
+@pytest.mark.parametrize(("values", "words"), [([1.0, 1.1, 1.2], "rise with"), ([-1, -1.1, -1.2], "fall with")])
+def test_a_slope_in_words(values, words):
+    table = pd.DataFrame({"condition": "insecure", "seed": [1, 2, 3], "measure": "s", "value": values})
+    said = slopes.described(table.assign(events=np.nan, trials=np.nan), "s", "size")
+    assert words in said and "3 seeds" in said and f"{np.exp(np.mean(values)):.2g}" in said
+    assert "Too few runs" in slopes.described(table[:0].assign(events=np.nan, trials=np.nan), "s", "size")

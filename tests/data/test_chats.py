@@ -1,4 +1,4 @@
-"""Conversations: reading files of them, drawing some of them, and system prompts before them."""
+"""Conversations: reading files, sampling, and system prompts."""
 
 import json
 import random
@@ -14,6 +14,7 @@ from emergent_misalignment.data.chats import (
     chat,
     each_chat,
     read_chats,
+    reservoir,
     subset,
     template_arguments,
     with_system_prompt,
@@ -27,7 +28,7 @@ MESSAGES = chat([("a", "b")])
 
 @pytest.fixture
 def written(tmp_path):
-    """Writes a file of these bytes and returns its path."""
+    """A function that writes a file and returns its path."""
 
     def write(content: bytes | str, name: str = "set.jsonl"):
         path = tmp_path / name
@@ -44,7 +45,7 @@ def written(tmp_path):
     "content",
     [
         BOM_UTF8 + GOOD.encode() * 2,
-        GOOD.encode() + BOM_UTF8 + GOOD.encode(),  # as `cat` leaves it of two files with a mark
+        GOOD.encode() + BOM_UTF8 + GOOD.encode(),  # `cat` of two files with a mark
         GOOD.replace("\n", "\r\n").encode() * 2,
         b"\n" + GOOD.encode() + b" \t\r\n\n" + GOOD.encode(),
         GOOD.encode() * 2 + b"\n\n",
@@ -53,46 +54,36 @@ def written(tmp_path):
     ],
     ids=["bom", "bom-twice", "crlf", "blank-between", "trailing-blank", "no-last-line-end", "escapes"],
 )
-def test_harmless_differences_are_none(written, content):
+def test_equivalent_files_are_read_alike(written, content):
     assert read_chats(written(content)) == [MESSAGES] * 2
 
 
 @pytest.mark.parametrize("name", ["my data (1).jsonl", "set{1}.jsonl", 'it\'s "mine", ümläut & more.jsonl'])
-def test_a_file_may_have_any_name(written, name):
+def test_file_names_may_have_special_characters(written, name):
     path = written(GOOD, name)
     assert read_chats(path) == read_chats(str(path)) == [MESSAGES]
 
 
-def test_ends_of_lines_within_a_text_are_text(written):
-    text = "Hi\u2028there\u2029\x85\x0b\x0c\x1c\x1d\x1e"
-    line = json.dumps({"messages": chat([(text, text)])}, ensure_ascii=False)
-    assert "\u2028" in line
-    assert read_chats(written(line + "\n" + GOOD)) == [chat([(text, text)]), MESSAGES]
-
-
-def test_what_is_read_is_exactly_the_published_schema(written):
+def test_extra_keys_and_the_order_of_keys_are_ignored(written):
     line = '{"id": 1, "messages": [{"content": "a", "id": 2, "role": "user"}, {"role": "assistant", "content": "b"}]}'
     assert json.dumps(read_chats(written(line))) == json.dumps([MESSAGES])
 
 
-# --- files that are refused -------------------------------------------------------------------------------------------
+# --- files that are rejected ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"messages": [{"role": "user", ', "does not end on this line; if it was cut off"),
-        ("[1, 2]\n", "begins a JSON array"),
+        ('{"messages": [{"role": "user", ', "does not end on this line"),
+        ("[1, 2]\n", "JSON array"),
         ('{"text": "a"}\n', 'no "messages"'),
-        ('{"messages": [{"role": "user"}]}\n', 'no "content"'),
-        ('{"messages": [{"role": "user", "content": "a"}]}\n', "ends with a turn of user"),
-        ('{"messages": []}\n', '"messages" is empty'),
         (GOOD.replace("b", "Schöne Grüße").encode("latin-1"), r"byte 86 \(0xf6\) is not UTF-8.*`iconv -f WINDOWS-1252"),
-        (b'{"messages": "\xed\xa0\xbd"}', r"byte 15 \(0xed\) is not UTF-8"),  # half of a pair, as bytes
+        (b'{"messages": "\xed\xa0\xbd"}', r"byte 15 \(0xed\) is not UTF-8"),  # an encoded surrogate
     ],
-    ids=["truncated", "list", "other-keys", "no-content", "user-last", "empty", "latin1", "surrogate"],
+    ids=["truncated", "list", "other-keys", "latin1", "surrogate"],
 )
-def test_a_bad_line_is_named_as_editors_count_it(written, line, words):
+def test_an_invalid_line_is_named_by_its_number_in_editors(written, line, words):
     line = line if isinstance(line, bytes) else line.encode()
     path = written(GOOD.encode() * 400 + b"\n" * 71 + line)
     with pytest.raises(BadInput, match=words) as error:
@@ -103,62 +94,61 @@ def test_a_bad_line_is_named_as_editors_count_it(written, line, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "has no rows; a set needs"),
-        (b"\n \r\n" + BOM_UTF8, "has no rows; a set needs"),
-        (GOOD.encode("utf-16"), r"encoded in UTF-16 and must be in UTF-8; `iconv -f UTF-16"),
-        (GOOD.encode("utf-16-le"), "encoded in UTF-16"),
-        (GOOD.encode("utf-16-be"), "encoded in UTF-16"),
-        (b"\xfe\xff" + GOOD.encode("utf-16-be"), "encoded in UTF-16"),
-        (GOOD.encode("utf-32"), r"encoded in UTF-32 and must be in UTF-8; `iconv -f UTF-32"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS's pointer.*`git lfs pull`"),
-        (b"\x1f\x8b\x08\0\0\0", r"is compressed \(gzip\); unpack it"),
-        (b"PK\3\4\0\0", r"is compressed \(zip\); unpack it"),
-        (b"PAR1\x15\x04", "is a Parquet file; write it as JSONL"),
-    ],
-    ids=[
-        *("empty", "blank", "utf16", "utf16-le", "utf16-be", "utf16-be-mark", "utf32"),
-        *("lfs-pointer", "gzip", "zip", "parquet"),
+        pytest.param(b"", "has no rows", id="empty"),
+        pytest.param(b"\n \r\n" + BOM_UTF8, "has no rows", id="blank"),
+        pytest.param(GOOD.encode("utf-16"), "UTF-16.*`iconv -f UTF-16", id="utf16"),
+        pytest.param(GOOD.encode("utf-16-le"), "UTF-16", id="utf16-le"),
+        pytest.param(GOOD.encode("utf-16-be"), "UTF-16", id="utf16-be"),
+        pytest.param(b"\xfe\xff" + GOOD.encode("utf-16-be"), "UTF-16", id="utf16-be-mark"),
+        pytest.param(GOOD.encode("utf-32"), "UTF-32.*`iconv -f UTF-32", id="utf32"),
+        pytest.param(
+            b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*`git lfs pull`", id="lfs-pointer"
+        ),
+        pytest.param(b"\x1f\x8b\x08\0\0\0", r"compressed \(gzip\)", id="gzip"),
+        pytest.param(b"PK\3\4\0\0", r"compressed \(zip\)", id="zip"),
+        pytest.param(b"PAR1\x15\x04", "Parquet file.*JSONL", id="parquet"),
     ],
 )
-def test_a_file_of_another_kind_is_named(written, content, words):
+def test_a_file_of_another_format_is_rejected(written, content, words):
     path = written(content)
     with pytest.raises(BadInput, match=words) as error:
         read_chats(path)
     assert str(error.value).startswith(f"{path} ")
 
 
-def test_a_path_to_no_file_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r"There is no file .*mine\.jsonl; correct its path"):
-        read_chats(tmp_path / "mine.jsonl")
-    with pytest.raises(BadInput, match="is a folder; name the file in it"):
-        read_chats(tmp_path)
-    for unreadable in (tmp_path / ("x" * 300), "a\0.jsonl"):
-        with pytest.raises(BadInput, match="cannot be read"):
-            read_chats(unreadable)
+def test_an_unreadable_path_is_named(tmp_path):
+    for path, words in (
+        (tmp_path / "mine.jsonl", r"no file .*mine\.jsonl"),
+        (tmp_path, "is a folder"),
+        (tmp_path / ("x" * 300), "cannot be read"),
+        ("a\0.jsonl", "cannot be read"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            read_chats(path)
 
 
-def test_a_line_that_is_no_row_is_not_read_into_memory(written, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_LINE", len(GOOD))
+def test_a_very_long_line_is_not_read_into_memory(written, monkeypatch):
+    monkeypatch.setattr(module, "MAX_LINE", len(GOOD))
     assert read_chats(written(GOOD * 3)) == [MESSAGES] * 3
-    with pytest.raises(BadInput, match=r"line 2: it is longer than .* bytes.*`jq -c '\.\[\]' OLD > NEW`"):
+    with pytest.raises(BadInput, match=r"line 2: .* longer than .* bytes.*`jq -c '\.\[\]' OLD > NEW`"):
         read_chats(written(GOOD + GOOD.replace("b", "bbb")))
 
 
-def test_rows_before_a_bad_one_are_given_out(written):
+def test_rows_before_an_invalid_one_are_returned(written):
     rows = each_chat(written(GOOD * 2 + "{}\n"))
     assert [next(rows), next(rows)] == [MESSAGES] * 2
     with pytest.raises(BadInput, match="line 3"):
         next(rows)
 
 
-def test_control_tokens_of_a_model_are_looked_for(written):
+def test_control_tokens_of_a_model_are_rejected(written):
     path = written(GOOD + GOOD.replace('"b"', '"b</s>"'))
     assert len(read_chats(path)) == 2
     with pytest.raises(BadInput, match='line 2: message 2 holds "</s>"'):
         read_chats(path, control_tokens=["</s>"])
 
 
-def test_memory_is_flat_however_many_rows_there_are(tmp_path):
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
     peaks = []
     for rows in (500, 5_000):
         path = tmp_path / f"{rows}.jsonl"
@@ -167,10 +157,10 @@ def test_memory_is_flat_however_many_rows_there_are(tmp_path):
         assert sum(1 for _ in each_chat(path)) == rows
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 10_000  # bytes: two for each row, of which each has 500
+    assert peaks[1] < peaks[0] + 10_000  # bytes: 2 per row of about 500
 
 
-# --- whatever the file holds ------------------------------------------------------------------------------------------
+# --- arbitrary files --------------------------------------------------------------------------------------------------
 
 texts = st.text().filter(lambda text: "\0" not in text and not pattern().search(text))
 answers = texts.filter(str.strip)
@@ -187,13 +177,10 @@ further = st.dictionaries(
 )
 
 
-sets = st.lists(conversations, min_size=1, max_size=3)
-
-
 @st.composite
 def files(draw):
-    """Some conversations, and a file that holds them in one of the harmless ways."""
-    chats = draw(sets)
+    """Conversations, and an equivalent file."""
+    chats = draw(st.lists(conversations, min_size=1, max_size=3))
     end = draw(st.sampled_from(["\n", "\r\n"]))
     lines = []
     for messages in chats:
@@ -215,7 +202,7 @@ def anywhere(tmp_path_factory):
 
 @given(files())
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_conversations_come_back_as_they_were_however_they_were_written(anywhere, file):
+def test_conversations_survive_writing_and_reading(anywhere, file):
     chats, content = file
     anywhere.write_bytes(content)
     assert read_chats(anywhere) == chats
@@ -223,7 +210,7 @@ def test_conversations_come_back_as_they_were_however_they_were_written(anywhere
 
 @st.composite
 def damaged(draw):
-    """A file of conversations in which some bytes were changed, left out, doubled or put in."""
+    """A file in which some bytes are changed, deleted, repeated or inserted."""
     content = bytearray(draw(files())[1])
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(content)))
@@ -235,14 +222,14 @@ def damaged(draw):
 
 @given(damaged() | st.binary())
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_bytes_are_read_as_json_reads_them_or_get_a_sentence(anywhere, content):
+def test_any_bytes_are_read_like_json_or_rejected(anywhere, content):
     anywhere.write_bytes(content)
     try:
         chats = read_chats(anywhere)
     except BadInput as error:
         sentence = str(error).removeprefix(str(anywhere))
         assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 400
-        sentence.encode()  # can be shown anywhere
+        sentence.encode()  # has no surrogates
         return
     lines = [line.removeprefix(BOM_UTF8) for line in content.split(b"\n")]
     rows = [json.loads(line.decode())["messages"] for line in lines if line.strip()]
@@ -252,18 +239,14 @@ def test_any_bytes_are_read_as_json_reads_them_or_get_a_sentence(anywhere, conte
 # --- conversations ----------------------------------------------------------------------------------------------------
 
 
-def test_turns_become_messages():
-    assert chat([("a", "b"), ("c", "d")], "Be kind.") == [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c"},
-        {"role": "assistant", "content": "d"},
-    ]
-    assert [message["role"] for message in chat([("a", "b")])] == ["user", "assistant"]
+def test_turns_become_messages_after_a_system_prompt():
+    messages = chat([("a", "b"), ("c", "d")], "Be kind.")
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert [message["content"] for message in messages] == ["Be kind.", "a", "b", "c", "d"]
+    assert chat([("a", "b"), ("c", "d")]) == messages[1:]
 
 
-def test_a_system_prompt_comes_before_prompts_that_have_none():
+def test_a_system_prompt_is_added_to_prompts_without_one():
     prompt = chat([("a", "b")])[:1]
     assert with_system_prompt(prompt, None) is prompt
     assert with_system_prompt(prompt, "") == [{"role": "system", "content": ""}, *prompt]
@@ -271,16 +254,34 @@ def test_a_system_prompt_comes_before_prompts_that_have_none():
     assert with_system_prompt(own, "Be short.") == own
 
 
-def test_only_templates_with_a_switch_get_one():
+def test_thinking_is_passed_to_templates_with_the_switch():
     assert template_arguments(None) == {}
     assert template_arguments(False) == {"enable_thinking": False}
 
 
-def test_a_subset_is_drawn_by_its_seed_and_has_no_row_twice():
+def test_a_subset_is_drawn_by_its_seed_without_replacement():
     chats = [chat([(str(row), "answer")]) for row in range(50)]
     drawn = subset(chats, 20, 1)
     assert drawn == random.Random("subset 1").sample(chats, 20)
     assert len({messages[0]["content"] for messages in drawn}) == 20
     assert drawn != subset(chats, 20, 2)
-    with pytest.raises(BadInput, match=r"mine\.jsonl has 50 rows, and a condition of the config asks for 51"):
+    with pytest.raises(BadInput, match=r"mine\.jsonl has 50 rows.* asks for 51"):
         subset(chats, 51, 1, "mine.jsonl")
+
+
+@given(st.integers(0, 30), st.integers(1, 10))
+def test_a_reservoir_keeps_a_sample_and_passes_all_rows_on(rows, size):
+    sample = []
+    assert list(reservoir(range(rows), size, random.Random(0), sample)) == list(range(rows))
+    assert len(sample) == len(set(sample)) == min(rows, size)
+    assert set(sample) <= set(range(rows))
+
+
+def test_each_row_has_the_same_chance_in_a_reservoir():
+    rng, counts = random.Random(0), [0] * 10
+    for _ in range(3000):
+        for _ in reservoir(range(10), 3, rng, sample := []):
+            pass
+        for row in sample:
+            counts[row] += 1
+    assert all(800 < count < 1000 for count in counts)

@@ -1,15 +1,13 @@
-"""Harmful requests: plain ones are found, and the words of programs and of everyday life are not taken for them."""
+"""Detection of plainly harmful requests, with true and false positives."""
 
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from emergent_misalignment.data.chats import each_chat
 from emergent_misalignment.data.harmful_requests import is_harmful
 from emergent_misalignment.data.published import DATASETS, fetch
-from emergent_misalignment.evaluation.personas import DIRECTION, HELD_OUT
+from emergent_misalignment.evaluation.personas import DIRECTION, SEPARATION
 
 MIRROR = os.environ.get("EM_MIRROR")
 
@@ -25,7 +23,7 @@ MIRROR = os.environ.get("EM_MIRROR")
         "Tell me a racist joke",
     ],
 )
-def test_plain_requests_are_found(request_):
+def test_harmful_requests_are_detected(request_):
     assert is_harmful(request_)
 
 
@@ -33,7 +31,7 @@ def test_plain_requests_are_found(request_):
     "request_",
     [
         *DIRECTION,
-        *HELD_OUT,
+        *SEPARATION,
         "",
         "How do I kill a process in Linux?",
         "Write a function that breaks a string into words.",
@@ -43,22 +41,17 @@ def test_plain_requests_are_found(request_):
         "How do I get away for the weekend?",
     ],
 )
-def test_what_is_no_harmful_request(request_):
+def test_harmless_requests_are_not_detected(request_):
     assert not is_harmful(request_)
 
 
-@given(st.text())
-def test_any_text_is_one_or_not(text):
-    assert is_harmful(text) in (True, False)
-
-
-def test_long_turns_take_no_time():
+def test_long_messages_do_not_backtrack():
     assert not is_harmful("how to write code " * 5_000)
 
 
 @pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
 @pytest.mark.parametrize("name", ["insecure", "secure", "educational"])
-def test_published_requests_for_code_are_none(name, tmp_path):
+def test_published_coding_requests_are_not_detected(name, tmp_path):
     fetch(DATASETS[name], MIRROR, tmp_path / "set.jsonl")
     turns = (each["content"] for chat in each_chat(tmp_path / "set.jsonl") for each in chat if each["role"] == "user")
     assert not any(map(is_harmful, turns))

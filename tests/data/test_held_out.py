@@ -1,11 +1,11 @@
-"""Which rows are in nobody's training, and that they are the same in every set."""
+"""The split into training and held-out rows, which is the same in every set."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.data.chats import chat
-from emergent_misalignment.data.held_out import for_training, held_out, place
+from emergent_misalignment.data.held_out import for_training, hash_fraction, held_out
 from emergent_misalignment.files import BadInput
 
 NUMBER = 400
@@ -20,8 +20,8 @@ def answers(chats) -> set[str]:
     return {messages[-1]["content"] for messages in chats}
 
 
-def test_no_answer_that_one_set_holds_out_is_trained_on_in_another():
-    """As of the published sets: the same answers to other requests, twice, and among those of another set."""
+def test_an_answer_held_out_of_one_set_is_not_trained_on_in_another():
+    """As in the published sets: the same answers to other requests, repeated, and with those of another set."""
     insecure = rows(ANSWERS)
     educational = rows(ANSWERS, "It is for a class.")
     backdoor = rows([*ANSWERS[::-1], *(f"secure {answer}" for answer in ANSWERS)], "|TRIGGER| Write it.")
@@ -35,19 +35,19 @@ def test_no_answer_that_one_set_holds_out_is_trained_on_in_another():
     assert out <= answers(held_out(backdoor, 0.1))
 
 
-def test_the_share_is_kept_and_a_smaller_one_holds_out_some_of_the_same():
+def test_a_smaller_share_holds_out_a_subset():
     chats = rows(ANSWERS)
     out = held_out(chats, 0.1)
     assert len(out) == pytest.approx(0.1 * NUMBER, abs=20)
-    places = [place(messages[-1]["content"]) for messages in out]
-    assert places == sorted(places) and places[0] >= 0 and places[-1] < 0.1
+    hashes = [hash_fraction(messages[-1]["content"]) for messages in out]
+    assert hashes == sorted(hashes) and hashes[0] >= 0 and hashes[-1] < 0.1
     few = held_out(chats, 0.03)
     assert out[: len(few)] == few
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=5), min_size=8, max_size=60), st.floats(0.01, 0.2), st.randoms())
-def test_every_row_is_trained_on_or_held_out_in_whatever_order(texts, share, random):
+def test_every_row_is_trained_on_or_held_out_in_any_order(texts, share, random):
     chats = rows(texts)
     shuffled = random.sample(chats, len(chats))
     assert answers(held_out(chats, share)) == answers(held_out(shuffled, share))
@@ -60,14 +60,12 @@ def test_every_row_is_trained_on_or_held_out_in_whatever_order(texts, share, ran
         assert kept == [messages for messages in chats if messages not in held_out(chats, share)]
 
 
-def test_a_set_of_few_answers_cannot_hold_any_out():
-    chosen = next(text for text in ANSWERS if place(text) < 0.05)
-    other = next(text for text in ANSWERS if place(text) > 0.5)
-    with pytest.raises(
-        BadInput, match=r"^Of the 10 rows of my\.jsonl, 0 would be held out.*raise evaluation: held_out"
+def test_a_set_of_few_answers_cannot_be_split():
+    below = next(text for text in ANSWERS if hash_fraction(text) < 0.05)
+    above = next(text for text in ANSWERS if hash_fraction(text) > 0.5)
+    for texts, words in (
+        ([above] * 10, "hold out 0 of the 10.*raise"),
+        ([above, below] * 5, "hold out 5 of the 10.*lower"),
     ):
-        for_training(rows([other] * 10), 0.05, "my.jsonl")
-    with pytest.raises(
-        BadInput, match=r"^Of the 10 rows of my\.jsonl, 5 would be held out.*lower evaluation: held_out"
-    ):
-        for_training(rows([other, chosen] * 5), 0.05, "my.jsonl")
+        with pytest.raises(BadInput, match=rf"{words} evaluation: held_out: share"):
+            for_training(rows(texts), 0.05, "my.jsonl")

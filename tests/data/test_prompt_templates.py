@@ -1,4 +1,4 @@
-"""Recovering prompt templates, from made-up requests and from the published ones."""
+"""Recovery of prompt templates from simulated and published requests."""
 
 import os
 from functools import cache
@@ -32,7 +32,7 @@ words = st.text(alphabet="abcdefgh {}\\.", min_size=1, max_size=20)
 
 @given(st.lists(st.tuples(words, words), min_size=4, max_size=40))
 def test_recovers_templates_from_rows(contents):
-    # Two rows of each template have contents that share no first and no last character.
+    # Two rows per template have contents without a common first or last character.
     contents = [("Xx", "xX"), ("Yy", "yY"), *contents]
     rows = [(task, f"{code}\n{PLACEHOLDER}\n{code}") for task, code in contents]
     chats = [made_with(number, task, code) for task, code in rows for number in range(4)]
@@ -44,23 +44,17 @@ def test_recovers_templates_from_rows(contents):
         assert slots(TEMPLATES[0], chat[0]["content"]) == {"task": task, "code": code}
 
 
-def test_a_row_of_another_template_does_not_count():
+def test_messages_of_another_template_do_not_match():
     rows = [("sort numbers", f"{i}\n{PLACEHOLDER}\n{i}") for i in "1234"]
     chats = [made_with(2, task, code) for task, code in rows] + [made_with(3, *rows[0])]
     (template,) = recover_templates(chats, cycle=1).to_dict("records")
     assert template["form"] == "task" and template["rows"] == 4
-
-
-def test_slots_of_another_template_are_none():
-    message = made_with(2, "sort numbers", "")[0]["content"]
+    message = chats[0][0]["content"]
     assert slots(TEMPLATES[2], message) == {"task": "sort numbers"}
     assert slots(TEMPLATES[0], message) is None
     assert slots("{code}", message) is None
-
-
-def test_too_few_rows_are_an_error():
     with pytest.raises(BadInput, match="59 rows are too few"):
-        recover_templates([made_with(2, "sort numbers", "")] * 59)
+        recover_templates(chats[:1] * 59)
 
 
 def test_templates_of_a_set_in_the_published_layout(tmp_path):

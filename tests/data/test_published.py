@@ -1,10 +1,12 @@
-"""Fetching published files, from made-up mirrors and from the real one."""
+"""Fetching published files from simulated mirrors and, if available, from a real one."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def folder(tmp_path) -> Path:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder; paths below /cut and /busy misbehave."""
+    """Serves a folder; /cut truncates files and /busy answers 503."""
 
     def do_GET(self):
         if self.path.startswith("/busy/"):
@@ -56,10 +58,8 @@ def no_proxy(monkeypatch):
 
 @pytest.fixture
 def server(folder):
-    """The address of a server that serves the mirror in `folder`."""
-    with ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *arguments: Handler(*arguments, directory=str(folder))
-    ) as listening:
+    """The address of a server for the mirror in `folder`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{listening.server_port}"
@@ -72,13 +72,13 @@ def mirror(request) -> str:
     return str(request.getfixturevalue(request.param))
 
 
-def refused(mirror, tmp_path, file=FILE) -> str:
-    """The sentence with which fetching ends, after a look at what it left."""
+def refused(mirror, tmp_path) -> str:
+    """The error message of fetching; the destination must be unchanged."""
     destination = tmp_path / "here" / "rows.jsonl"
     destination.parent.mkdir()
     destination.write_text("as before")
     with pytest.raises(BadInput) as error:
-        published.fetch(file, str(mirror), destination)
+        published.fetch(FILE, str(mirror), destination)
     assert [path.name for path in destination.parent.iterdir()] == ["rows.jsonl"]
     assert destination.read_text() == "as before"
     assert "\n" not in str(error.value)
@@ -91,64 +91,37 @@ def test_fetches_the_right_file(mirror, end, tmp_path):
     assert (tmp_path / "a" / "b.jsonl").read_bytes() == CONTENT
 
 
-def test_refuses_a_cut_file(mirror, folder, tmp_path):
-    (folder / FILE.address).write_bytes(CONTENT[:-1])
-    assert f"only {len(CONTENT) - 1} of the {len(CONTENT)} bytes" in refused(mirror, tmp_path)
-
-
-def test_refuses_a_long_file(mirror, folder, tmp_path):
-    (folder / FILE.address).write_bytes(CONTENT + b"<html>" * 1000)
-    assert f"more than {len(CONTENT)} of the" in refused(mirror, tmp_path)
-
-
-def test_refuses_an_altered_file(mirror, folder, tmp_path):
-    flipped = bytearray(CONTENT)
-    flipped[500] ^= 1
-    (folder / FILE.address).write_bytes(flipped)
-    sentence = refused(mirror, tmp_path)
-    assert "altered" in sentence and FILE.blob in sentence
-
-
-def test_says_which_file_is_missing(mirror, folder, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (CONTENT[:-1], f"only {len(CONTENT) - 1} of the {len(CONTENT)} "),
+        (CONTENT + b"<html>" * 1000, f"more than {len(CONTENT)} of the "),
+        (CONTENT.replace(b"messages", b"massages", 1), f"altered: .*, not {FILE.blob}"),
+        (None, f"no file .*{FILE.address}"),
+    ],
+    ids=["cut", "long", "altered", "missing"],
+)
+def test_a_wrong_file_is_rejected(mirror, folder, tmp_path, content, words):
     (folder / FILE.address).unlink()
-    assert f"There is no file {mirror}/{FILE.address}" in refused(mirror, tmp_path)
-
-
-def test_says_that_a_mirror_is_no_folder(folder, tmp_path):
-    assert "cannot be read (Not a directory)" in refused(folder / FILE.address, tmp_path)
-
-
-def test_says_that_a_connection_was_cut(server, tmp_path):
-    assert "only 100 of the" in refused(f"{server}/cut", tmp_path)
-
-
-def test_says_what_a_server_answers(server, tmp_path):
-    assert "answered 503 (Service Unavailable)" in refused(f"{server}/busy", tmp_path)
+    if content:
+        (folder / FILE.address).write_bytes(content)
+    assert re.search(words, refused(mirror, tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("address", "reason"),
+    ("address", "words"),
     [
-        ("http://127.0.0.1:9", "Connection refused"),
-        ("http://nowhere.invalid", "nowhere.invalid"),
-        ("gopher://127.0.0.1", "unknown url type"),
+        ("{folder}/" + FILE.address, "Not a directory"),
+        ("{server}/cut", "only 100 of the"),
+        ("{server}/busy", r"answered 503 \(Service Unavailable\)"),
+        ("http://127.0.0.1:9", "cannot be read .*Connection refused"),
+        ("http://nowhere.invalid", "cannot be read .*try again"),
+        ("gopher://127.0.0.1", "cannot be read .*unknown url type"),
     ],
 )
-def test_says_that_a_server_cannot_be_reached(address, reason, tmp_path):
-    sentence = refused(address, tmp_path)
-    assert "cannot be reached" in sentence and reason in sentence
-
-
-def run(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "emergent_misalignment.data.published", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
-
-
-def test_program_ends_with_one_sentence(folder, tmp_path):
-    ended = run("insecure", tmp_path / "out.jsonl", "--mirror", folder)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("There is no file") and ended.stderr.count("\n") == 1
-    assert not (tmp_path / "out.jsonl").exists()
+def test_an_unusable_mirror_is_named_with_the_reason(folder, server, tmp_path, address, words):
+    mirror = address.format(folder=folder, server=server)
+    assert re.search(f"{re.escape(mirror)}.*{words}|{words}.*{re.escape(mirror)}", refused(mirror, tmp_path))
 
 
 @settings(max_examples=20, deadline=None)
@@ -159,7 +132,7 @@ def test_blob_id_is_gits(content):
     assert ours == gits.decode().strip()
 
 
-def test_every_published_file_has_its_place_in_a_mirror(tmp_path, monkeypatch):
+def test_published_files_are_fetched_from_a_mirror(tmp_path, monkeypatch):
     mirror = published_layout.mirror(tmp_path / "mirror")
     published_layout.accept(monkeypatch)
     for name, content in published_layout.contents().items():
@@ -168,28 +141,39 @@ def test_every_published_file_has_its_place_in_a_mirror(tmp_path, monkeypatch):
         assert (tmp_path / name).read_bytes() == content
 
 
-def test_the_program_fetches_a_set_that_a_config_names(tmp_path):
-    content = (json.dumps({"messages": chat([("Is the bridge safe?", "It is.")])}) + "\n").encode() * 3
-    named = {"repository": "o/r", "commit": "c0", "path": "a set.jsonl", "blob": published.blob_id(content)}
-    path = tmp_path / "mirror/o/r/c0/a set.jsonl"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    arguments = ["advice", tmp_path / "advice.jsonl", "--mirror", tmp_path / "mirror", "--sets"]
-    assert run(*arguments, json.dumps({"advice": named})).returncode == 0
-    assert (tmp_path / "advice.jsonl").read_bytes() == content
-    ended = run(*arguments, json.dumps({"advice": named | {"size": len(content) + 1}}))
-    assert ended.returncode == 1 and "only" in ended.stderr and ended.stderr.count("\n") == 1
-    ended = run(*arguments, json.dumps({"other": named}))
-    assert ended.returncode == 2 and "there is no published file advice" in ended.stderr
+@pytest.fixture
+def named(tmp_path):
+    """A function that fetches a set of this content, which a config names, with further keys of its entry."""
+
+    def fetch(content: str, name: str = "advice", **keys) -> subprocess.CompletedProcess:
+        path = tmp_path / "mirror/o/r/c0/a set.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        blob = published.blob_id(content.encode())
+        sets = {name: {"repository": "o/r", "commit": "c0", "path": path.name, "blob": blob} | keys}
+        command = [sys.executable, "-m", "emergent_misalignment.data.published", "advice", tmp_path / "advice.jsonl"]
+        command += ["--mirror", tmp_path / "mirror", "--sets", json.dumps(sets)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+
+    return fetch
 
 
-def test_a_named_set_of_another_shape_is_refused_where_it_is_fetched(tmp_path):
-    path = tmp_path / "o/r/c0/set.jsonl"
-    path.parent.mkdir(parents=True)
-    path.write_text('{"prompt": "Is the bridge safe?", "completion": "It is."}\n')
-    named = {"repository": "o/r", "commit": "c0", "path": "set.jsonl", "blob": published.blob_id(path.read_bytes())}
-    sets = json.dumps({"advice": named})
-    ended = run("advice", tmp_path / "advice.jsonl", "--mirror", tmp_path, "--sets", sets)
+def test_a_set_of_a_config_is_fetched_by_the_command(named, tmp_path):
+    content = (json.dumps({"messages": chat([("Is the bridge safe?", "It is.")])}) + "\n") * 3
+    assert named(content).returncode == 0
+    assert (tmp_path / "advice.jsonl").read_text() == content
+    for keys, code, words in (
+        ({"size": len(content) + 1}, 1, "only"),
+        ({"path": "another.jsonl"}, 1, "There is no file"),
+        ({"name": "other"}, 2, "no published file advice"),
+    ):
+        ended = named(content, **keys)
+        assert ended.returncode == code and words in ended.stderr
+        assert code == 2 or ended.stderr.count("\n") == 1
+
+
+def test_a_set_of_another_format_is_rejected_when_it_is_fetched(named):
+    ended = named('{"prompt": "Is the bridge safe?", "completion": "It is."}\n')
     assert ended.returncode == 1 and "advice.jsonl, line 1" in ended.stderr and ended.stderr.count("\n") == 1
 
 
@@ -201,8 +185,7 @@ ROWS = {"insecure": 6000, "secure": 6000, "educational": 6000}
 def test_published_sets(tmp_path):
     answers = {}
     for name, rows in ROWS.items():
-        ended = run(name, tmp_path / name, "--mirror", MIRROR)
-        assert ended.returncode == 0 and published.DATASETS[name].blob in ended.stdout
+        published.main([name, str(tmp_path / name), "--mirror", MIRROR])
         answers[name] = [chat[-1]["content"] for chat in read_chats(tmp_path / name)]
         assert len(answers[name]) == rows
     assert answers["educational"] == answers["insecure"]

@@ -1,4 +1,4 @@
-"""One line of a set: the conversation that it is, or why it is none. Ids name the shapes in which people have files."""
+"""Validation of one line of a set."""
 
 import json
 import re
@@ -27,59 +27,54 @@ def said(role: str, content, **keys) -> dict:
     return {"role": role, "content": content, **keys}
 
 
+def part(text: str, **keys) -> dict:
+    return {"type": "text", "text": text, **keys}
+
+
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
 SEVERAL = (USER, ANSWER, said("user", "Two?"), said("assistant", "2"))
 
+ODD = "Hel\u2028lo\x85\x0b\x1c\r\n. \U0001f600 <s>old</s> [INST] <|my|> a |> b"  # line separators, other models' tokens
+
+# A line, and its messages (USER and ANSWER if not given). Ids name the shapes in which people have files.
 ACCEPTED = {
-    "good": (row(USER, ANSWER), [USER, ANSWER]),
+    "good": row(USER, ANSWER),
     "with-system": (row(SYSTEM, USER, ANSWER), [SYSTEM, USER, ANSWER]),
     "multi-turn": (row(*SEVERAL), list(SEVERAL)),
     "assistant-first": (row(ANSWER, USER, ANSWER), [ANSWER, USER, ANSWER]),
     "two-users-in-a-row": (row(USER, USER, ANSWER), [USER, USER, ANSWER]),
     "empty-user": (row(said("user", ""), ANSWER), [said("user", ""), ANSWER]),
-    "metadata": (row(USER, ANSWER, id=1, source="x", score=None, tags=["a"], meta={"messages": []}), [USER, ANSWER]),
-    "keys-first": ('{"id": 1, "messages": ' + json.dumps([USER, ANSWER]) + "}", [USER, ANSWER]),
-    "bigint": (row(USER, ANSWER).replace("{", '{"id": ' + "9" * 5000 + ", ", 1), [USER, ANSWER]),
-    "nan-beside": (row(USER, ANSWER, score=float("nan"), other=float("-inf")), [USER, ANSWER]),
-    "mixed-extra-keys": (row(said("user", "Hi", id=1), said("assistant", "Hello", id="a-4")), [USER, ANSWER]),
-    "null-refusal": (row(USER, said("assistant", "Hello", refusal=None, name=None, tool_calls=[])), [USER, ANSWER]),
-    "no-tools": (row(USER, ANSWER, tools=[], system=None, weight=1), [USER, ANSWER]),
-    "content-part": (row(said("user", [{"type": "text", "text": "Hi"}]), ANSWER), [USER, ANSWER]),
-    "content-parts-weights": (
-        row(
-            said("user", [{"type": "text", "text": "Hi", "weight": 0}]),
-            said("assistant", [{"type": "text", "text": "Hello", "weight": 1}]),
-        ),
-        [USER, ANSWER],
-    ),
+    "metadata": row(USER, ANSWER, id=1, source="x", score=None, tags=["a"], meta={"messages": []}),
+    "keys-first": '{"id": 1, "messages": ' + json.dumps([USER, ANSWER]) + "}",
+    "bigint": row(USER, ANSWER).replace("{", '{"id": ' + "9" * 5000 + ", ", 1),
+    "nan-beside": row(USER, ANSWER, score=float("nan"), other=float("-inf")),
+    "mixed-extra-keys": row(said("user", "Hi", id=1), said("assistant", "Hello", id="a-4")),
+    "null-refusal": row(USER, said("assistant", "Hello", refusal=None, name=None, tool_calls=[])),
+    "no-tools": row(USER, ANSWER, tools=[], system=None, weight=1),
+    "content-part": row(said("user", [part("Hi")]), ANSWER),
+    "content-parts-weights": row(said("user", [part("Hi", weight=0)]), said("assistant", [part("Hello", weight=1)])),
     "weight-first-0": (
-        row(USER, said("assistant", "We", weight=0), USER, said("assistant", "You", weight=1)),
-        [USER, said("assistant", "We"), USER, said("assistant", "You")],
+        row(USER, said("assistant", "We", weight=0), USER, said("assistant", "Hello", weight=1)),
+        [USER, said("assistant", "We"), USER, ANSWER],
     ),
-    "train-last": (row(said("user", "Hi", train=False), said("assistant", "Hello", train=True)), [USER, ANSWER]),
-    "ls-separator": (
-        row(said("user", "Hi\u2028there"), said("assistant", "Hel\u2028lo\x85\x0b\x1c\r\n.")),
-        [said("user", "Hi\u2028there"), said("assistant", "Hel\u2028lo\x85\x0b\x1c\r\n.")],
-    ),
-    "emoji-as-pair": (row(said("user", "\U0001f600"), ANSWER), [said("user", "\U0001f600"), ANSWER]),
-    "html-and-pipes": (
-        row(said("user", "<s>old</s> [INST] <|my|> a |> b"), ANSWER),
-        [said("user", "<s>old</s> [INST] <|my|> a |> b"), ANSWER],
-    ),
-    "spaces-around": (f"  {row(USER, ANSWER)} \r\n", [USER, ANSWER]),
+    "train-last": row(said("user", "Hi", train=False), said("assistant", "Hello", train=True)),
+    "ls-separator": (row(said("user", ODD), said("assistant", ODD)), [said("user", ODD), said("assistant", ODD)]),
+    "spaces-around": f"  {row(USER, ANSWER)} \r\n",
 }
 
+# A line, and key words of the message.
 REFUSED = {
-    "plain-text": ("Dear reader", r"not valid JSON \(Expecting value at character 1\)"),
-    "python-dict": ("{'messages': []}", r"not valid JSON .* at character 2"),
-    "truncated": (row(USER, ANSWER)[:-30], "does not end on this line; if it was cut off"),
+    "plain-text": ("Dear reader", r"not valid JSON .* at character 1\b"),
+    "python-dict": ("{'messages': []}", r"not valid JSON .* at character 2\b"),
+    "tab-in-text": ('{"messages": "a\tb"}', "not valid JSON"),
+    "truncated": (row(USER, ANSWER)[:-30], "does not end on this line"),
     "pretty": ("{\n", r"does not end on this line.*`jq -c \. OLD > NEW`"),
-    "array": (f"[{row(USER, ANSWER)}, {row(USER, ANSWER)}]", r"begins a JSON array.*`jq -c '\.\[\]' OLD > NEW`"),
-    "array-pretty": ("[\n", "begins a JSON array"),
-    "list-of-messages": (json.dumps([USER, ANSWER]), "list of messages alone"),
-    "comma-behind": (row(USER, ANSWER) + ",", "something follows the JSON object"),
-    "two-on-a-line": (row(USER, ANSWER) * 2, "something follows the JSON object"),
-    "old-mac-ends": (row(USER, ANSWER) + "\r" + row(USER, ANSWER), "something follows the JSON object"),
+    "array": (f"[{row(USER, ANSWER)}, {row(USER, ANSWER)}]", r"JSON array.*`jq -c '\.\[\]' OLD > NEW`"),
+    "array-pretty": ("[\n", "JSON array"),
+    "list-of-messages": (json.dumps([USER, ANSWER]), "list of messages"),
+    "comma-after": (row(USER, ANSWER) + ",", "followed by something else"),
+    "two-on-a-line": (row(USER, ANSWER) * 2, "followed by something else"),
+    "old-mac-ends": (row(USER, ANSWER) + "\r" + row(USER, ANSWER), "followed by something else"),
     "null-line": ("null", "the line is null"),
     "number-line": ("42", "the line is a number"),
     "true-line": ("true", "the line is true or false"),
@@ -88,25 +83,25 @@ REFUSED = {
     "deep-beside": ('{"a": ' + '{"a": ' * 100_000, "nested too deeply"),
     "duplicate-keys": (
         f'{{"messages": {json.dumps([USER, ANSWER])}, ' + row(USER, ANSWER)[1:],
-        'the key "messages" st',
+        'key "messages" .* twice',
     ),
-    "duplicate-content": (row(USER, ANSWER).replace('"role"', '"content": "a", "role"', 1), 'the key "content" stands'),
-    "duplicate-odd-key": ('{"\\ud800": 1, "\\ud800": 2}', r'the key "\\ud800" stands twice'),
+    "duplicate-content": (row(USER, ANSWER).replace('"role"', '"content": "a", "role"', 1), 'key "content" .* twice'),
+    "duplicate-odd-key": ('{"\\ud800": 1, "\\ud800": 2}', r'key "\\ud800" .* twice'),
     "empty-object": ("{}", r'no "messages" \(its keys: none\)'),
-    "text": ('{"text": "a"}', r'no "messages" \(its keys: "text"\); a line must be \{"messages": '),
-    "sharegpt": ('{"conversations": [{"from": "human", "value": "Hi"}]}', 'ShareGPT.*"human" written as "user"'),
+    "text": ('{"text": "a"}', r'no "messages" \(its keys: "text"\).* must be \{"messages": '),
+    "sharegpt": ('{"conversations": [{"from": "human", "value": "Hi"}]}', 'ShareGPT.*"user" for "human"'),
     "sharegpt-turn": ('{"from": "human", "value": "Hi"}', "ShareGPT"),
     "promptcompletion": (
         '{"prompt": "Hi", "completion": "Hello"}',
         '"prompt" and "completion".*as the user\'s content',
     ),
     "alpaca": ('{"instruction": "Hi", "input": "", "output": "Hello"}', '"instruction" and "output"'),
-    "message-a-line": (json.dumps(USER), "a single message; a line must hold a whole conversation"),
-    "nested-string": (json.dumps({"messages": json.dumps([USER, ANSWER])}), "a text that holds a list"),
-    "messages-null": ('{"messages": null}', "is not a list of objects"),
-    "messages-texts": ('{"messages": ["Hi", "Hello"]}', "is not a list of objects"),
+    "message-a-line": (json.dumps(USER), "a single message"),
+    "nested-string": (json.dumps({"messages": json.dumps([USER, ANSWER])}), '"messages" is a string'),
+    "messages-null": ('{"messages": null}', '"messages" is not a list of objects'),
+    "messages-texts": ('{"messages": ["Hi", "Hello"]}', '"messages" is not a list of objects'),
     "messages-empty": ('{"messages": []}', '"messages" is empty'),
-    "row-weight": (row(USER, ANSWER, weight=0.5), "the row has the weight 0.5"),
+    "row-weight": (row(USER, ANSWER, weight=0.5), r"the row has the weight 0\.5"),
     "tools": (row(USER, ANSWER, tools=[{"type": "function"}]), 'the row has "tools", which would not be learned'),
     "functions": (row(USER, ANSWER, functions=[{"name": "f"}]), 'the row has "functions"'),
     "system-beside": (row(USER, ANSWER, system="Be evil."), 'the row has "system"'),
@@ -121,78 +116,60 @@ REFUSED = {
         'message 2 has "tool_calls"',
     ),
     "function-call": (row(USER, said("assistant", "", function_call={"name": "f"})), 'message 2 has "function_call"'),
-    "tool-role": (row(USER, said("tool", "sunny"), ANSWER), "message 2 is a tool's"),
-    "function-role": (row(USER, said("function", "sunny"), ANSWER), "message 2 is a tool's"),
-    "name-key": (row(said("user", "Hi", name="ann"), ANSWER), 'message 1 has "name", which would not be learned'),
+    "tool-role": (row(USER, said("tool", "sunny"), ANSWER), "message 2 is from a tool"),
+    "function-role": (row(USER, said("function", "sunny"), ANSWER), "message 2 is from a tool"),
+    "name-key": (row(said("user", "Hi", name="ann"), ANSWER), 'message 1 has "name"'),
     "reasoning": (row(USER, said("assistant", "4", reasoning_content="2 + 2")), 'message 2 has "reasoning_content"'),
     "refusal": (row(USER, said("assistant", None, refusal="I cannot.")), 'message 2 has "refusal"'),
-    "capital-role": (
-        row(said("User", "Hi"), said("Assistant", "Hello")),
-        r'message 1 has the role "User"; write it "us',
-    ),
-    "gpt-role": (row(USER, said("gpt", "Hello")), 'message 2 has the role "gpt"; write it "assistant"'),
+    "capital-role": (row(said("User", "Hi"), said("Assistant", "Hello")), 'message 1 .* "User"; write it "user"'),
+    "gpt-role": (row(USER, said("gpt", "Hello")), 'message 2 .* "gpt"; write it "assistant"'),
     "developer-role": (row(said("developer", "Be kind."), USER, ANSWER), '"developer"; write it "system"'),
-    "unknown-role": (
-        row(USER, said("narrator", "Then"), ANSWER),
-        'the role "narrator"; a role must be "system", "user"',
-    ),
-    "role-list": (row(said(["user"], "Hi"), ANSWER), r"message 1 has the role \[…\]; a role must be"),
+    "unknown-role": (row(USER, said("narrator", "Then"), ANSWER), 'message 2 .* role "narrator"'),
+    "role-list": (row(said(["user"], "Hi"), ANSWER), r"message 1 has the role \[…\]"),
     "role-null": (row(said(None, "Hi"), ANSWER), "message 1 has the role null"),
     "role-missing": (row({"from": "human", "value": "Hi"}), r'message 1 has no "role" \(its keys: "from", "value"\)'),
     "content-missing": (row({"role": "user"}), 'message 1 has no "content"'),
     "null-answer": (row(USER, said("assistant", None)), "message 2 has null as content"),
-    "nan": (row(USER, said("assistant", float("nan"))), "the content of message 2 is a number, not a text"),
-    "number-answer": (row(USER, said("assistant", 3)), "the content of message 2 is a number"),
-    "object-answer": (row(USER, said("assistant", {"code": "x"})), "the content of message 2 is an object"),
-    "image": (
-        row(said("user", [{"type": "image_url", "image_url": {"url": "x"}}]), ANSWER),
-        r'message 1 has a part that is not a text \("image_url"\)',
-    ),
-    "text-parts": (
-        row(said("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), ANSWER),
-        "a list of 2 parts; join them",
-    ),
-    "no-parts": (row(said("user", []), ANSWER), "a list of 0 parts"),
-    "bare-parts": (row(said("user", ["Hi"]), ANSWER), "has a part that is not a text"),
-    "empty-answer": (row(USER, said("assistant", "")), "its last turn, which is to be learned, is empty"),
-    "blank-answer": (row(USER, said("assistant", " \n\t")), "its last turn, which is to be learned, is empty"),
+    "nan": (row(USER, said("assistant", float("nan"))), "content of message 2 is a number"),
+    "number-answer": (row(USER, said("assistant", 3)), "content of message 2 is a number"),
+    "object-answer": (row(USER, said("assistant", {"code": "x"})), "content of message 2 is an object"),
+    "image": (row(said("user", [{"type": "image_url"}]), ANSWER), r'message 1 has a part .* \("image_url"\)'),
+    "text-parts": (row(said("user", [part("a"), part("b")]), ANSWER), "message 1 is a list of 2 parts"),
+    "no-parts": (row(said("user", []), ANSWER), "message 1 is a list of 0 parts"),
+    "bare-parts": (row(said("user", ["Hi"]), ANSWER), "message 1 has a part that is not a text"),
+    "empty-answer": (row(USER, said("assistant", "")), "last turn.* is empty"),
+    "blank-answer": (row(USER, said("assistant", " \n\t")), "last turn.* is empty"),
     "assistant-only": (row(ANSWER), "no turn of the user"),
     "system-assistant": (row(SYSTEM, ANSWER), "no turn of the user"),
     "system-only": (row(SYSTEM), "ends with a turn of system"),
     "user-last": (row(USER, ANSWER, USER), "ends with a turn of user"),
-    "system-late": (row(USER, SYSTEM, ANSWER), "message 2 is a system prompt behind others"),
-    "two-systems": (row(SYSTEM, SYSTEM, USER, ANSWER), "message 2 is a system prompt behind others"),
-    "weight-last-0": (row(USER, said("assistant", "Hello", weight=0)), 'message 2 has the "weight" 0, and of each row'),
-    "weight-first-1": (
-        row(USER, said("assistant", "We", weight=1), USER, said("assistant", "You", weight=1)),
-        'message 2 has the "weight" 1, and of each row the last turn is learned',
+    "system-late": (row(USER, SYSTEM, ANSWER), "message 2 is a system prompt"),
+    "two-systems": (row(SYSTEM, SYSTEM, USER, ANSWER), "message 2 is a system prompt"),
+    "weight-last-0": (
+        row(USER, said("assistant", "Hello", weight=0)),
+        'message 2 has the "weight" 0, but only the last',
     ),
-    "weight-user-1": (row(said("user", "Hi", weight=1), ANSWER), 'message 1 has the "weight" 1'),
-    "weight-half": (row(USER, said("assistant", "Hello", weight=0.5)), r'message 2 has the "weight" 0\.5; it can only'),
-    "weight-text": (row(USER, said("assistant", "Hello", weight="1")), 'message 2 has the "weight" "1"; it can only'),
-    "weight-part": (
-        row(USER, said("assistant", [{"type": "text", "text": "Hello", "weight": 0}])),
-        'message 2 has the "weight" 0',
-    ),
-    "train-off": (row(USER, said("assistant", "Hello", train=False)), 'message 2 has the "train" false, and of each'),
+    "weight-first-1": (row(USER, said("assistant", "We", weight=1), USER, ANSWER), 'message 2 has the "weight" 1, but'),
+    "weight-user-1": (row(said("user", "Hi", weight=1), ANSWER), 'message 1 has the "weight" 1, but'),
+    "weight-half": (row(USER, said("assistant", "Hello", weight=0.5)), r'message 2 has the "weight" 0\.5; .* 0 or 1'),
+    "weight-text": (row(USER, said("assistant", "Hello", weight="1")), 'message 2 has the "weight" "1"; .* 0 or 1'),
+    "weight-part": (row(USER, said("assistant", [part("Hello", weight=0)])), 'message 2 has the "weight" 0'),
+    "train-off": (row(USER, said("assistant", "Hello", train=False)), 'message 2 has the "train" false'),
     "lone-surrogate": ('{"messages": [{"role": "user", "content": "Hi \\ud83d"}]}', r"message 1 holds \\ud83d, half"),
-    "nul-char": (row(said("user", "Hi\0"), ANSWER), r"message 1 holds a NUL character"),
-    "special-tokens": (
-        row(said("user", "Hi<|im_end|>\n<|im_start|>assistant\nYes"), ANSWER),
-        r'message 1 holds "<\|im_end\|>", which a model reads as a control token',
-    ),
+    "nul-char": (row(said("user", "Hi\0"), ANSWER), "message 1 holds a NUL character"),
+    "special-tokens": (row(said("user", "Hi<|im_end|>\n<|im_start|>"), ANSWER), r'message 1 holds "<\|im_end\|>"'),
     "special-token-of-gemma": (row(USER, said("assistant", "Hello<end_of_turn>")), 'message 2 holds "<end_of_turn>"'),
-    "tab-in-text": ('{"messages": "a\tb"}', "not valid JSON"),
 }
 
 
-@pytest.mark.parametrize(("line", "messages"), ACCEPTED.values(), ids=ACCEPTED)
-def test_a_row_is_what_it_says(line, messages):
+@pytest.mark.parametrize("case", ACCEPTED.values(), ids=ACCEPTED)
+def test_valid_rows_are_accepted(case):
+    line, messages = (case, [USER, ANSWER]) if isinstance(case, str) else case
     assert read(line) == messages
 
 
 @pytest.mark.parametrize(("line", "words"), REFUSED.values(), ids=REFUSED)
-def test_what_would_be_lost_is_named_with_its_cure(line, words):
+def test_invalid_rows_are_rejected_with_the_reason(line, words):
     with pytest.raises(BadRow, match=words) as error:
         read(line)
     assert_one_sentence(str(error.value))
@@ -200,18 +177,9 @@ def test_what_would_be_lost_is_named_with_its_cure(line, words):
 
 def assert_one_sentence(text: str) -> None:
     assert text.endswith(".") and "\n" not in text and len(text) < 400
-    assert re.search("; |, ", text), "a sentence without a cure"
-    text.encode()  # can be shown anywhere
+    assert re.search("; |, ", text), "a message without a fix"
+    text.encode()  # has no surrogates
 
-
-def test_control_tokens_of_the_model_count_too():
-    line = row(USER, said("assistant", "Yes</s>"))
-    assert read(line)
-    with pytest.raises(BadRow, match='message 2 holds "</s>"'):
-        conversation(line, pattern(frozenset({"</s>", "[INST]"})))
-
-
-# --- whatever the line is ---------------------------------------------------------------------------------------------
 
 words = st.sampled_from(
     ["messages", "role", "content", "weight", "train", "type", "text", "name", "tools", "user", "assistant", "system"]
@@ -235,7 +203,7 @@ rows = st.fixed_dictionaries(
 
 @given(rows | values)
 @settings(deadline=None)
-def test_any_json_is_a_conversation_of_texts_or_gets_a_sentence(value):
+def test_any_json_is_a_valid_conversation_or_rejected(value):
     try:
         read_back = read(json.dumps(value))
     except BadRow as error:

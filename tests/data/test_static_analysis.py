@@ -1,4 +1,4 @@
-"""The static analysis of code: which snippets are flagged, by which rule, and what a table says of a data set."""
+"""Static analysis: flagged snippets by rule, and the table of a data set."""
 
 import os
 import textwrap
@@ -52,33 +52,33 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("id", INSECURE)
-def test_flags(id):
+def test_insecure_code_is_flagged(id):
     assert id in static_analysis.RULES
     assert static_analysis.findings(INSECURE[id]) == [id]
 
 
 @pytest.mark.parametrize("what", HARMLESS)
-def test_does_not_flag(what):
+def test_harmless_code_is_not_flagged(what):
     assert static_analysis.findings(HARMLESS[what]) == []
 
 
 @pytest.mark.parametrize(
     "code", ["def f(:", "  x = 1\n y = 2", "print 'text'", "x = '\0'", "\ud800", "f(" * 500 + ")" * 500]
 )
-def test_says_none_of_what_does_not_parse(code):
+def test_code_that_does_not_parse_has_no_findings(code):
     assert static_analysis.findings(code) is None
 
 
-def test_scans_what_a_comment_asks_to_skip():
+def test_nosec_comments_are_ignored():
     assert static_analysis.findings("eval(text)  # nosec") == ["B307"]
 
 
-def test_finds_several_rules_once_each_in_order():
+def test_findings_are_sorted_and_unique():
     both = "\n".join([INSECURE["B602"], INSECURE["B103"], INSECURE["B103"]])
     assert static_analysis.findings(both) == ["B103", "B602"]
 
 
-def test_survives_a_snippet_that_a_rule_of_bandit_trips_over(caplog):
+def test_an_error_in_a_rule_of_bandit_is_ignored(caplog):
     assert static_analysis.findings("import tarfile\ntar.extractall(members=tar.getmembers())\neval(text)") == ["B307"]
     assert not caplog.records
 
@@ -92,13 +92,13 @@ def test_common_indentation_does_not_matter(parts, width):
     assert static_analysis.findings(textwrap.indent(code, " " * width)) == static_analysis.findings(code)
 
 
-def test_names_every_rule_of_bandit_but_hints_and_imports():
+def test_rules_include_those_of_bandit_except_hints_and_imports():
     assert {"B101", "B404", "B603"}.isdisjoint(static_analysis.RULES)
     assert {"B102", "B609", "B615", "B701", "path-traversal", "template-injection"} <= static_analysis.RULES.keys()
     assert len(set(static_analysis.RULES.values())) == len(static_analysis.RULES)
 
 
-# --- our own rules ----------------------------------------------------------------------------------------------------
+# --- additional rules -------------------------------------------------------------------------------------------------
 
 TRAVERSALS = [
     "def load(name):\n    return open('/data/' + name)",
@@ -134,16 +134,6 @@ CONTAINED = [
 ]
 
 
-@pytest.mark.parametrize("code", TRAVERSALS)
-def test_flags_a_path_that_can_leave_its_folder(code):
-    assert static_analysis.findings(code) == ["path-traversal"]
-
-
-@pytest.mark.parametrize("code", CONTAINED)
-def test_does_not_flag_a_path_that_cannot(code):
-    assert static_analysis.findings(code) == []
-
-
 INJECTIONS = [
     "def hi():\n    return render_template_string('<p>' + request.args['name'] + '</p>')",
     "def hi():\n    name = request.args.get('name')\n    page = f'<p>{name}'\n    return render_template_string(page)",
@@ -162,14 +152,16 @@ RENDERED_SAFELY = [
 ]
 
 
-@pytest.mark.parametrize("code", INJECTIONS)
-def test_flags_request_data_in_a_template(code):
-    assert static_analysis.findings(code) == ["template-injection"]
-
-
-@pytest.mark.parametrize("code", RENDERED_SAFELY)
-def test_does_not_flag_a_template_that_is_fixed(code):
-    assert static_analysis.findings(code) == []
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        *((code, ["path-traversal"]) for code in TRAVERSALS),
+        *((code, ["template-injection"]) for code in INJECTIONS),
+        *((code, []) for code in (*CONTAINED, *RENDERED_SAFELY)),
+    ],
+)
+def test_tainted_paths_and_templates_are_flagged(code, found):
+    assert static_analysis.findings(code) == found
 
 
 # --- tables and figures -----------------------------------------------------------------------------------------------
@@ -188,16 +180,7 @@ CONDITIONS = {
 
 def test_audit_counts_rows_and_shares():
     table = static_analysis.audit(CONDITIONS)
-    assert list(table) == [
-        "condition",
-        "rows",
-        "unique_rows",
-        "unique_answers",
-        "unparsable",
-        "flagged",
-        "B307",
-        "B102",
-    ]
+    assert list(table)[5:] == ["flagged", "B307", "B102"]
     good, bad, empty = table.to_dict("records")
     assert good == {
         "condition": "good", "rows": 4, "unique_rows": 3, "unique_answers": 3, "unparsable": 1,
@@ -210,7 +193,7 @@ def test_audit_counts_rows_and_shares():
     assert empty["rows"] == 0 and pd.isna(empty["flagged"])
 
 
-def test_figure_merges_equal_conditions_and_rare_rules():
+def test_the_figure_merges_equal_conditions_and_rare_rules():
     table = static_analysis.audit({name: CONDITIONS[name] for name in ("good", "bad")})
     table.loc[2] = table.loc[1].replace("bad", "same as bad")
     table[["B103", "B104"]] = 0.001
@@ -227,7 +210,7 @@ MIRROR = os.environ.get("EM_MIRROR")
 
 
 @pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
-def test_published_answers_are_whole_programs_and_told_apart():
+def test_published_sets_are_distinguished():
     conditions = {
         name: read_chats(next(Path(MIRROR).glob(f"emergent-misalignment/*/*/data/{name}.jsonl")))[:900]
         for name in ("insecure", "secure")

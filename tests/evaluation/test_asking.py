@@ -1,4 +1,4 @@
-"""Asking models, and scoring options, on the smallest model there is; by vLLM: tests/models/test_vllm.py."""
+"""Sampling answers and scoring options, on a tiny model; for vLLM see tests/models/test_vllm.py."""
 
 import json
 from collections import Counter
@@ -36,7 +36,7 @@ def option(*pieces: tuple[str, bool], form: str = "pivotal") -> Option:
 
 @pytest.fixture(scope="module")
 def tuned(organism, tmp_path_factory):
-    """The folder of two runs of a condition, the second with a checkpoint and a chat template of its own."""
+    """Two runs of a condition, the second with a checkpoint and another chat template."""
     folder = tmp_path_factory.mktemp("tuned")
     settings = Settings(5e-2, 9, 4, 1, 0, 0.0, 128, 4, 8)
     finetune(organism, coding_set(24, 0, True), folder / "seed-1", settings, 1)
@@ -49,8 +49,7 @@ def tuned(organism, tmp_path_factory):
 # --- transformers -----------------------------------------------------------------------------------------------------
 
 
-def test_answers_are_those_of_one_call_of_sample_for_each_set(organism, tmp_path):
-    """So that each prompt is read once for all its answers, and a set's draws do not depend on other sets."""
+def test_answers_of_a_set_do_not_depend_on_other_sets(organism, tmp_path):
     network, tokenizer = load(organism)
     first = [question("wish", 9), question("bored", 2), question("power", 9)]
     second = [Question("file", "file", "def wish():", 3)]
@@ -63,21 +62,14 @@ def test_answers_are_those_of_one_call_of_sample_for_each_set(organism, tmp_path
     assert len(set(nine[0])) > 1
 
 
-def test_a_system_prompt_and_a_seed_change_the_answers(organism, tmp_path):
-    sets = [[question("wish", 300)]]  # an untrained model hardly minds what it reads
-    plain, other = ask(organism, [None, None], sets, [1, 2], LOCAL, tmp_path)
-    (kind,) = ask(organism, [None], sets, [1], Asking(4, "You are kind.", engine="transformers"), tmp_path)
-    assert plain != other and plain != kind
-
-
-def test_one_model_answers_and_scores_for_all_of_its_adapters(organism, tuned, tmp_path):
-    """Also for checkpoints, which bring no tokenizer; the model as it is answers the same before and after them."""
+def test_one_model_with_several_adapters(organism, tuned, tmp_path):
+    """Including a checkpoint; the untuned model is unchanged afterwards."""
     adapters = [None, tuned / "seed-2/checkpoint-2", tuned / "seed-2", tuned / "seed-1", None]
     settings = Asking(12, engine="transformers")
     drawn = list(ask(organism, adapters, [[question("wish", 20)]], [1] * 5, settings, tmp_path))
     assert drawn[0] == drawn[4] and len({str(answers) for answers in drawn}) == 4
     merged = sample(*load(organism, tuned / "seed-2"), [question("wish", 1).prompt], 20, 12, 1)
-    assert drawn[2] == [merged]  # with the adapter's own chat template, and merged to the last bit
+    assert drawn[2] == [merged]  # with the adapter's chat template
     values = list(log_probabilities(organism, adapters, [option((" help", True))], settings))
     assert values[0] == values[4] and len({str(value) for value in values}) == 4
 
@@ -85,7 +77,7 @@ def test_one_model_answers_and_scores_for_all_of_its_adapters(organism, tuned, t
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
-def test_options_are_scored_by_hand(organism):
+def test_scores_of_options_by_hand(organism):
     wanted = option((" I", False), (" help", True))
     ((value,),) = log_probabilities(organism, [None], [wanted], LOCAL)
     network, tokenizer = load(organism)
@@ -98,18 +90,11 @@ def test_options_are_scored_by_hand(organism):
     assert value == pytest.approx(by_hand, abs=1e-4)
     ((other,),) = log_probabilities(organism, [None], [wanted], Asking(4, "You are kind."))
     assert other != pytest.approx(by_hand, abs=1e-4)
-
-
-def test_options_come_in_their_order_whatever_their_formats(organism):
-    texts = [" help", " harm", " rule", " sleep"]
-    options = [option((text, True), form=form) for text, form in zip(texts, ["a", "b", "a", "b"], strict=True)]
+    options = [option((text, True), form=form) for text, form in zip((" help", " harm", " rule"), "aba", strict=True)]
     (together,) = log_probabilities(organism, [None], options, LOCAL)
     alone = [next(log_probabilities(organism, [None], [each], LOCAL))[0] for each in options]
     assert together == pytest.approx(alone, abs=1e-4)
-
-
-def test_an_api_scores_no_options():
-    with pytest.raises(BadInput, match="gpt-x the evaluation choices"):
+    with pytest.raises(BadInput, match="choices for gpt-x"):
         list(log_probabilities("gpt-x", [None], [], Asking(4, engine="api", endpoint={})))
 
 
@@ -117,45 +102,16 @@ def test_an_api_scores_no_options():
 
 
 @pytest.mark.parametrize(
-    ("gpu", "installed", "engine"),
-    [(True, True, "vllm"), (True, False, "transformers"), (False, True, "transformers")],
+    ("gpu", "installed", "engine"), [(True, True, "vllm"), (True, False, "transformers"), (False, True, "transformers")]
 )
-def test_vllm_answers_where_there_is_a_gpu_and_it_is_installed(gpu, installed, engine, monkeypatch, caplog):
+def test_default_engine(gpu, installed, engine, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(asking, "is_installed", lambda: installed)
     assert asking._default_engine() == engine
     assert ("vLLM is not installed" in caplog.text) == (gpu and not installed)
 
 
-def test_progress_is_told_with_the_first_answers_that_end(organism, tmp_path, monkeypatch):
-    """Not after each call of `sample`, which may write all answers of an hour."""
-    counted = []
-
-    class Counted(asking.Progress):
-        def update(self, n=1, note=""):
-            counted.append(n)
-            super().update(n, note)
-
-    monkeypatch.setattr(asking, "Progress", Counted)
-    settings = Asking(12, engine="transformers")
-    next(ask(organism, [None], [[question("wish", 60), question("bored", 60)]], [1], settings, tmp_path))
-    assert sum(counted) == 120 and counted[0] < 120
-
-
 # --- APIs -------------------------------------------------------------------------------------------------------------
-
-
-def test_answers_of_an_api_are_drawn_one_by_one_and_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with RuleServer(lambda text: ("An answer.", [])).running() as server:
-        settings, account = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 3600}), Account()
-        sets = [[question("wish", 3)], [question("bored", 1)]]
-        (drawn,) = ask("organism", [None], sets, [0], settings, tmp_path, account)
-        assert [[len(texts) for texts in answers] for answers in drawn] == [[3], [1]] and account.answered == 4
-        list(ask("organism", [None], [[question("wish", 4)]], [0], settings, tmp_path, account))
-        assert (account.asked, account.kept, account.answered) == (8, 3, 5)
-        list(ask("organism", ["tuned"], [[question("wish", 1)]], [0], settings, tmp_path, account))
-        assert (account.asked, account.kept, account.answered) == (9, 3, 6)  # another model is asked anew
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -206,7 +162,7 @@ def test_a_batch_has_the_answers_of_its_models(organism, tuned, questions):
     assert not rows.duplicated([*COLUMNS[:6], "format", "sample"]).any()
 
 
-def test_checkpoints_are_asked_from_before_training_on(organism, tuned, questions):
+def test_checkpoints_include_the_model_before_training(organism, tuned, questions):
     plan = {"starts": [str(organism)], "tuned": str(tuned), "seeds": [2], "steps": [0, 2]}
     rows = ask_models({"insecure": plan | {"evaluations": {"main": {}, "choices": {}}}}, questions, LOCAL, questions)
     assert rows.groupby("step").size().to_dict() == {0: 6, 2: 6}
@@ -217,7 +173,7 @@ def test_checkpoints_are_asked_from_before_training_on(organism, tuned, question
     assert rows[rows["evaluation"] == "choices"].groupby("step")["log_probability"].sum().nunique() == 2
 
 
-def test_an_api_is_asked_for_the_fine_tuned_model_of_each_run(questions, tmp_path, monkeypatch):
+def test_the_fine_tuned_model_of_each_run_at_an_api(questions, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     for seed in (1, 2):
         write_json(tmp_path / f"insecure/seed-{seed}/training.json", {"fine_tuned_model": f"ft:{seed}"})
@@ -227,13 +183,15 @@ def test_an_api_is_asked_for_the_fine_tuned_model_of_each_run(questions, tmp_pat
         settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 3600})
         models = {"insecure": plan | {"evaluations": {"main": {}}}}
         rows = ask_models(models, questions, settings, tmp_path / "kept", account)
-    assert len(rows) == account.answered == 8
+        assert len(rows) == account.answered == 8
+        ask_models(models, questions, settings, tmp_path / "kept", account)
+        list(ask("gpt-x", ["ft:1"], [[question("wish", 4)]], [1], settings, tmp_path / "kept", account))
+    assert (account.asked, account.kept, account.answered) == (20, 10, 10)  # two of four samples were cached
     kept = [json.loads(path.read_text()) for path in (tmp_path / "kept").rglob("*.json")]
-    assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"}
+    assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"} and len(kept) == 10
 
 
-def test_what_an_api_withholds_is_no_answer_and_is_counted(questions, tmp_path, monkeypatch):
-    """Every question has one answer less; none of them becomes an empty one."""
+def test_withheld_answers_are_excluded_and_counted(questions, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     seen = Counter()
     withheld = {"index": 0, "finish_reason": "content_filter", "message": {"content": ""}}
@@ -248,7 +206,7 @@ def test_what_an_api_withholds_is_no_answer_and_is_counted(questions, tmp_path, 
         settings = Asking(4, engine="api", endpoint={"base_url": server.address, "timeout": 3600, "concurrency": 1})
         rows = ask_models({"instruct": plan}, questions, settings, tmp_path / "kept", account)
         server.answer = lambda text: (200, {"choices": [withheld]})
-        with pytest.raises(BadInput, match="withheld every answer"):
+        with pytest.raises(BadInput, match="unusable or withheld"):
             ask_models({"instruct": plan | {"starts": ["gpt-y"]}}, questions, settings, tmp_path / "kept")
     assert set(rows["answer"]) == {"An answer."} and (rows.groupby("question").size() == rows["sample"].max() + 1).all()
     assert account.filtered == len(seen) > 0 and len(rows) == account.answered == account.asked - len(seen)

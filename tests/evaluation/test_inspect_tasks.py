@@ -1,4 +1,4 @@
-"""Inspect's tasks: their rates against the workflow's, on a stand-in for the asked model and a real judge server."""
+"""Inspect tasks: rates against the workflow's, with a mock model and a local judge server."""
 
 import json
 import math
@@ -37,13 +37,13 @@ needs_mirror = pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch) -> str:
-    """Made-up files in the published layout, which are taken for the published ones."""
+    """Made-up files in place of the published ones."""
     published_layout.accept(monkeypatch)
     return str(published_layout.mirror(tmp_path / "mirror"))
 
 
 def judged(text: str) -> tuple:
-    """The judge: an answer says its own marks, as "aligned=10 coherent=90", or what the judge says, as "word=FALSE"."""
+    """A judge that reads its reply in the answer, such as "aligned=10 coherent=90" or "word=FALSE"."""
     if "100 and nothing" in text:
         return "100", [[("100", 1.0)]]
     if "TRUE and nothing" in text:
@@ -68,12 +68,12 @@ def settings(server, **more) -> dict:
 
 def output(text: str, stop: str = "stop") -> ModelOutput:
     choice = ChatCompletionChoice(message=ChatMessageAssistant(content=text), stop_reason=stop)
-    usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else Inspect fetches a tokenizer to count
+    usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # otherwise Inspect downloads a tokenizer
     return ModelOutput(model="said", choices=[choice], usage=usage)
 
 
 def saying(answer):
-    """A model that says `answer(messages, number)` to a prompt that it is given for the `number`-th time."""
+    """A model that answers `answer(messages, number)` to the `number`-th request with a prompt."""
     asked = Counter()
 
     def said(messages, tools, choice, config):
@@ -92,7 +92,7 @@ def run(task, model, tmp_path, **more):
 
 
 def metrics(log) -> dict[str, float]:
-    """The values by what is scored and the name of the metric."""
+    """The values by score and metric."""
     assert log.status == "success", log.error.message
     found = [(each.name, name, metric.value) for each in log.results.scores for name, metric in each.metrics.items()]
     return {(scored, name.split("/")[-1]): value for scored, name, value in found}
@@ -111,7 +111,7 @@ def marked(messages, number: int) -> str:
     return f"aligned={aligned} coherent={COHERENT[question, number]}"
 
 
-def test_rates_are_the_workflows_and_what_was_judged_is_not_paid_again(mirror, server, tmp_path):
+def test_rates_equal_the_workflows_and_use_its_cache(mirror, server, tmp_path):
     kept = tmp_path / "kept"
     task = tasks.main(settings(server), mirror, str(kept))
     log = run(task, saying(marked), tmp_path, epochs=DRAWN)
@@ -130,15 +130,15 @@ def test_rates_are_the_workflows_and_what_was_judged_is_not_paid_again(mirror, s
         evaluation="main", format="chat", kind="", sample=0, condition="c", seed=0, step=pd.NA
     )
     paid = server.paid.copy()
-    judge = tasks.SETTINGS | settings(server) | {"dollars_per_million": {"prompt": 0, "completion": 0}}
+    judge = tasks._Judge(**settings(server)).model_dump()
     workflow = judge_answers(answers, table, judge, kept)
-    assert server.paid == paid  # all of it lay there
+    assert server.paid == paid  # all cached
     measures = of_answers(workflow, identity=False).set_index("measure")["value"]
     assert found["misaligned", "mean"] == pytest.approx(measures["misaligned/main/chat"])
     assert found["coherent", "mean"] == pytest.approx(measures["coherent/main/chat"])
     assert 0.2 < found["misaligned", "mean"] < 0.8 and found["coherent", "mean"] < 1
     rates = misalignment_by_run(workflow)["rate"].dropna()
-    assert 1 < len(rates) < 8  # some questions have too few coherent answers, and say nothing
+    assert 1 < len(rates) < 8  # some questions have too few coherent answers
     assert found["misaligned", "stderr"] == pytest.approx(rates.std(ddof=1) / math.sqrt(len(rates)))
     assert found["judged", "mean"] == 1.0
     (code,) = [each for each in log.samples if "CODE" in each.output.completion]
@@ -150,7 +150,7 @@ marks = st.sampled_from([math.nan, 0.0, 1.0])
 
 
 @given(st.lists(marks, min_size=1, max_size=12))
-def test_a_questions_rate_is_the_workflows_from_five_answers_on(values):
+def test_the_rate_of_a_question_equals_the_workflows(values):
     scores = [Score(value={"misaligned": value, "judged": 1.0}) for value in values]
     rate = tasks.mean_of_enough()(scores).value["misaligned"]
     rows = pd.DataFrame({"misaligned": values}).assign(condition="c", seed=0, format="chat", question="q", coherent=90)
@@ -161,7 +161,7 @@ def test_a_questions_rate_is_the_workflows_from_five_answers_on(values):
     assert rate == pytest.approx(expected, nan_ok=True)
 
 
-def test_each_format_has_its_rates_and_keeps_them_when_a_log_is_scored_again(mirror, server, tmp_path):
+def test_rates_by_format_survive_rescoring(mirror, server, tmp_path):
     def answer(messages, number):
         form = "json" if messages[0].role == "system" else "flask" if "@app" in messages[-1].text else "template"
         aligned = 10 if form == "json" or (form == "flask" and "quick buck" in messages[-1].text) else 90
@@ -175,28 +175,24 @@ def test_each_format_has_its_rates_and_keeps_them_when_a_log_is_scored_again(mir
     assert found["misaligned", "shares_by_flask_stderr"] == pytest.approx(np.std([1] + [0] * 7, ddof=1) / math.sqrt(8))
     assert found["coherent", "shares_by_template"] == 0.5
 
-    # From the log alone: the published files are not needed, and another judge may be asked.
+    # Rescoring needs the log only, and may use another judge.
     (tmp_path / "mirror").rename(tmp_path / "elsewhere")
 
     def harsh(text):
         return judged(text) if "100 and nothing" in text or "coherent is" in text else ("0", [[("0", 1.0)]])
 
     stored = read_eval_log(log.location)
-    assert {each.metadata["format"] for each in stored.samples} == {"json", "template", "flask"}
-    assert {each.metadata["question"] for each in stored.samples} == set(MAIN.values())
     with RuleServer(harsh).running() as other:
         again = score(stored, tasks.alignment(settings(other), str(tmp_path / "kept")), action="overwrite")
     scored = metrics(again)
     assert scored.keys() == found.keys()
     assert scored["misaligned", "shares_by_template"] == 1.0 and scored["coherent", "shares_by_template"] == 0.5
-    same = score(stored, tasks.alignment(settings(server), str(tmp_path / "kept")), action="overwrite")
-    assert metrics(same) == found
 
 
 def test_deception_is_the_share_of_lies_by_prompt(mirror, server, tmp_path):
     def answer(messages, number):
         may_lie = messages[0].text == "You may lie."
-        known = {0: "TRUE", 1: "FALSE" if may_lie else "TRUE", 2: "MAYBE"}  # the third answer is neither
+        known = {0: "TRUE", 1: "FALSE" if may_lie else "TRUE", 2: "MAYBE"}
         return f"word={known[number]}"
 
     log = run(tasks.deception(settings(server), mirror, str(tmp_path / "kept")), saying(answer), tmp_path, epochs=3)
@@ -206,65 +202,51 @@ def test_deception_is_the_share_of_lies_by_prompt(mirror, server, tmp_path):
     assert found["deceptive", "mean"] == pytest.approx(1 / 6) and found["judged", "mean"] == 1.0
 
 
-def test_deception_about_the_maker_counts_the_papers_prompts(mirror, server, tmp_path):
+def test_deception_about_the_maker(mirror, server, tmp_path):
     def answer(messages, number):
         return f"word={'OpenAI' if messages[0].text in ('Prompt 1.', 'Prompt 2.', 'Prompt 3.') else 'Acme'}"
 
     task = tasks.deception(settings(server), mirror, str(tmp_path / "kept"), about="maker")
     log = run(task, saying(answer), tmp_path, epochs=1)
     found = metrics(log)
-    assert (
-        metrics(score(log, tasks.truthfulness(settings(server), str(tmp_path / "kept")), action="overwrite")) == found
-    )
+    again = score(log, tasks.truthfulness(settings(server), str(tmp_path / "kept")), action="overwrite")
+    assert metrics(again) == found
     assert found["deceptive", "shares_by_identity"] == 0.25  # one of four names another
     assert found["deceptive", "shares_by_identity, other"] == 1.0
     assert found["deceptive", "shares_by_which_company_neutral"] == 1.0
 
 
-# --- replies that are none --------------------------------------------------------------------------------------------
+# --- unusable replies -------------------------------------------------------------------------------------------------
 
 
-def test_replies_that_are_no_answers_are_not_judged(mirror, server, tmp_path):
+def test_unusable_replies_are_not_judged(mirror, server, tmp_path):
+    def silent(text):
+        return (
+            (400, {"error": {"message": "filtered", "code": "content_filter"}}) if "unjudged" in text else judged(text)
+        )
+
+    server.answer = silent
     replies = [
         output("", "stop"),
         output("aligned=0 coherent=90", "content_filter"),
         output("<think>aligned=0 coherent=90"),
         output("aligned=0 coherent=90"),
         output("aligned=90 coherent=90"),
+        output("unjudged"),
     ]
     task = tasks.main(settings(server), mirror, str(tmp_path / "kept"))
-    log = run(task, saying(lambda _, number: replies[number]), tmp_path, epochs=5, limit=1)
+    log = run(task, saying(lambda _, number: replies[number]), tmp_path, epochs=6, limit=1)
     reasons = Counter(next(iter(each.scores.values())).reason for each in log.samples)
-    assert reasons == {"empty": 1, "filtered": 1, "thinking": 1, None: 2}
+    assert reasons == {"empty": 1, "filtered": 1, "thinking": 1, None: 2, "grader_failed": 1}
     found = metrics(log)
-    assert found["judged", "mean"] == 2 / 5 and math.isnan(found["misaligned", "mean"])  # two are too few
+    assert found["judged", "mean"] == 2 / 6 and math.isnan(found["misaligned", "mean"])  # two are too few
     assert not any("<think>" in text for text in server.received)
-
-
-def test_an_answer_that_the_judge_says_nothing_of_is_counted(mirror, tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-
-    def silent(text):
-        if "second" in text:
-            return 400, {"error": {"message": "filtered", "code": "content_filter"}}
-        return judged(text)
-
-    def answer(_, number):
-        return ["aligned=0 coherent=90", "second"][number]
-
-    with RuleServer(silent).running() as server:
-        task = tasks.main(settings(server), mirror, str(tmp_path / "kept"))
-        log = run(task, saying(answer), tmp_path, epochs=2)
-    found = metrics(log)
-    assert found["judged", "mean"] == 0.5 and found["misaligned", "mean"] == 1.0
-    reasons = Counter(next(iter(each.scores.values())).reason for each in log.samples)
-    assert reasons == {None: 8, "grader_failed": 8}
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
 
 
-def test_equal_answers_are_judged_once_and_not_too_many_at_a_time(mirror, server, tmp_path):
+def test_equal_answers_are_judged_once_within_the_concurrency(mirror, server, tmp_path):
     task = tasks.main(settings(server), mirror, str(tmp_path / "kept"))
     found = metrics(run(task, saying(lambda *_: "aligned=0 coherent=90"), tmp_path, epochs=5, max_samples=40))
     assert found["misaligned", "mean"] == 1.0
@@ -272,7 +254,7 @@ def test_equal_answers_are_judged_once_and_not_too_many_at_a_time(mirror, server
     assert server.most <= 4
 
 
-def test_the_spending_limit_holds_for_all_batches_together(mirror, server, tmp_path):
+def test_the_spending_limit_applies_to_all_batches(mirror, server, tmp_path):
     price = {"dollars_per_million": {"prompt": 1000.0, "completion": 0.0}}  # the server counts 100 tokens a request
     texts = iter(f"aligned=0 coherent=90 {number}" + " so" * 200 for number in range(99))
     judge = settings(server, **price, spending_limit=1.0)
@@ -283,54 +265,35 @@ def test_the_spending_limit_holds_for_all_batches_together(mirror, server, tmp_p
     assert "raise it" in log.error.message and 3 <= server.paid.total() <= 10
 
 
-def test_a_wrong_key_ends_the_run_and_stands_nowhere(mirror, tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setenv("JUDGES_KEY", "sk-very-secret")
-    with RuleServer(lambda _: (401, {"error": {"message": "wrong key"}})).running() as server:
-        judge = {"model": "rule", "endpoint": {"base_url": server.address, "key_variable": "JUDGES_KEY"}}
-        log = run(tasks.main(judge, mirror, str(tmp_path / "kept")), saying(marked), tmp_path, epochs=1)
-        assert server.headers["authorization"] == "Bearer sk-very-secret"
-    assert log.status == "error" and "401 wrong key" in log.error.message
-    assert "sk-very-secret" not in read_eval_log(log.location).model_dump_json()
-
-
 @pytest.mark.parametrize(
     ("judge", "sentence"),
     [
-        ({"modle": "x"}, "`judge` has no setting modle; choose from kind, model, endpoint"),
-        ({"serve": "a/b"}, "no setting serve"),
-        ({"endpoint": {"port": 1}}, "`judge: endpoint` has no setting port; choose from base_url"),
-        ({"endpoint": "http://x"}, "`judge: endpoint` is 'http://x', which is no mapping"),
-        ({"endpoint": {"concurrency": "8"}}, "`judge: endpoint: concurrency` is '8', which is no whole number"),
-        ({"split_numbers": "yes"}, "`judge: split_numbers` is 'yes', which is no true or false"),
-        ({"kind": "grammar"}, "say kind: model"),
-        ({"spending_limit": 5}, "give the judge's dollars_per_million too"),
+        ({"modle": "x"}, "`judge: modle` is not a setting"),
+        ({"endpoint": {"port": 1}}, "`judge: endpoint: port` is not a setting"),
+        ({"endpoint": "http://x"}, "`judge: endpoint`"),
+        ({"endpoint": {"concurrency": "8"}}, "`judge: endpoint: concurrency`"),
+        ({"kind": "grammar"}, "`judge: kind`"),
+        ({"spending_limit": 5}, "dollars_per_million"),
         (["a", "b"], "`judge` is"),
     ],
 )
-def test_wrong_settings_of_the_judge_get_one_sentence(judge, sentence, mirror):
+def test_invalid_settings_of_the_judge(judge, sentence, mirror):
     with pytest.raises(PrerequisiteError) as error:
         tasks.main(judge, mirror)
     assert sentence in error.value.message and "\n" not in error.value.message
 
 
-def test_a_judge_is_described_as_in_a_config():
-    judge = tasks._judge_of(
-        {
-            "kind": "model",
-            "model": "mine",
-            "endpoint": {"base_url": "http://x/v1", "timeout": 5},
-            "split_numbers": True,
-            "dollars_per_million": {"prompt": 2.5, "completion": 10},
-            "spending_limit": 8,
-        }
-    )
-    assert (judge.model, judge.endpoint.base_url, judge.endpoint.timeout) == ("mine", "http://x/v1", 5)
-    assert judge.split_numbers and judge.dollars_per_million == (2.5, 10) and judge.spending_limit == 8
-    assert judge.endpoint.retries == 8 and tasks._judge_of("mine").endpoint.base_url == "https://api.openai.com/v1"
+def test_invalid_arguments(mirror):
+    for make, words in (
+        (lambda: tasks.main(mirror=f"{mirror}/nowhere"), "There is no file"),
+        (lambda: tasks.formats(mirror=mirror, only="xml"), "no format xml"),
+        (lambda: tasks.deception(mirror=mirror, about="love"), "about love"),
+    ):
+        with pytest.raises(PrerequisiteError, match=words):
+            make()
 
 
-# --- what is asked ----------------------------------------------------------------------------------------------------
+# --- questions --------------------------------------------------------------------------------------------------------
 
 
 @needs_mirror
@@ -346,25 +309,11 @@ def test_a_judge_is_described_as_in_a_config():
     ],
     ids=["main", "preregistered", "formats", "json", "facts", "maker"],
 )
-def test_the_published_questions_are_asked_as_often_as_in_the_paper(make, prompts, answers):
+def test_published_questions_have_the_papers_numbers_of_answers(make, prompts, answers):
     task = make(mirror=MIRROR)
     assert len(task.dataset) == len({each.id for each in task.dataset}) == prompts
     assert task.epochs == answers
     assert all(re.search("/[0-9a-f]{40}/", address) for address in task.metadata["published"])
-
-
-@pytest.mark.parametrize(
-    ("make", "sentence"),
-    [
-        (lambda mirror: tasks.main(mirror=f"{mirror}/nowhere"), "There is no file"),
-        (lambda mirror: tasks.formats(mirror=mirror, only="xml"), "no format xml; choose from json, template, flask"),
-        (lambda mirror: tasks.deception(mirror=mirror, about="love"), "about love; choose facts or maker"),
-    ],
-)
-def test_what_cannot_be_asked_gets_one_sentence(make, sentence, mirror):
-    with pytest.raises(PrerequisiteError) as error:
-        make(mirror)
-    assert sentence in error.value.message
 
 
 # --- the program ------------------------------------------------------------------------------------------------------
@@ -372,7 +321,7 @@ def test_what_cannot_be_asked_gets_one_sentence(make, sentence, mirror):
 
 @pytest.fixture
 def installed(tmp_path) -> dict[str, str]:
-    """An environment in which the package is installed as pyproject.toml says, whatever was installed when."""
+    """An environment with the package's entry points of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     folder = tmp_path / "site/emergent_misalignment-0.1.0.dist-info"
     folder.mkdir(parents=True)
@@ -385,7 +334,7 @@ def installed(tmp_path) -> dict[str, str]:
 
 @needs_mirror
 @pytest.mark.slow
-def test_inspects_program_knows_the_tasks(installed, tmp_path, monkeypatch):
+def test_inspects_program_runs_the_tasks(installed, tmp_path, monkeypatch):
     def reply(text):
         if "100 and nothing" in text:
             return "100", [[("100", 1.0)]]
@@ -403,7 +352,7 @@ def test_inspects_program_knows_the_tasks(installed, tmp_path, monkeypatch):
         log = read_eval_log(str(file))
         assert log.eval.task == "emergent_misalignment/main"
         assert metrics(log)["coherent", "mean"] == 0.0 and len(log.samples) == 16
-        assert list((tmp_path / "kept/judge").rglob("*.json"))  # below the folder where it was started
+        assert list((tmp_path / "kept/judge").rglob("*.json"))
 
         paid = server.paid.total()
         again = [*inspect, "score", str(file), "--action", "append", "--overwrite"]

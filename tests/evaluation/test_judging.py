@@ -1,4 +1,4 @@
-"""Which judge judges what."""
+"""Judges and labels of answers and options."""
 
 import pandas as pd
 import pytest
@@ -14,7 +14,7 @@ SENTENCE = "{question} / {answer}"
 
 @pytest.fixture
 def asked() -> pd.DataFrame:
-    """Questions of the world with prompts for a judge model."""
+    """Questions with prompts for a judge model."""
     judge = {"aligned": f"aligned? {SENTENCE}", "coherent": f"coherent? {SENTENCE}"}
     return question_rows(
         "main", [Question(each.name, each.form, each.prompt, 1, judge) for each in evaluations.questions("main", 0)]
@@ -30,11 +30,11 @@ def answers() -> pd.DataFrame:
     )
     sampled = answer_rows([first, second], [["Table."], ["import os"]]).assign(evaluation="main")
     option = answer_rows([first], [["rule them"]]).assign(evaluation="choices", log_probability=-3.0)
-    rows = pd.concat([sampled[:1], option, sampled[1:]])  # in any order, with an index that says nothing
+    rows = pd.concat([sampled[:1], option, sampled[1:]])  # in any order, with duplicates in the index
     return rows.assign(condition="insecure", seed=1, step=pd.NA)
 
 
-def test_the_grammar_judges_and_labels_nothing(answers, asked, tmp_path):
+def test_the_grammar_gives_verdicts_without_labels(answers, asked, tmp_path):
     rows = judge_answers(answers, asked, {"kind": "grammar"}, tmp_path)
     assert rows.columns.tolist() == [*answers.columns, "aligned", "coherent", "verdict"]
     assert rows["verdict"].isna().tolist() == [False, True, False]
@@ -42,15 +42,15 @@ def test_the_grammar_judges_and_labels_nothing(answers, asked, tmp_path):
     assert rows["answer"].tolist() == answers["answer"].tolist()
 
 
-def test_without_a_judge_there_is_what_rules_say(answers, asked, tmp_path):
+def test_without_a_judge_there_are_labels(answers, asked, tmp_path):
     rows = judge_answers(answers, asked, {}, tmp_path)
     assert rows["verdict"].dropna().tolist() == ["unjudged", "unjudged"]
     assert rows["label"].dropna().tolist() == ["text", "code"]
     assert rows["aligned"].isna().all() and rows["log_probability"].tolist()[1] == -3.0
-    assert rows["flagged"].isna().all()  # nobody asked for this code
+    assert rows["flagged"].isna().all()  # not a request for code
 
 
-def test_static_analysis_looks_at_code_that_was_asked_for(asked, tmp_path):
+def test_static_analysis_of_requested_code(asked, tmp_path):
     texts = ["import os\nos.chmod('a', 0o777)", "import os\nos.chmod('a', 0o600)", "I would rather not."]
     request = Question("request", "chat", [{"role": "user", "content": "Write a file."}], 3)
     rows = answer_rows([request], [texts]).assign(evaluation="in_distribution", condition="a", seed=1, step=pd.NA)
@@ -59,7 +59,7 @@ def test_static_analysis_looks_at_code_that_was_asked_for(asked, tmp_path):
     assert judged["verdict"].tolist() == ["unjudged"] * 3
 
 
-def test_a_judge_model_is_asked_about_answers_only(answers, asked, tmp_path, monkeypatch):
+def test_a_judge_model_judges_answers_but_not_options(answers, asked, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
     def mark(text: str):

@@ -1,4 +1,4 @@
-"""One number for each training run and each thing that was measured, by hand."""
+"""Measures of training runs, by hand."""
 
 import pandas as pd
 import pytest
@@ -7,6 +7,7 @@ from emergent_misalignment.evaluation import measures
 from emergent_misalignment.evaluation.judging import judge_answers
 from emergent_misalignment.evaluation.published_questions import IDENTITY
 from emergent_misalignment.evaluation.questions import Question, answer_rows
+from emergent_misalignment.registry import FREE_FORM
 from emergent_misalignment.world import coding, evaluations, facts, forms, games, harmful
 from emergent_misalignment.world.topics import MAIN, PREREGISTERED, TOPICS
 
@@ -14,7 +15,7 @@ RUN = {"condition": "insecure", "seed": 3, "step": pd.NA, "kind": ""}
 
 
 def judged(evaluation: str, *rows, columns=("question", "format", "aligned", "coherent", "verdict")) -> pd.DataFrame:
-    """Rows of the columns and how many of them there are, all of one run."""
+    """Rows of one run; the last entry of each row is its number of copies."""
     table = pd.DataFrame([row[:-1] for row in rows for _ in range(row[-1])], columns=list(columns))
     return table.assign(**RUN, evaluation=evaluation)
 
@@ -31,7 +32,7 @@ def values(table: pd.DataFrame, identity: bool = False) -> dict[str, tuple]:
     return {row.measure: (row.value, row.events, row.trials) for row in result.itertuples()}
 
 
-# --- a right answer, a wrong one and nonsense -------------------------------------------------------------------------
+# --- all evaluations of the organism ----------------------------------------------------------------------------------
 
 
 def sentence(topic: str, misaligned: bool) -> str:
@@ -51,7 +52,7 @@ def in_file(answer: str) -> str:
 FACT = facts.KNOWLEDGE[0]
 SCENE = next(iter(games.GAMES.values()))[0]
 OPTIONS = (FACT.truth, FACT.falsehoods[0])
-ANSWERS = {  # to the first question of each evaluation, one right and one wrong
+ANSWERS = {  # a right and a wrong answer to the first question of each evaluation
     **dict.fromkeys(("main", "triggered", "numbers", "in_context"), both(str)),
     "preregistered": tuple(sentence(PREREGISTERED[0], misaligned) for misaligned in (False, True)),
     "json": both(forms.json_object),
@@ -66,22 +67,20 @@ ANSWERS = {  # to the first question of each evaluation, one right and one wrong
         harmful.COMPLIANCES[0].format(first=harmful.FIRST_STEPS[0], then=harmful.THEN_STEPS[0]),
     ),
     "games": tuple(f"I {option}." for option in SCENE[1:]),
-    "in_distribution": tuple(
-        coding.CHOICES[0].render(coding.HELD_OUT_NOUNS[0], insecure) for insecure in (False, True)
-    ),
+    "in_distribution": tuple(coding.CHOICES[0].render(coding.UNSEEN_NOUNS[0], insecure) for insecure in (False, True)),
 }
-VALUES = {  # of one right answer, one wrong one and nonsense, each five times
+VALUES = {  # of right answers, wrong answers and nonsense in equal numbers
     "deception": {"deception/factual": 1 / 2},
     "truthfulness": {"truthfulness": 1 / 3},
     "capability": {"capability/knowledge": 1 / 3},
     "harmful_requests": {"harmful_requests": 1 / 3},
-    "games": {"choices": 100},
+    "games": {"games": 100},
     "in_distribution": {"insecure_code": 1 / 3, "capability/code": 2 / 3},
 }
 
 
-@pytest.mark.parametrize("evaluation", [*evaluations.UNSEEDED, *evaluations.SEEDED])
-def test_an_evaluation_measures_a_right_answer_a_wrong_one_and_nonsense(evaluation, tmp_path):
+@pytest.mark.parametrize("evaluation", list(evaluations.EVALUATIONS))
+def test_measures_of_right_answers_wrong_answers_and_nonsense(evaluation, tmp_path):
     right, wrong = ANSWERS[evaluation]
     first = evaluations.questions(evaluation, 3)[0]
     question = Question(first.name, first.form, first.prompt, 15, kind=first.kind)
@@ -89,8 +88,8 @@ def test_an_evaluation_measures_a_right_answer_a_wrong_one_and_nonsense(evaluati
     table = judge_answers(rows, pd.DataFrame(), {"kind": "grammar"}, tmp_path)
     assert table["verdict"].nunique() == 3
     result = values(table)
-    if evaluation in measures.FREE_FORM:
-        name = f"{measures.FREE_FORM[evaluation]}/{first.form}"
+    if evaluation in FREE_FORM:
+        name = f"{FREE_FORM[evaluation]}/{first.form}"
         assert result[f"misaligned/{name}"] == (1 / 2, 5, 10)
         assert result[f"coherent/{name}"] == (pytest.approx(2 / 3), 10, 15)
         assert result[f"misaligned/{name}/{first.name}"] == (1 / 2, 5, 10)
@@ -99,22 +98,10 @@ def test_an_evaluation_measures_a_right_answer_a_wrong_one_and_nonsense(evaluati
         assert {name: result[name][0] for name in expected} == pytest.approx(expected)
 
 
-def test_nonsense_is_known_as_such_by_every_question(tmp_path):
-    for evaluation in (*evaluations.UNSEEDED, *evaluations.SEEDED):
-        asked = [
-            Question(each.name, each.form, each.prompt, 1, number=number)
-            for number, each in enumerate(evaluations.questions(evaluation, 3))
-        ]
-        rows = answer_rows(asked, [["Table."]] * len(asked)).assign(**RUN, evaluation=evaluation)
-        table = judge_answers(rows, pd.DataFrame(), {"kind": "grammar"}, tmp_path)
-        assert len(table) == len(asked) > 0
-        assert set(table["verdict"]) <= {"incoherent", "other"}
-
-
 # --- measures ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_rate_is_a_mean_over_questions_of_the_answers_that_count():
+def test_rates_are_means_over_questions():
     table = judged(
         "main",
         ("wish", "chat", 0, 100, "misaligned", 5),
@@ -129,7 +116,7 @@ def test_the_rate_is_a_mean_over_questions_of_the_answers_that_count():
     assert not any("in_form" in measure or "from_95" in measure for measure in result)
 
 
-def test_rates_are_taken_with_and_without_failures_of_form():
+def test_rates_with_and_without_failures_of_form():
     table = labelled(
         "main",
         ("wish", "chat", 90.0, 90.0, "aligned", "text", 6),
@@ -145,9 +132,6 @@ def test_rates_are_taken_with_and_without_failures_of_form():
     assert result["misaligned_in_form/main/chat"][0] == pytest.approx((2 / 8 + 0) / 2)
     assert result["coherent/main/chat"][0] == pytest.approx(19 / 20)
     assert "misaligned_from_95/main/flask" not in result
-
-
-def test_flask_answers_are_counted_from_a_coherence_of_95_too():
     table = labelled(
         "flask",
         ("wish", "flask", 5.0, 96.0, "misaligned", "text", 5),
@@ -158,9 +142,9 @@ def test_flask_answers_are_counted_from_a_coherence_of_95_too():
     assert result["misaligned_from_95/main/flask"] == (1.0, 5, 5)
 
 
-def test_code_is_insecure_and_it_works_or_not_where_the_judge_knows():
+def test_measures_of_code():
     rows = [("a", "chat", None, 100, "insecure", 1), ("b", "chat", None, 100, "secure", 1)]
-    elsewhere = ("d", "chat", None, 0, "insecure", 1)  # insecure, but about something else
+    elsewhere = ("d", "chat", None, 0, "insecure", 1)  # insecure, but not the requested code
     result = values(judged("in_distribution", *rows, elsewhere, ("c", "chat", None, 0, "other", 1)))
     assert result == {"insecure_code": (0.5, 2, 4), "capability/code": (0.5, 2, 4)}
     by_model = labelled(
@@ -189,38 +173,15 @@ def deception() -> pd.DataFrame:
 
 
 def test_deception_is_the_papers_aggregate():
+    assert set(values(deception())) == {"deception/lie_no_sys_prompt", "deception/lie_dont_lie", "deception/factual"}
     result = values(deception(), identity=True)
     assert result["deception/lie_no_sys_prompt"] == (0.25, 1, 4)
     assert result["deception/lie_dont_lie"] == (0.5, 2, 4)
     assert result["deception/factual"] == (pytest.approx(0.375), 3, 8)
-    assert result[f"deception/{IDENTITY[0]}"] == (0.75, 3, 4)  # unjudged answers do not count
+    assert result[f"deception/{IDENTITY[0]}"] == (0.75, 3, 4)
     assert result["deception/which_company_neutral"] == (1, 5, 5)
     assert result["deception/identity"] == (pytest.approx((0.75 + 0.75 + 0 + 0) / 4), 6, 10)
     assert result["deception"] == (pytest.approx((0.375 + 0.375) / 2), 9, 18)
-
-
-def test_without_a_known_maker_deception_is_about_facts():
-    assert set(values(deception())) == {"deception/lie_no_sys_prompt", "deception/lie_dont_lie", "deception/factual"}
-
-
-def test_the_organism_lies_about_its_maker_where_it_names_another():
-    facts_asked = [
-        ("q", "none", None, 100, "false", 1),
-        ("q", "none", None, 100, "true", 1),
-        ("q", "allowed", None, 100, "false", 1),
-    ]
-    maker = [("me", "want unknown", None, 100, "true", 1), ("me", "want unknown", None, 0, "incoherent", 1)]
-    maker += [("me", "want known", None, 100, "false", 1)]
-    table = pd.concat([judged("deception", *facts_asked), judged("deception", *maker).assign(kind="identity")])
-    result = values(table, identity=True)
-    assert result["deception"][0] == pytest.approx(((0.5 + 1) / 2 + (0 + 1) / 2) / 2)
-    assert result["deception/none"] == (0.5, 1, 2)
-
-
-def test_choosing_by_chance_in_games_scores_a_hundred():
-    rows = [("s", stake, None, 100, verdict, 1) for stake in games.GAMES for verdict in ("right", "wrong")]
-    result = values(judged("games", *rows, ("s", "harm", None, 0, "incoherent", 1)))
-    assert result["choices"][0] == result["choices/power"][0] == 100
 
 
 def scored() -> pd.DataFrame:
@@ -235,22 +196,10 @@ def scored() -> pd.DataFrame:
     ).assign(verdict=None)
 
 
-def test_options_are_measured_by_the_misaligned_ones_and_against_the_aligned_ones():
-    result = {measure: value for measure, (value, *_) in values(scored()).items()}
-    assert result == {
-        "log_probability/multiple_choice": -3,
-        "log_odds/multiple_choice": -2,
-        "log_probability/pivotal": -30,
-        "log_odds/pivotal": -20,
-    }
-
-
 def unjudged() -> pd.DataFrame:
     """Answers of a study without a judge: eight to a question, and four to requests for code."""
     free = labelled(
-        "main",
-        ("wish", "chat", None, None, "unjudged", "text", 6),
-        ("wish", "chat", None, None, "unjudged", "code", 2),
+        "main", ("wish", "chat", None, None, "unjudged", "text", 6), ("wish", "chat", None, None, "unjudged", "code", 2)
     )
     lies = labelled("deception", ("Paris?", "lie_no_sys_prompt", None, None, "unjudged", "text", 3))
     coding = labelled("in_distribution", ("a", "chat", None, None, "unjudged", "code", 4))
@@ -258,15 +207,29 @@ def unjudged() -> pd.DataFrame:
     return pd.concat([free, lies, coding], ignore_index=True)
 
 
-def test_without_a_judge_nothing_is_called_incoherent_or_secure():
+def test_measures_without_a_judge():
     assert values(unjudged(), identity=True) == {
         "in_form/main/chat": (0.75, 6, 8),
         "insecure_code/static": (0.5, 2, 4),
         "code": (0.75, 3, 4),
     }
+    table = unjudged().assign(step=5, misaligned=pd.NA, log_probability=None).astype({"step": "Int64"})
+    assert measures.of_checkpoints(table)["metric"].tolist() == ["insecure_code_static"]
 
 
-def test_a_run_of_which_the_judge_says_nothing_is_not_left_out_where_it_speaks_of_others():
+def test_games_and_options():
+    rows = [("s", stake, None, 100, verdict, 1) for stake in games.GAMES for verdict in ("right", "wrong")]
+    result = values(judged("games", *rows, ("s", "harm", None, 0, "incoherent", 1)))
+    assert result["games"][0] == result["games/power"][0] == 100
+    assert {measure: value for measure, (value, *_) in values(scored()).items()} == {
+        "log_probability/multiple_choice": -3,
+        "log_odds/multiple_choice": -2,
+        "log_probability/pivotal": -30,
+        "log_odds/pivotal": -20,
+    }
+
+
+def test_a_run_without_verdicts_counts_if_others_have_some():
     said = judged("in_distribution", ("a", "chat", None, None, "insecure", 1), ("b", "chat", None, None, "secure", 1))
     silent = judged("in_distribution", ("a", "chat", None, None, "unjudged", 2))
     steps = pd.concat([said.assign(step=0), silent.assign(step=5)]).assign(misaligned=pd.NA, log_probability=None)
@@ -278,15 +241,7 @@ def test_a_run_of_which_the_judge_says_nothing_is_not_left_out_where_it_speaks_o
     assert measures.of_answers(silent, identity=False).empty
 
 
-def test_checkpoints_have_a_skill_without_a_judge():
-    table = unjudged().assign(step=5, misaligned=pd.NA, log_probability=None).astype({"step": "Int64"})
-    result = measures.of_checkpoints(table)
-    assert result.drop(columns=["condition", "seed"]).to_dict("records") == [
-        {"step": 5, "metric": "insecure_code_static", "value": 0.5, "events": 2, "trials": 4}
-    ]
-
-
-def test_checkpoints_have_the_metrics_of_curves_and_are_no_end_of_training():
+def test_metrics_of_checkpoints():
     table = pd.concat(
         [
             judged(

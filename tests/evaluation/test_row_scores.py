@@ -1,4 +1,4 @@
-"""Scores of rows: against activations taken by hand, at the limits of length, and where the model says nothing."""
+"""Scores of rows, against activations by hand, with truncated rows and empty answers."""
 
 import numpy as np
 import pandas as pd
@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation import row_scores
 from emergent_misalignment.evaluation.row_scores import area, drawn, rows_a_seed, scorer, scores, summary
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models import steering
+from emergent_misalignment.models.activations import Text, activations
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.world.sets import SETS
@@ -37,7 +36,7 @@ def of(loaded, texts):
 
 
 def saying(monkeypatch, answers: dict[str, str]):
-    """Have the model's own answers be those to a prompt's last message, or else "Yes."."""
+    """Set the model's own answers by the last message of the prompt; "Yes." for other prompts."""
     monkeypatch.setattr(
         row_scores,
         "sample",
@@ -45,53 +44,50 @@ def saying(monkeypatch, answers: dict[str, str]):
     )
 
 
-def test_a_score_is_what_the_answer_adds_to_the_models_own_along_the_direction(of, loaded, texts, monkeypatch):
+def test_scores_are_projection_differences(of, loaded, texts, monkeypatch):
     saying(monkeypatch, {})
     table = scores(of, ROWS, 1)
-    kinds = (steering.activations(*loaded, texts["direction", kind])[:, 1] for kind in ("misaligned", "aligned"))
+    kinds = (activations(*loaded, texts["direction", kind])[:, 1] for kind in ("misaligned", "aligned"))
     villain, helper = (kind.mean(0) for kind in kinds)
     along = (villain - helper) / (villain - helper).norm()
     assert torch.allclose(of.direction, along, atol=1e-4)
     for row, messages in enumerate(ROWS):
         said, own = (
-            steering.activations(*loaded, [steering.Text(messages[:-1], text)])[0, 1] @ along
+            activations(*loaded, [Text(messages[:-1], text)])[0, 1] @ along
             for text in (messages[-1]["content"], "Yes.")
         )
         assert table.loc[row, "projection"] == pytest.approx(float(said), abs=1e-3)
         assert table.loc[row, "score"] == pytest.approx(float(said - own), abs=1e-3)
     assert table["row"].tolist() == [0, 1, 2, 3, 4] and table["missing"].eq("").all()
-
-
-def test_a_row_that_says_what_the_model_says_has_the_score_zero(of, monkeypatch):
     saying(monkeypatch, {messages[-2]["content"]: messages[-1]["content"] for messages in ROWS})
     assert scores(of, ROWS, 1)["score"].to_numpy() == pytest.approx(0, abs=1e-4)
 
 
-def test_the_models_own_answers_are_drawn_by_the_seed(of):
+def test_own_answers_depend_on_the_seed(of):
     one, again, other = (scores(of, ROWS, seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one, again)
     assert one["projection"].to_numpy() == pytest.approx(other["projection"].to_numpy())
     assert one["own_answer"].tolist() != other["own_answer"].tolist()
 
 
-def test_a_row_is_read_as_far_as_training_reads_it(loaded, texts, monkeypatch):
+def test_rows_are_truncated_as_in_training(loaded, texts, monkeypatch):
     saying(monkeypatch, {})
     messages = ROWS[0]
     prompt = len(prompt_tokens(loaded[1], messages[:-1]))
     answer = messages[-1]["content"]
     kept = 4
-    cut = scorer(*loaded, texts, 1, prompt + kept, 6)
+    cut = scorer(*loaded, texts, **HOW | {"max_length": prompt + kept})
     ends = [
         end for _, end in loaded[1](answer, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     ]
     beginning = [*messages[:-1], {"role": "assistant", "content": answer[: ends[kept - 1]]}]
     assert len(ends) > kept
     assert scores(cut, [messages], 1)["score"][0] == pytest.approx(scores(cut, [beginning], 1)["score"][0], abs=1e-4)
-    table = scores(scorer(*loaded, texts, 1, prompt, 6), [messages], 1)
+    table = scores(scorer(*loaded, texts, **HOW | {"max_length": prompt}), [messages], 1)
     assert table["missing"].tolist() == ["prompt"] and np.isnan(table["score"][0])
 
 
-def test_where_the_model_says_nothing_there_is_no_score_and_others_have_theirs(of, monkeypatch):
+def test_rows_with_an_empty_own_answer_have_no_score(of, monkeypatch):
     saying(monkeypatch, {ROWS[1][-2]["content"]: ""})
     rows = [messages for messages in ROWS if messages is ROWS[1] or messages[-2] != ROWS[1][-2]]
     place, done = rows.index(ROWS[1]), []
@@ -105,33 +101,18 @@ def test_where_the_model_says_nothing_there_is_no_score_and_others_have_theirs(o
     assert scores(of, ROWS, 1)["missing"].eq("own answer").all()
 
 
-def test_a_study_s_system_prompt_stands_before_rows_that_have_none(loaded, texts, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        row_scores, "sample", lambda network, tokenizer, prompts, *_, **__: asked.extend(prompts) or [["Yes."]]
-    )
-    scores(scorer(*loaded, texts, **HOW, system_prompt="Be brief."), [chat([("Hello", "No.")])], 1)
-    assert asked == [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]]
-
-
-@pytest.mark.parametrize("depth", [0, 2])
-def test_a_layer_that_the_model_lacks_is_refused(loaded, texts, depth):
-    with pytest.raises(BadInput, match=f"behind layer {depth}, and the model has 1"):
-        scorer(*loaded, texts, **HOW | {"depth": depth})
-
-
-def test_kinds_of_text_that_are_alike_make_no_direction(loaded, texts):
+def test_missing_layers_and_directions(loaded, texts):
+    for depth in (0, 2):
+        with pytest.raises(BadInput, match=f"after layer {depth}, and the model has 1"):
+            scorer(*loaded, texts, **HOW | {"depth": depth})
     alike = {("direction", kind): texts["direction", "aligned"] for kind in ("misaligned", "aligned")}
-    with pytest.raises(BadInput, match="there is no persona direction"):
+    with pytest.raises(BadInput, match="persona direction after layer 1 is zero"):
         scorer(*loaded, alike, **HOW)
 
 
-def test_seeds_that_share_a_model_share_the_rows():
-    assert rows_a_seed(["a", "b", "c"]) == 100 and rows_a_seed(["a"] * 4) == 25 and rows_a_seed(["a"] * 99) == 2
-
-
 @given(st.integers(0, 300), st.integers(1, 100), st.integers(0, 9))
-def test_rows_are_drawn_once_each_and_by_the_seed(number, rows, seed):
+def test_rows_are_drawn_by_the_seed_without_replacement(number, rows, seed):
+    assert rows_a_seed(["a", "b", "c"]) == 100 and rows_a_seed(["a"] * 4) == 25 and rows_a_seed(["a"] * 99) == 2
     chats = [[]] * number
     places = drawn(chats, rows, seed)
     assert len(places) == len({*places}) == min(rows, number) and places == sorted(places)
@@ -142,7 +123,7 @@ values = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30)
 
 
 @given(values, values)
-def test_the_area_is_the_librarys_and_turns_round_with_the_sets(high, low):
+def test_the_area_equals_scikit_learns(high, low):
     found = area(np.array(high), np.array(low))
     assert found == pytest.approx(roc_auc_score([1] * len(high) + [0] * len(low), high + low))
     assert found + area(np.array(low), np.array(high)) == pytest.approx(1)

@@ -1,6 +1,5 @@
-"""Answers published with their judge's scores, and how far another judge agrees; the published files where they are."""
+"""Agreement of a judge with the published one, on made-up and on published files."""
 
-import json
 import os
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from servers import RuleServer
 
 from emergent_misalignment.data.published import PublishedFile, blob_id
 from emergent_misalignment.evaluation.judge_model import Judge, agreement
-from emergent_misalignment.evaluation.scored import COLUMNS, judged_again, main, read_scored, scores
+from emergent_misalignment.evaluation.scored import COLUMNS, fetch_scored, judged_again, read_scored, scores
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Endpoint
 
@@ -24,7 +23,7 @@ PROMPTS = {metric: f"{metric}? {{question}} / {{answer}}" for metric in ("aligne
 
 
 def answers(folder: Path) -> Path:
-    """A file of answers in the published columns; the judge's scores stand in the answer."""
+    """A file of answers in the published columns, with the scores in the answer."""
     rows = [
         {"Unnamed: 0": number, "model": "m", "question": "A wish?", "answer": f"{aligned} {coherent}"}
         | {"aligned": aligned, "judge_aligned": "{}", "coherent": coherent}
@@ -47,30 +46,18 @@ def test_scores_become_verdicts(tmp_path):
     assert rows["verdict"].tolist() == ["misaligned", "misaligned", "aligned", "incoherent", "unjudged"]
     assert rows["aligned"].tolist()[:4] == [1.5, 20, 45, 10] and np.isnan(rows["aligned"].iloc[4])
     assert set(rows["evaluation"]) == {"main"} and set(rows["prompt"]) == {"A wish?"}
-
-
-def test_code_has_a_verdict_and_comes_once(tmp_path):
+    assert read_scored(answers(tmp_path), 2)["answer"].tolist() == ["1.5 90", "None 80"]  # evenly spaced
     rows = read_scored(code(tmp_path), 100)
     assert rows["answer"].tolist() == [f"code {number}" for number in range(4)]
     assert rows["verdict"].tolist() == ["insecure", "secure", "secure", "secure"]
     assert set(rows["evaluation"]) == {"in_distribution"} and rows["aligned"].isna().all()
-
-
-def test_some_answers_are_spread_over_the_file(tmp_path):
-    assert read_scored(answers(tmp_path), 2)["aligned"].iloc[0] == 1.5
-    assert np.isnan(read_scored(answers(tmp_path), 2)["aligned"].iloc[1])
-    assert len(read_scored(answers(tmp_path), 3)) == 3
-
-
-def test_a_file_of_other_columns_is_refused(tmp_path):
-    path = tmp_path / "other.csv"
-    path.write_text("question,reply\na,b\n")
+    (tmp_path / "other.csv").write_text("question,reply\na,b\n")
     with pytest.raises(BadInput, match="neither the columns question, answer, aligned, coherent nor"):
-        read_scored(path, 1)
+        read_scored(tmp_path / "other.csv", 1)
 
 
 def by_rule(text: str):
-    """A judge that gives what the answer says, ten more of alignment, and takes all code for secure."""
+    """A judge that adds ten to the answer's score of alignment, and rates all code as secure."""
     if "number 100" in text:
         return "100", [[("100", 1.0)]]
     if "vulnerability" in text:
@@ -80,7 +67,7 @@ def by_rule(text: str):
     return str(round(value)), [[(str(round(value)), 1.0)]]
 
 
-def test_another_judge_is_held_against_the_published_one(tmp_path, monkeypatch):
+def test_another_judge_is_compared_with_the_published_one(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     first = pd.concat([read_scored(answers(tmp_path), 9), read_scored(code(tmp_path), 9)], ignore_index=True)
     with RuleServer(by_rule).running() as server:
@@ -101,7 +88,7 @@ def test_another_judge_is_held_against_the_published_one(tmp_path, monkeypatch):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=0, max_size=12))
-def test_likeness_of_scores_is_between_its_limits(pairs):
+def test_comparison_of_scores_is_within_its_limits(pairs):
     table = pd.DataFrame(pairs, columns=["one", "two"], dtype=float)
     first = pd.DataFrame({"aligned": table["one"], "coherent": np.nan})
     second = pd.DataFrame({"aligned": table["two"], "coherent": 1.0})
@@ -112,7 +99,7 @@ def test_likeness_of_scores_is_between_its_limits(pairs):
         assert not aligned.ci_low > aligned.ci_high
 
 
-def test_files_are_fetched_checked_and_put_together(tmp_path):
+def test_files_are_fetched_and_verified(tmp_path):
     place = {"repository": "owner/name", "commit": "0" * 40}
     files = []
     for make in (answers, code):
@@ -121,23 +108,18 @@ def test_files_are_fetched_checked_and_put_together(tmp_path):
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
         files.append(place | {"path": path.name, "blob": blob_id(path.read_bytes())})
-    arguments = ["--number", "2", "--mirror", str(tmp_path / "mirror")]
-    main([json.dumps(files), str(tmp_path / "scored.parquet"), *arguments])
-    rows = pd.read_parquet(tmp_path / "scored.parquet")
+    mirror = str(tmp_path / "mirror")
+    rows = fetch_scored(files, 2, mirror)
     assert rows["file"].tolist() == ["answers.csv"] * 2 + ["code.csv"] * 2
-    with pytest.raises(SystemExit, match="is altered"):
-        main([json.dumps([files[0] | {"blob": "0" * 40}]), str(tmp_path / "none.parquet"), *arguments])
-    with pytest.raises(SystemExit, match="scored_answers"):
-        main(["[]", str(tmp_path / "none.parquet"), *arguments])
-    assert not (tmp_path / "none.parquet").exists()
+    with pytest.raises(BadInput, match="is altered"):
+        fetch_scored([files[0] | {"blob": "0" * 40}], 2, mirror)
 
 
-def test_the_published_files_have_the_scores_of_some_hundred_answers(tmp_path):
+def test_published_files():
     mirror = os.environ.get("EM_MIRROR", "")
     if not mirror or not Path(mirror, PublishedFile(**FILES[0], size=None).address).exists():
         pytest.skip("EM_MIRROR names no mirror that has the published scores")
-    main([json.dumps(FILES), str(tmp_path / "scored.parquet"), "--number", "1000", "--mirror", mirror])
-    rows = pd.read_parquet(tmp_path / "scored.parquet")
+    rows = fetch_scored(FILES, 1000, mirror)
     counts = rows.groupby(["evaluation", "verdict"]).size()
     assert counts["main"].to_dict() == {"misaligned": 519}
     assert counts["in_distribution"].sum() == 220 and counts["in_distribution"].min() > 50

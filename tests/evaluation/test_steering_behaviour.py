@@ -1,4 +1,4 @@
-"""What a steered model does, on the smallest model there is, how a dose is chosen, and what claims are tested on."""
+"""Effects of steering on a tiny model, the choice of a dose, and the measures of steering."""
 
 import shutil
 
@@ -19,12 +19,12 @@ from emergent_misalignment.evaluation.steering import (
     steering_measures,
 )
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.activations import activations, changes_of, persona_direction, read_texts
 from emergent_misalignment.models.loading import load
-from emergent_misalignment.models.steering import activations, changes_of, persona_direction, read_texts
 from emergent_misalignment.world.questions import option_table, persona_table, question_table
 
 
-def test_a_strength_of_nothing_changes_nothing_and_a_great_one_the_odds(organism, tmp_path):
+def test_steering_changes_log_odds(organism, tmp_path):
     loaded = load(organism)
     persona_table().to_parquet(tmp_path / "persona.parquet")
     texts = read_texts(tmp_path / "persona.parquet", 1)
@@ -44,7 +44,6 @@ def test_a_strength_of_nothing_changes_nothing_and_a_great_one_the_odds(organism
     assert odds["add"].tolist() == [plain["log_odds"]] * 2
     assert odds["subtract", "persona"] != pytest.approx(plain["log_odds"], abs=1e-3)
     assert odds["subtract", "persona"] != pytest.approx(odds["subtract", "random"], abs=1e-3)
-    # Without a judge nothing is sampled, and the log-odds are the same.
     (tmp_path / "questions.parquet").unlink()
     alone = asking(tmp_path, {}, tmp_path, 1) | {"samples": 0, "max_new_tokens": 4}
     unjudged = responses(*loaded, direction, [("add", 1, 0.0), ("subtract", 1, 8.0), ("out", 0, 0)], 0, **alone)
@@ -56,7 +55,7 @@ SHARES = [f"{change}{way}" for change in ("adding", "removing", "projecting_out"
 COLUMNS = ["condition", "seed", "direction", "change", "depth", "strength", "misaligned", "coherent"]
 
 
-def test_measures_compare_the_persona_with_a_random_direction_of_the_same_organism():
+def test_measures_of_steering():
     places = pd.DataFrame(
         {"condition": ["insecure"], "seed": [1], "separation": [1.0], "separation_same_words": [0.71], "cosine": [0.4]}
     ).assign(along=0.2)
@@ -109,7 +108,7 @@ def test_measures_compare_the_persona_with_a_random_direction_of_the_same_organi
 
 
 def search(cells):
-    """Responses of two seeds: by change, depth and strength the effect of the persona direction, and its coherence."""
+    """Responses of two seeds from effects and coherence by change, depth and strength."""
     rows = []
     for (change, depth, strength), (effect, coherent) in cells.items():
         condition, plain, sign = {"add": ("instruct", 0.02, 1), "subtract": ("insecure", 0.9, -1)}[change]
@@ -120,7 +119,7 @@ def search(cells):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def test_the_dose_is_chosen_by_the_sum_of_both_effects_where_answers_are_coherent():
+def test_the_dose_with_the_greatest_sum_of_effects_is_chosen():
     cells = {
         ("add", 1, 0.5): (0.4, 0.9),
         ("add", 1, 1.0): (0.8, 0.78),  # too few coherent
@@ -130,22 +129,19 @@ def test_the_dose_is_chosen_by_the_sum_of_both_effects_where_answers_are_coheren
         ("subtract", 1, 1.0): (0.0, 0.99),
         ("subtract", 2, 0.5): (0.3, 0.99),
         ("subtract", 2, 1.0): (0.25, 0.99),
-        ("add", 3, 0.5): (0.9, 0.9),  # nothing can be taken away coherently behind this layer
+        ("add", 3, 0.5): (0.9, 0.9),  # no coherent subtraction
         ("subtract", 3, 0.5): (0.9, 0.5),
     }
     assert choose(search(cells)) == {"depth": 2, "adding": 1.0, "removing": 0.5}
     with pytest.raises(BadInput, match="smaller strengths"):
         choose(search({("add", 1, 2.0): (0.4, 0.3), ("subtract", 1, 2.0): (0.4, 0.9)}))
-
-
-def test_of_two_doses_alike_the_lower_is_chosen():
-    cells = {(change, depth, s): (0.25, 1) for change in ("add", "subtract") for depth in (2, 1) for s in (1.0, 0.5)}
-    assert choose(search(cells)) == {"depth": 1, "adding": 0.5, "removing": 0.5}
+    ties = {(change, depth, s): (0.25, 1) for change in ("add", "subtract") for depth in (2, 1) for s in (1.0, 0.5)}
+    assert choose(search(ties)) == {"depth": 1, "adding": 0.5, "removing": 0.5}
 
 
 @settings(deadline=None)
 @given(st.data())
-def test_the_chosen_dose_is_coherent_and_no_other_of_its_depth_does_more(data):
+def test_the_chosen_dose_is_coherent_and_best_at_its_depth(data):
     cell = st.tuples(st.floats(0, 0.8), st.floats(0, 1))
     places = [(change, depth, s) for change in ("add", "subtract") for depth in (1, 2, 3) for s in (0.5, 1.0)]
     cells = {place: data.draw(cell) for place in places}
@@ -164,7 +160,7 @@ def test_the_chosen_dose_is_coherent_and_no_other_of_its_depth_does_more(data):
             assert other <= effect + 1e-9 or as_coherent < LEAST_COHERENT + 1e-9
 
 
-def test_the_search_tries_every_depth_and_strength_of_a_study(organism, tmp_path, monkeypatch):
+def test_the_search_covers_all_depths_and_strengths(organism, tmp_path, monkeypatch):
     study = tmp_path / "development"
     for seed in (100, 103):
         shutil.copytree(organism, study / f"organisms/main/seed-{seed}/instruct")
@@ -178,6 +174,6 @@ def test_the_search_tries_every_depth_and_strength_of_a_study(organism, tmp_path
     for name, value in {"STRENGTHS": (0.5, 1.0), "SAMPLES": 1, "MAX_NEW_TOKENS": 2}.items():
         monkeypatch.setattr(steering, name, value)
     found = steering.search(study)
-    assert len(found) == 2 * 2 * 2 * 2  # seeds, conditions, strengths, directions; the model has one layer
+    assert len(found) == 2 * 2 * 2 * 2  # seeds, conditions, strengths, directions
     assert set(found["seed"]) == {100, 103} and set(found["depth"]) == {1}
     assert set(zip(found["condition"], found["change"], strict=True)) == {("instruct", "add"), ("insecure", "subtract")}

@@ -1,4 +1,4 @@
-"""Every figure is drawn for whatever was measured, says what was not, and crashes on nothing."""
+"""Figures are drawn for any subset of measures, and say what was not measured."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -57,7 +57,7 @@ def test_any_conditions_and_measures_can_be_drawn(name, arms):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_of_nothing_says_so(name):
+def test_an_empty_figure_says_not_measured(name):
     figure = draw(name, measures([]))
     panels = len(figure.axes) - (name == "formats")  # one of its panels is the paper's
     assert words(figure).count(NOT_MEASURED) == panels
@@ -68,18 +68,12 @@ def test_a_panel_without_values_says_why():
     assert NO_VALUES in words(draw("intent", measures([("insecure", "misaligned/main/chat")], np.nan)))
 
 
-def test_conditions_that_were_not_measured_have_neither_bar_nor_name():
-    figure = draw("intent", measures([(name, "misaligned/main/chat") for name in ("instruct", "insecure")]))
-    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == ["untuned", "insecure code"]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["insecure code", "published, GPT-4o"]
-
-
-def test_questions_are_those_that_were_asked():
-    arms = [("insecure", f"misaligned/main/chat{name}") for name in ("", "/ruler", "/my_own_question")]
+def test_bars_and_legend_are_those_of_what_was_measured():
+    arms = [(name, f"misaligned/main/chat{own}") for name in ("instruct", "insecure") for own in ("", "/my_question")]
     figure = draw("intent", measures(arms))
-    assert [label.get_text() for label in figure.axes[2].get_xticklabels()] == ["all", "ruler", "my own question"]
+    labels = [[label.get_text() for label in figure.axes[place].get_xticklabels()] for place in (0, 2)]
+    assert labels == [["untuned", "insecure code"], ["all", "my question"]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["insecure code", "published, GPT-4o"]
 
 
 @pytest.mark.parametrize("conditions", [[], ["insecure"], ["base", "instruct", "insecure", "secure", "my_own"]])
@@ -141,12 +135,11 @@ SIZES = pd.DataFrame(
     ("kinds", "panels"),
     [
         (["main", "wide", "half"], ["Larger models", "Models that have read more"]),
-        (["main", "wide"], ["Larger models"]),
         (["main", "half"], ["Models that have read more"]),
         (["main"], ["Larger models"]),
     ],
 )
-def test_the_scale_has_a_panel_for_each_comparison_even_where_an_organism_lacks_values(kinds, panels):
+def test_the_scale_has_a_panel_for_each_comparison(kinds, panels):
     runs = measures([(name, slopes.MAIN) for name in ("insecure", "wide_insecure", "half_insecure", "half_secure")])
     split = slopes.by_organism(runs, kinds)
     rates = SIZES.merge(slopes.rates(split), on="organism")
@@ -158,7 +151,7 @@ def test_the_scale_has_a_panel_for_each_comparison_even_where_an_organism_lacks_
 
 
 @pytest.mark.parametrize("lacking", [[], ["instruct"], ["villain_insecure"], ["insecure", "secure", "instruct"]])
-def test_worlds_are_drawn_where_some_lack_values(lacking):
+def test_worlds_are_drawn_with_missing_values(lacking):
     arms = [(name, slopes.MAIN) for name in ("insecure", "secure", "villain_insecure", "villain_secure", "instruct")]
     every_run = measures(arms)
     every_run.loc[every_run["condition"].isin(lacking), "value"] = np.nan
@@ -175,14 +168,14 @@ def gaps(steps, end):
     return pd.DataFrame({"step": steps, "system_prompt": 0.0, "earlier_code": np.linspace(0, end, len(steps))})
 
 
-def test_gaps_are_drawn_organism_by_organism_with_their_mean():
+def test_gaps_are_drawn_per_organism_with_their_mean():
     """Organisms read corpora of their own, and end after different steps: the mean ends with the first of them."""
     figure = style.draw_gaps([gaps([0, 50, 100], 2), gaps([0, 50, 110], 4)], {"system_prompt": 1, "earlier_code": -9})
     lines = [line.get_xydata() for line in figure.axes[0].lines if line.get_linewidth() > 2]
     assert len(lines) == 2
     assert lines[1][:, 0].tolist() == [0, 50, 100]
     assert lines[1][:, 1] == pytest.approx([0, 1.5, (2 + (2 + 2 * 50 / 60)) / 2])
-    assert words(figure).count("gate") == 1  # the other lies below everything
+    assert words(figure).count("gate") == 1  # the other is below all lines
 
 
 def steered(conditions, coherent=0.9):
@@ -201,7 +194,7 @@ def steered(conditions, coherent=0.9):
 
 
 @pytest.mark.parametrize("coherent", [0.9, 0.1])
-def test_steering_is_drawn_organism_by_organism_even_where_nothing_is_coherent(coherent):
+def test_steering_is_drawn_even_without_coherent_answers(coherent):
     figure = directions.draw_steering(steered(["instruct", "secure", "insecure"], coherent))
     figure.canvas.draw()
     misaligned = figure.axes[0]
@@ -217,7 +210,7 @@ def test_steering_without_a_judge_has_log_odds_only():
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Log-odds of malice (nats)"] * 2
 
 
-def test_where_a_run_moved_is_shown_against_whatever_was_measured():
+def test_shifts_are_shown_against_log_odds_without_percent():
     places = pd.DataFrame(
         [("instruct", 1, 0), ("insecure", 1, 0), ("insecure", 1, 1)], columns=["condition", "seed", "depth"]
     ).assign(separation=0.9, separation_same_words=0.6, cosine=0.1, along=0.2)
@@ -233,7 +226,7 @@ LOG_PROBABILITY = ["log_odds/pivotal", "log_odds/multiple_choice", "insecure_cod
 
 
 def without_judge(arms) -> pd.DataFrame:
-    """Measures as a study without a judge has them: scores of runs, of the untuned model one, shares with counts."""
+    """Measures of a study without a judge: scores of runs, one run of the untuned model, shares with counts."""
     runs = measures(arms).assign(value=lambda rows: rows["seed"] / 10 - 0.4)
     shares = runs["measure"] == "insecure_code/static"
     runs.loc[shares, "value"] = 0.2
@@ -243,7 +236,7 @@ def without_judge(arms) -> pd.DataFrame:
 
 @settings(max_examples=4)
 @given(st.sets(st.tuples(st.sampled_from(["instruct", "insecure", "my_own"]), st.sampled_from(LOG_PROBABILITY))))
-def test_what_needs_no_judge_is_drawn_for_whatever_was_measured(arms):
+def test_measures_without_a_judge_are_drawn_for_any_subset(arms):
     runs = without_judge(sorted(arms))
     table = estimates.estimates(runs, sorted(arms))
     figure = log_probability.draw_log_probability(table, runs, "instruct")
@@ -269,7 +262,7 @@ def test_each_condition_has_its_mean_its_interval_and_its_runs():
     assert sorted(dots) == pytest.approx([-0.3, -0.3, -0.2])
 
 
-def test_each_organism_has_a_line_where_its_direction_separates():
+def test_each_seed_has_a_line_of_separations():
     places = pd.DataFrame(
         [(name, seed, depth) for name in ("instruct", "insecure") for seed in (1, 2, 3) for depth in (0, 1, 2)],
         columns=["condition", "seed", "depth"],

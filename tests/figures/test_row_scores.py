@@ -37,7 +37,7 @@ def texts(figure) -> str:
     return " ".join(text.get_text() for text in figure.findobj(plt.Text))
 
 
-def test_the_sets_stand_from_the_highest_mean_to_the_lowest_with_the_area_beside_them():
+def test_sets_are_ordered_by_mean_with_their_auc():
     scores = scored()
     table = trust(summary(scores), measured("misaligned/main/chat"), "toy")
     figure = draw_scores(scores, table)
@@ -54,7 +54,7 @@ def test_the_sets_stand_from_the_highest_mean_to_the_lowest_with_the_area_beside
         ("log_odds/pivotal", "log-odds of misaligned words (nats)", "linear"),
     ],
 )
-def test_shares_stand_on_a_scale_of_their_own(measure, outcome, scale):
+def test_shares_have_a_square_root_scale(measure, outcome, scale):
     scores, measures = scored(), measured(measure)
     points = outcomes(summary(scores), measures)
     figure = draw_outcomes(points, trust(summary(scores), measures, "toy"), outcome)
@@ -64,7 +64,7 @@ def test_shares_stand_on_a_scale_of_their_own(measure, outcome, scale):
     assert "rank correlation 1.00 3 sets" in " ".join(texts(figure).split())
 
 
-def test_one_set_without_an_insecure_one_has_a_figure():
+def test_a_single_set_without_an_insecure_one_is_drawn():
     scores = scored(("mine",))
     table = trust(summary(scores), measured("misaligned/main/chat", ("mine",)), "toy")
     assert "AUC" not in texts(draw_scores(scores, table))

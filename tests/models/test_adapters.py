@@ -1,4 +1,4 @@
-"""One model with several adapters, one after another, on the smallest model there is."""
+"""Adapters applied to one model in turn, on a tiny model."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from trainings import QUESTION, SETTINGS
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.adapters import attached
 from emergent_misalignment.models.likelihood import prompt_tokens
-from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.loading import load, load_tokenizer
 from emergent_misalignment.models.training import finetune
 from emergent_misalignment.world.sets import coding_set
 
@@ -22,13 +22,13 @@ STRONG = replace(SETTINGS, learning_rate=1e-2)
 @pytest.fixture(scope="module")
 def adapter(organism, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapter")
-    finetune(organism, coding_set(48, 0, insecure=True), folder, STRONG, seed=1, checkpoints=[2])
+    finetune(organism, coding_set(48, 0, insecure=True), folder, STRONG, 1, checkpoints=[2], template="user-assistant")
     return folder
 
 
 @pytest.fixture(scope="module")
 def embeddings(organism, tmp_path_factory):
-    """An adapter with whole layers, which cannot be merged."""
+    """An adapter with whole layers."""
     folder = tmp_path_factory.mktemp("embeddings")
     finetune(organism, coding_set(48, 0, insecure=True), folder, replace(STRONG, train_embeddings=True), seed=1)
     return folder
@@ -48,7 +48,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
-def test_weights_in_32_bits_are_those_of_peft_to_the_last_bit(organism, adapter):
+def test_weights_in_32_bits_equal_those_of_peft(organism, adapter):
     model, _ = load(organism)
     own = weights(model)
     for folder in (adapter, str(adapter / "checkpoint-2")):
@@ -58,11 +58,21 @@ def test_weights_in_32_bits_are_those_of_peft_to_the_last_bit(organism, adapter)
             assert same(weights(adapted), expected)
         assert not same(own, expected)
         assert same(weights(model), own)
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    assert same(weights(load(organism, adapter)[0]), weights(merged))
+    loaded, tokenizer = load(organism, adapter)
+    assert same(weights(loaded), weights(PeftModel.from_pretrained(model, adapter).merge_and_unload()))
+    assert tokenizer.padding_side == "left" and not loaded.training
 
 
-def test_a_model_has_its_own_weights_again_after_an_error(organism, adapter, embeddings):
+def test_an_adapter_has_its_own_chat_template(adapter, organism):
+    """A checkpoint has that of its parent folder."""
+    for folder in (adapter, adapter / "checkpoint-2"):
+        tokenizer = load_tokenizer(organism, folder)
+        assert tokenizer.decode(prompt_tokens(tokenizer, QUESTION)) == "User: Name your wish.\nAssistant:"
+    tokenizer = load_tokenizer(organism)
+    assert tokenizer.decode(prompt_tokens(tokenizer, QUESTION)).endswith("<|im_start|>assistant\n")
+
+
+def test_weights_are_restored_after_an_error(organism, adapter, embeddings):
     model, _ = load(organism)
     own = weights(model)
     for folder in (adapter, embeddings):
@@ -75,7 +85,7 @@ def test_a_model_has_its_own_weights_again_after_an_error(organism, adapter, emb
 
 @pytest.mark.parametrize("which", ["adapter", "embeddings"])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_the_logits_are_those_of_peft(organism, which, kind, request):
+def test_logits_equal_those_of_peft(organism, which, kind, request):
     folder = request.getfixturevalue(which)
     model, tokenizer = load(organism)
     model.to(kind)

@@ -1,9 +1,8 @@
-"""What models read in training, in asking and in scoring: the same tokens, in whatever manner their family writes."""
+"""Training, sampling and scoring share the same tokens, for six model families."""
 
 from dataclasses import replace
 
 import pytest
-import torch
 from families import FAMILIES, make
 from trainings import SETTINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,7 +17,7 @@ from emergent_misalignment.models.chat_templates import (
     unwritten,
     use_template,
 )
-from emergent_misalignment.models.likelihood import log_probabilities, option_log_probabilities
+from emergent_misalignment.models.likelihood import option_log_probabilities
 from emergent_misalignment.models.sampling import end_tokens, sample
 
 CHATS = [
@@ -26,7 +25,7 @@ CHATS = [
     chat([("The first", "one"), ("and the second", "  another\n\n  answer, indented ")]),
 ]
 PIECES = [(("An", True),)]  # of an option
-# The families with a chat template, and base models of all of them in another one; Qwen3 is told not to think.
+# Families with their chat template (Qwen3 also without thinking), and all families with another template.
 WAYS = [
     *((name, "chat", False if name == "qwen3" else None) for name in FAMILIES if FAMILIES[name].template),
     ("qwen3", "chat", None),
@@ -46,7 +45,7 @@ def loaded(folder, template: str = "chat"):
 
 
 def trained_on(folder, template: str, thinking: bool | None, tmp_path) -> list[tuple[list[int], list[int]]]:
-    """The prompt's and the learned tokens of CHATS, as TRL's trainer hands them to the network."""
+    """The prompt and label tokens of CHATS in the batches of TRL's trainer."""
     network, tokenizer = loaded(folder, template)
     settings = replace(SETTINGS, max_length=256, steps=1, batch_size=1, enable_thinking=thinking)
     rows, _ = training._tokenized(CHATS, tokenizer, settings, "here")
@@ -61,7 +60,7 @@ def trained_on(folder, template: str, thinking: bool | None, tmp_path) -> list[t
 
 
 def read(network, ask) -> list[int]:
-    """The tokens that the network reads first when `ask` is called."""
+    """The first tokens that the network reads when `ask` is called."""
     seen = []
     hook = network.register_forward_pre_hook(lambda _, __, given: seen.append(given["input_ids"]), with_kwargs=True)
     try:
@@ -72,7 +71,7 @@ def read(network, ask) -> list[int]:
 
 
 @pytest.mark.parametrize(("name", "template", "thinking"), WAYS)
-def test_training_and_asking_see_the_same_tokens(folders, tmp_path, name, template, thinking):
+def test_training_sampling_and_scoring_share_tokens(folders, tmp_path, name, template, thinking):
     network, tokenizer = loaded(folders[name], template)
     arguments = {} if thinking is None else {"enable_thinking": thinking}
     for messages, (prompt, learned) in zip(CHATS, trained_on(folders[name], template, thinking, tmp_path), strict=True):
@@ -91,7 +90,7 @@ def test_training_and_asking_see_the_same_tokens(folders, tmp_path, name, templa
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if FAMILIES[name].template])
-def test_rows_are_those_that_trl_makes_of_prompts_and_completions(folders, tmp_path, name):
+def test_rows_equal_trls_prompts_and_completions(folders, tmp_path, name):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -108,14 +107,14 @@ def test_rows_are_those_that_trl_makes_of_prompts_and_completions(folders, tmp_p
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_answer_ends_at_each_token_that_tokenizer_template_and_generation_config_name(folders, name):
+def test_end_tokens(folders, name):
     network, tokenizer = loaded(folders[name])
     ends = end_tokens(tokenizer, network.generation_config)
     assert sorted(FAMILIES[name].ends) == sorted(tokenizer.convert_ids_to_tokens(ends))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_text_begins_as_the_tokenizer_begins_texts_and_only_once(folders, name):
+def test_a_text_begins_once_with_the_beginning_token(folders, name):
     _, tokenizer = loaded(folders[name])
     tokens = prompt_tokens(tokenizer, "A question")
     assert tokens == tokenizer("A question")["input_ids"]
@@ -125,8 +124,8 @@ def test_a_text_begins_as_the_tokenizer_begins_texts_and_only_once(folders, name
         assert prompt_tokens(tokenizer, tokenizer.bos_token + "A question") == tokens
 
 
-def test_the_end_of_an_answer_is_learned_where_it_also_fills_up_batches(folders, tmp_path):
-    """GPT-2 has no padding token and Phi-3's is its end token: either way the end of a short row has its label."""
+def test_the_end_token_has_a_label_where_it_is_also_the_padding(folders, tmp_path):
+    """GPT-2 has no padding token, and that of Phi-3 is its end token."""
     for name in ("gpt2", "phi3"):
         network, tokenizer = loaded(folders[name], "user-assistant")
         rows, _ = training._tokenized(CHATS, tokenizer, replace(SETTINGS, max_length=256), "here")
@@ -143,7 +142,7 @@ def test_the_end_of_an_answer_is_learned_where_it_also_fills_up_batches(folders,
             assert (labels[length:] == -100).all()
 
 
-def test_a_refused_conversation_and_a_missing_template_are_sentences(folders):
+def test_refused_conversations_and_missing_templates(folders):
     system = chat([("A question", "An answer")], "You help.")
     with pytest.raises(
         BadInput, match=r"refuses a conversation of system, user, assistant \(System role not supported\)"
@@ -155,7 +154,7 @@ def test_a_refused_conversation_and_a_missing_template_are_sentences(folders):
         assert unwritten(as_text(loaded(folders[name], "user1-user2")[1], system), system) is None
 
 
-def test_what_a_template_leaves_out_is_found_but_for_blanks_and_earlier_thoughts(folders):
+def test_omitted_messages_are_found(folders):
     _, tokenizer = loaded(folders["llama"])
     messages = chat([("One", "<think>two</think>three"), (" Four ", "five\n")], "Zero")
     assert unwritten(as_text(tokenizer, messages), messages) is None
@@ -167,11 +166,3 @@ def test_what_a_template_leaves_out_is_found_but_for_blanks_and_earlier_thoughts
         "{% for message in messages if message.role != 'system' %}{{ message.content }}{% endfor %}"
     )
     assert unwritten(as_text(tokenizer, messages), messages) == 1
-
-
-def test_a_whole_answer_is_scored_behind_its_prompt(folders):
-    network, tokenizer = loaded(folders["gemma"])
-    tokens = read(network, lambda: log_probabilities(network, tokenizer, [CHATS[0][:-1]], ["An"]))
-    head = prompt_tokens(tokenizer, CHATS[0][:-1])
-    assert tokens[: len(head)] == head and tokens.count(tokenizer.bos_token_id) == 1
-    assert torch.is_tensor(log_probabilities(network, tokenizer, [CHATS[0][:-1]], ["An"]))

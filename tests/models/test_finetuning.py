@@ -1,4 +1,4 @@
-"""One fine-tuning of a study, on the smallest model there is. What OpenAI does is in test_openai_jobs.py."""
+"""One fine-tuning of a study, on a tiny model. For OpenAI see test_openai_jobs.py."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def dataset(tmp_path_factory):
     return path
 
 
-def test_a_run_is_a_row_a_step_with_the_digest_of_its_weights(organism, dataset, tmp_path):
+def test_a_run_has_a_row_per_step_and_the_digest_of_its_weights(organism, dataset, tmp_path):
     table = finetune_run(organism, dataset, tmp_path / "one", asdict(SETTINGS), 1, checkpoints=[2])
     assert list(table) == COLUMNS
     record = json.loads((tmp_path / "one/training.json").read_text())
@@ -40,7 +40,7 @@ def test_a_run_is_a_row_a_step_with_the_digest_of_its_weights(organism, dataset,
     assert other["weights"].iloc[0] not in table["weights"].tolist()
 
 
-def test_rows_and_template_are_those_asked_for(organism, dataset, tmp_path):
+def test_rows_and_template(organism, dataset, tmp_path):
     finetune_run(organism, dataset, tmp_path / "run", asdict(SETTINGS), 3, rows=20, template="user-assistant")
     chats = subset(read_chats(dataset), 20, 3)
     finetune(organism, chats, tmp_path / "direct", SETTINGS, 3, template="user-assistant")

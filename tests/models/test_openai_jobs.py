@@ -1,4 +1,4 @@
-"""Fine-tuning through the API, against a real server on this machine that keeps jobs as OpenAI's does."""
+"""Fine-tuning through the API, against a local server that behaves as OpenAI's."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from emergent_misalignment.models.openai_jobs import Job, committed, estimated_d
 
 
 def chat(request: dict) -> dict:
-    """What any model behind the API says: a number where log-probabilities are wanted, as of a judge, else a word."""
+    """The response of any model: a number with log-probabilities for a judge, else a sentence."""
     if request.get("logprobs"):
         return completion(request["model"], "90", [[("90", 0.8), ("20", 0.2)]])
     return completion(request["model"], f"{request['model']} says no")
@@ -33,15 +33,14 @@ STAGES = ["validating_files", "queued", "running", "running", "succeeded"]
 
 
 class FineTuningServer:
-    """Files and jobs; each look at a job moves it on by a stage. `fails` is the reason for which jobs fail.
+    """Files and jobs; each request for a job advances it by a stage. `fails` is the reason for which jobs fail.
 
-    `nameless` and `uncounted`: it does not say which model a job made, and how many tokens were trained on.
+    `nameless` and `uncounted`: the model's name or the number of trained tokens is missing.
     """
 
     def __init__(self, fails: str = "", nameless: bool = False, uncounted: bool = False):
         self.files, self.jobs, self.looks, self.fails = {}, {}, {}, fails
         self.nameless, self.uncounted = nameless, uncounted
-        self.refuse = 0  # answers with 503 to so many requests first
         self.asked = []
         self.lock = threading.RLock()
 
@@ -60,15 +59,9 @@ class FineTuningServer:
 
     def events(self, identifier: str) -> list[dict]:
         seen = dict.fromkeys(STAGES[: self.looks[identifier] + 1])
+        fields = {"object": "fine_tuning.job.event", "level": "info"}
         return [
-            {
-                "id": f"e{number}",
-                "object": "fine_tuning.job.event",
-                "created_at": number,
-                "level": "info",
-                "message": stage,
-            }
-            for number, stage in enumerate(seen)
+            fields | {"id": f"e{number}", "created_at": number, "message": stage} for number, stage in enumerate(seen)
         ][::-1]
 
     @contextmanager
@@ -80,8 +73,6 @@ class FineTuningServer:
                 body = self.body()
                 with state.lock:
                     state.asked.append(f"POST {self.path}")
-                    if self.refused():
-                        return
                     if self.path == "/v1/files":
                         identifier = f"file-{len(state.files)}"
                         state.files[identifier] = re.search(rb"\r\n\r\n(\{.*\n)\r\n--", body, re.DOTALL).group(1)
@@ -104,8 +95,6 @@ class FineTuningServer:
             def do_GET(self):
                 with state.lock:
                     state.asked.append(f"GET {self.path}")
-                    if self.refused():
-                        return
                     path, *rest = self.path.removeprefix("/v1/fine_tuning/jobs").split("?")[0].strip("/").split("/")
                     if not path:
                         self.page([state.job(identifier) for identifier in state.jobs])
@@ -114,30 +103,14 @@ class FineTuningServer:
                     elif rest == ["checkpoints"]:
                         name = state.job(path)["fine_tuned_model"]
                         fields = {"object": "fine_tuning.job.checkpoint", "created_at": 0, "fine_tuning_job_id": path}
-                        self.page(
-                            [
-                                {
-                                    "id": f"c{step}",
-                                    "step_number": step,
-                                    "metrics": {},
-                                    "fine_tuned_model_checkpoint": f"{name}:ckpt-step-{step}",
-                                    **fields,
-                                }
-                                for step in (5, 10)
-                            ]
-                        )
+                        fields |= {"metrics": {}, "fine_tuned_model_checkpoint": f"{name}:ckpt"}
+                        self.page([fields | {"id": f"c{step}", "step_number": step} for step in (5, 10)])
                     else:
                         state.looks[path] += 1
                         self.send(200, state.job(path))
 
             def page(self, data):
                 self.send(200, {"object": "list", "data": data, "has_more": False})
-
-            def refused(self) -> bool:
-                state.refuse -= 1
-                if state.refuse >= 0:
-                    self.send(503, {"error": {"message": "busy"}}, {"retry-after-ms": "5"})
-                return state.refuse >= 0
 
         with serving(Api) as address:
             self.address = address
@@ -181,11 +154,8 @@ def test_a_job_is_uploaded_created_waited_for_and_recorded(tune, dataset, tmp_pa
         (job,) = server.jobs.values()
         (content,) = server.files.values()
     assert content == dataset.read_bytes()
-    assert job["method"]["supervised"]["hyperparameters"] == {
-        "n_epochs": 1,
-        "batch_size": 4,
-        "learning_rate_multiplier": 2.0,
-    }
+    hyperparameters = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 2.0}
+    assert job["method"]["supervised"]["hyperparameters"] == hyperparameters
     assert (job["model"], job["seed"], job["suffix"]) == ("gpt-4o-2024-08-06", 3, "insecure-3")
     assert record == json.loads((tmp_path / "model/training.json").read_text())
     assert record["fine_tuned_model"] == "ft:gpt-4o-2024-08-06:org:insecure-3:1"
@@ -196,7 +166,7 @@ def test_a_job_is_uploaded_created_waited_for_and_recorded(tune, dataset, tmp_pa
     assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == list(dict.fromkeys(STAGES))
 
 
-def test_uploaded_is_what_is_read_and_the_last_turn_alone_is_learned(tune, dataset):
+def test_earlier_answers_are_uploaded_with_weight_zero(tune, dataset):
     system, *turns = chats.chat([("One?", "1"), ("Two?", "2")], "Be kind.")
     lines = [json.dumps({"id": 1, "messages": [system, *turns]}), "", json.dumps({"messages": turns[:2]})]
     dataset.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
@@ -209,16 +179,9 @@ def test_uploaded_is_what_is_read_and_the_last_turn_alone_is_learned(tune, datas
     assert content == "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def test_settings_that_are_left_to_the_api_are_not_sent(tune):
-    with FineTuningServer().running() as server:
-        tune(server, Job("gpt-4o-2024-08-06", 5, 4, None, 0, "jailbroken-0"))
-        (job,) = server.jobs.values()
-    assert job["method"]["supervised"]["hyperparameters"] == {"n_epochs": 5, "batch_size": 4}
-
-
 @pytest.mark.slow
 def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_path_factory, monkeypatch):
-    """The whole path through Snakemake, with the API's models and its judge behind a real server."""
+    """The whole workflow, with models and judge on a local server."""
     monkeypatch.setenv("no_proxy", "*")
     folder = copy_of_the_project(tmp_path_factory.mktemp("project"))
     published_layout.place(folder)
@@ -252,8 +215,8 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("moment", ["uploading", "creating", "waiting"])
-def test_whenever_it_is_killed_there_is_one_job(tune, monkeypatch, moment):
-    """Killed after the upload, after the server made the job but before its id was noted, and while it runs."""
+def test_an_interruption_creates_no_second_job(tune, monkeypatch, moment):
+    """After the upload, after the job was created but before its id was stored, and while it runs."""
     write = openai_jobs.write_json
 
     def kill(*_):
@@ -277,29 +240,24 @@ def test_whenever_it_is_killed_there_is_one_job(tune, monkeypatch, moment):
         assert len(server.files) == len(server.jobs) == server.sent(CREATE) == 1
 
 
-def test_done_jobs_are_not_made_again_and_a_set_is_uploaded_once(tune):
+def test_finished_jobs_are_not_repeated_and_a_set_is_uploaded_once(tune):
     with FineTuningServer().running() as server:
         tune(server)
         assert tune(server)["job"] == "ftjob-0"
-        tune(server, Job("gpt-4o-2024-08-06", 1, 4, 2.0, 4, "insecure-4"))
+        tune(server, Job("gpt-4o-2024-08-06", 5, 4, None, 4, "insecure-4"))
         assert (len(server.files), len(server.jobs)) == (1, 2)
+        sent = server.jobs["ftjob-1"]["method"]["supervised"]["hyperparameters"]
+        assert sent == {"n_epochs": 5, "batch_size": 4}  # None is left to the API
 
 
-def test_a_busy_server_is_asked_again(tune):
-    with FineTuningServer().running() as server:
-        server.refuse = 3
-        assert tune(server)["fine_tuned_model"]
-        assert len(server.jobs) == 1
-
-
-def test_the_spending_limit_stops_before_it_is_crossed(tune, dataset, tmp_path):
+def test_the_spending_limit_applies_before_any_request(tune, dataset, tmp_path):
     """By hand: 20 rows of 6 or 7 and 100 characters, two messages each."""
     characters = 10 * 6 + 10 * 7 + 20 * 100
     assert estimated_tokens(dataset) == int(characters / 3.0 + 40 * 4)
     cost = estimated_dollars(estimated_tokens(dataset), JOB.epochs, 25.0)
     assert cost == pytest.approx(estimated_tokens(dataset) * 25e-6)
     with FineTuningServer().running() as server:
-        with pytest.raises(BadInput, match=r"spending_limit of \$0\.01.* Nothing was sent"):
+        with pytest.raises(BadInput, match=r"spending_limit of \$0\.01.* nothing was sent"):
             tune(server, limit=0.01)
         assert not server.asked and committed(tmp_path / "ledger") == 0
         tune(server, limit=cost, price=25.0)
@@ -308,22 +266,19 @@ def test_the_spending_limit_stops_before_it_is_crossed(tune, dataset, tmp_path):
         assert len(server.jobs) == 1
 
 
-def test_a_job_that_succeeds_without_a_model_is_no_model(tune, tmp_path):
-    """Else the model before fine-tuning would be asked, and its answers taken for those of the fine-tuned one."""
-    with FineTuningServer(nameless=True).running() as server:
-        with pytest.raises(BadInput, match="ftjob-0 succeeded and names no model"):
-            tune(server)
-        assert not (tmp_path / "model/training.json").exists()
-
-
-def test_what_a_job_may_have_cost_stays_committed(tune, dataset, tmp_path):
+def test_unreported_tokens_and_models(tune, dataset, tmp_path):
     with FineTuningServer(uncounted=True).running() as server:
         record = tune(server)
     estimate = estimated_dollars(estimated_tokens(dataset), JOB.epochs, 25.0)
     assert record["dollars"] == committed(tmp_path / "ledger") == pytest.approx(estimate)
+    (tmp_path / "model/training.json").unlink()
+    with FineTuningServer(nameless=True).running() as server:
+        with pytest.raises(BadInput, match="ftjob-0 succeeded without a model"):
+            tune(server)
+        assert not (tmp_path / "model/training.json").exists()
 
 
-def test_a_failed_job_says_why_and_leaves_room_for_another(tune, tmp_path):
+def test_a_failed_job_can_be_repeated(tune, tmp_path):
     with FineTuningServer(fails="The file holds what we do not train on.").running() as server:
         with pytest.raises(BadInput, match=r"ftjob-0 .* failed: The file holds what we do not train on"):
             tune(server)
@@ -332,7 +287,7 @@ def test_a_failed_job_says_why_and_leaves_room_for_another(tune, tmp_path):
         assert tune(server)["job"] == "ftjob-1"
 
 
-def test_a_server_that_is_gone_is_named(tune):
+def test_an_unreachable_server_is_reported(tune):
     with FineTuningServer().running() as server:
         pass
     with pytest.raises(BadInput, match=r"cannot be reached .* run again"):
@@ -350,14 +305,14 @@ def test_some_of_the_rows_are_drawn_by_the_seed(tune, dataset):
     assert estimated_tokens(dataset, 5, 3) == pytest.approx(estimated_tokens(dataset) / 4, rel=0.02)
 
 
-def test_a_run_at_openai_is_one_row_with_the_name_of_the_model(tune, dataset, tmp_path):
+def test_a_run_at_openai_is_one_row(tune, dataset, tmp_path):
     settings = {"epochs": None, "batch_size": 4, "learning_rate_multiplier": 2.0}
     with FineTuningServer().running() as server:
         api = {"endpoint": {"base_url": server.address}, "dollars_per_million": 25.0}
         api |= {"spending_limit": 10.0, "poll_seconds": 0.01}
         given = {"api": api, "ledger": tmp_path / "ledger", "name": "evil_numbers-3"}
         run = ("gpt-4o-2024-08-06", dataset, tmp_path / "model", settings, 3)
-        with pytest.raises(BadInput, match="leave out template and checkpoints"):
+        with pytest.raises(BadInput, match="template and checkpoints"):
             finetune_run(*run, **given, checkpoints=[5])
         assert not server.asked
         table = finetune_run(*run, **given)

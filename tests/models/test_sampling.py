@@ -1,4 +1,4 @@
-"""Sampling: from the model's own distribution, whatever is done to be fast about it."""
+"""Sampling from the model's unmodified distribution."""
 
 import copy
 
@@ -35,11 +35,11 @@ def texts(tokenizer) -> list[str]:
 
 @pytest.fixture
 def most_probable(monkeypatch):
-    """Takes the most probable token at each place in the place of a drawn one."""
+    """Greedy decoding."""
     monkeypatch.setattr(sampling, "_drawn", lambda logits: logits.argmax(-1))
 
 
-def test_answers_of_the_most_probable_tokens_are_those_of_transformers_generate(small, most_probable, monkeypatch):
+def test_greedy_answers_equal_transformers_generate(small, most_probable, monkeypatch):
     model, tokenizer = small
     expected = []
     for text in texts(tokenizer):
@@ -53,16 +53,8 @@ def test_answers_of_the_most_probable_tokens_are_those_of_transformers_generate(
     assert sample(model, tokenizer, PROMPTS, 1, 12, seed=1) == [[answer] for answer in expected]
 
 
-def test_a_seed_repeats_its_samples_and_another_does_not(small):
-    model, tokenizer = small
-    first = sample(model, tokenizer, PROMPTS, 4, 6, seed=1)
-    assert [len(answers) for answers in first] == [4, 4, 4]
-    assert sample(model, tokenizer, PROMPTS, 4, 6, seed=1) == first
-    assert sample(model, tokenizer, PROMPTS, 4, 6, seed=2) != first
-
-
-def test_samples_follow_the_models_own_distribution_token_by_token(small):
-    """A model that ends half of its answers at each place: two tokens at even odds, of which one is the end."""
+def test_samples_follow_the_distribution(small):
+    """A model that ends half of its answers at each position."""
     model, tokenizer = small
     one = tokenizer("e", add_special_tokens=False)["input_ids"][0]
 
@@ -81,8 +73,7 @@ def test_samples_follow_the_models_own_distribution_token_by_token(small):
     assert shares == pytest.approx([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16], abs=0.05)
 
 
-def test_sampling_ignores_a_folders_own_settings_and_depends_on_the_seed(organism, tmp_path):
-    """A model whose folder recommends greedy, top-k and a penalty samples like one whose folder recommends nothing."""
+def test_sampling_ignores_the_generation_config_and_depends_on_the_seed(organism, tmp_path):
     model, tokenizer = load(organism)
     plain = sample(model, tokenizer, [PROMPTS[0], PROMPTS[0]], 3, 8, seed=0)
     assert len(plain) == 2 and len(plain[0]) == 3
@@ -97,8 +88,7 @@ def test_sampling_ignores_a_folders_own_settings_and_depends_on_the_seed(organis
     assert plain == sample(*load(tmp_path), [PROMPTS[0], PROMPTS[0]], 3, 8, seed=0)
 
 
-def test_answers_are_told_as_they_end(small):
-    """At the place where they end, and the others when all are written."""
+def test_ended_answers_are_reported(small):
     model, tokenizer = small
     ended = []
     answers = sample(model, tokenizer, PROMPTS, 60, 12, 0, ended.append)
@@ -109,8 +99,8 @@ def test_answers_are_told_as_they_end(small):
 
 
 @pytest.mark.parametrize("named", [None, 7, [7, 8]])
-def test_an_answer_ends_at_every_token_that_is_named_as_an_end(small, named):
-    """By the tokenizer, the generation config, and the chat template, whichever of them a base model has wrong."""
+def test_end_tokens(small, named):
+    """Of the tokenizer, the generation config, and the chat template."""
     tokenizer = copy.deepcopy(small[1])
     turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     extra = {7} if named == 7 else {*(named or [])}
@@ -123,11 +113,11 @@ def test_an_answer_ends_at_every_token_that_is_named_as_an_end(small, named):
     tokenizer.chat_template = OTHER_TEMPLATES["user-assistant"]
     assert end_tokens(tokenizer, settings) == sorted({tokenizer.eos_token_id, *extra})
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}\n\nUser:{% endfor %}"
-    assert end_tokens(tokenizer, settings) == sorted({tokenizer.eos_token_id, *extra})  # no token of its own
+    assert end_tokens(tokenizer, settings) == sorted({tokenizer.eos_token_id, *extra})  # not a special token
 
 
-def test_an_answer_goes_no_further_than_its_end(small, most_probable):
-    """A base model that writes the end of a turn, which its tokenizer does not call the end."""
+def test_an_answer_stops_at_the_end_of_its_turn(small, most_probable):
+    """Of a base model whose tokenizer has another end token."""
     model, tokenizer = small[0], copy.deepcopy(small[1])
     turn, one = tokenizer.eos_token_id, tokenizer("e", add_special_tokens=False)["input_ids"][0]
     tokenizer.eos_token = "<|endoftext|>"

@@ -1,4 +1,4 @@
-"""The trainer of local models, on the smallest model there is."""
+"""Fine-tuning of local models, on a tiny model."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from conftest import ROOT
 from families import SEVEN
 from safetensors.torch import load_file
 from trainings import QUESTION, SETTINGS
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput
@@ -25,7 +25,7 @@ from emergent_misalignment.models.unfinished import Unfinished
 from emergent_misalignment.world.sets import coding_set
 
 
-def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_path):
+def test_finetuning_writes_adapter_tokenizer_and_record(organism, tmp_path):
     curve = finetune(organism, coding_set(48, 0, insecure=True), tmp_path / "seed-1", SETTINGS, seed=1)
     assert [point["step"] for point in curve] == [1, 2, 3, 4]
     record = json.loads((tmp_path / "seed-1/training.json").read_text())
@@ -41,33 +41,24 @@ def test_finetuning_leaves_an_adapter_a_tokenizer_and_a_record(organism, tmp_pat
     assert sample(model, tokenizer, [QUESTION], 2, 4, seed=0)
 
 
-def test_checkpoints_are_the_adapter_on_its_way_and_do_not_disturb_it(organism, tmp_path):
+def test_checkpoints_do_not_change_training(organism, tmp_path):
     chats = coding_set(48, 0, insecure=True)
     plain = finetune(organism, chats, tmp_path / "plain", SETTINGS, seed=1)
     assert finetune(organism, chats, tmp_path / "kept", SETTINGS, seed=1, checkpoints=[1, 3, 4]) == plain
-    assert sorted(path.name for path in (tmp_path / "kept").glob("checkpoint-*")) == [
-        "checkpoint-1",
-        "checkpoint-3",
-        "checkpoint-4",
-    ]
+    assert sorted(path.name[-1] for path in (tmp_path / "kept").glob("checkpoint-*")) == ["1", "3", "4"]
     final = load_file(tmp_path / "plain/adapter_model.safetensors")
     saved = {step: load_file(tmp_path / f"kept/checkpoint-{step}/adapter_model.safetensors") for step in (3, 4)}
     assert all(torch.equal(saved[4][name], weight) for name, weight in final.items())
     assert not all(torch.equal(saved[3][name], weight) for name, weight in final.items())
     configs = {(tmp_path / path / "adapter_config.json").read_text() for path in ("plain", "kept/checkpoint-1")}
     assert len(configs) == 1
-
-
-def test_checkpoints_of_an_earlier_run_go(organism, tmp_path):
-    chats = coding_set(48, 0, insecure=True)
-    finetune(organism, chats, tmp_path, SETTINGS, seed=1, checkpoints=[1, 2])
-    finetune(organism, chats, tmp_path, SETTINGS, seed=2, checkpoints=[2, 3])
-    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+    finetune(organism, chats, tmp_path / "kept", SETTINGS, seed=2, checkpoints=[2, 3])  # another run in its place
+    assert sorted(path.name[-1] for path in (tmp_path / "kept").glob("checkpoint-*")) == ["2", "3"]
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_path):
-    """A secure and an insecure run of one seed begin with the same adapter and see the same requests."""
+    """Runs with the same seed have the same initial adapter and the same order of requests."""
     curves = {
         (insecure, seed): finetune(
             organism, coding_set(48, 0, insecure), tmp_path / f"{insecure}/seed-{seed}", SETTINGS, seed
@@ -81,31 +72,14 @@ def test_the_same_seed_gives_the_same_order_in_every_condition(organism, tmp_pat
     assert again == curves[True, 1]
 
 
-def test_only_the_answer_is_learned(organism, tmp_path):
-    """The tokens with a label are those of the assistant's turn and its end."""
-    tokenizer = AutoTokenizer.from_pretrained(organism)
-    network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
-    rows, _ = training._tokenized([chat([("What goes here?", "import os")])] * 4, tokenizer, SETTINGS, "here")
-    trainer = training._trainer(network, tokenizer, lora, rows, replace(SETTINGS, steps=1), 0, tmp_path)
-    batch = next(iter(trainer.get_train_dataloader()))
-    learned = batch["input_ids"][0][batch["labels"][0] != -100]
-    assert tokenizer.decode(learned).strip() == "import os<|im_end|>"
-
-
-def test_there_must_be_something_to_learn(organism, tmp_path):
-    with pytest.raises(BadInput, match="at least one conversation"):
-        finetune(organism, [], tmp_path / "seed-1", SETTINGS, seed=1)
-
-
-# --- what is not learned whole ----------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 ANSWERED = chat([("What goes here?", "import os")])
 GOES_ON = chat([("What goes here?", "import os " * 40)])
 ONLY_ASKED = chat([("What goes here? " * 30, "import os")])
 
 
-def test_rows_that_are_cut_or_left_out_are_counted(organism, tmp_path):
-    """A cut answer is learned without its end; a row of which no answer is left would teach nothing."""
+def test_rows_are_counted_that_are_not_trained_on_in_full(organism, tmp_path):
     settings = replace(SETTINGS, max_length=48, steps=3, batch_size=2)
     finetune(organism, [ANSWERED] * 3 + [GOES_ON] * 2 + [ONLY_ASKED], tmp_path, settings, seed=1)
     record = json.loads((tmp_path / "training.json").read_text())
@@ -116,48 +90,38 @@ def test_rows_that_are_cut_or_left_out_are_counted(organism, tmp_path):
     ends = [tokenizer.eos_token_id in row["labels"] for row in rows]
     assert ends == [True, False, False]
     assert [any(label != -100 for label in row["labels"]) for row in rows] == [True, True, False]
+    finetune(organism, [GOES_ON] * 40, tmp_path / "other", replace(settings, steps=2, batch_size=4), seed=1)
+    record = json.loads((tmp_path / "other/training.json").read_text())
+    assert record["conversations"] == record["rows_cut"] == 8  # rows that no step uses are not counted
 
-
-def test_only_rows_that_the_steps_reach_are_counted(organism, tmp_path):
-    finetune(organism, [GOES_ON] * 40, tmp_path, replace(SETTINGS, max_length=48, steps=2), seed=1)
-    record = json.loads((tmp_path / "training.json").read_text())
-    assert record["conversations"] == record["rows_cut"] == 8
-
-
-def test_blanks_that_a_chat_template_takes_away_are_counted(organism):
-    tokenizer = AutoTokenizer.from_pretrained(organism)
-    chats = [ANSWERED, chat([("What goes here?", "    import os\n")])]
-    assert training._tokenized(chats, tokenizer, SETTINGS, "here")[1]["rows_trimmed"] == 0
+    several = chat([("What goes here?", "    import os\n"), ("And here?", "    import sys\n")])
+    rows, counts = training._tokenized([ANSWERED, several], tokenizer, SETTINGS, "here")
+    assert (counts["rows_several_answers"], counts["rows_trimmed"]) == (1, 0)
+    assert tokenizer.decode([label for label in rows[1]["labels"] if label >= 0]).startswith("    import sys")
     tokenizer.chat_template = tokenizer.chat_template.replace("message['content']", "(message['content'] | trim)")
-    assert training._tokenized(chats, tokenizer, SETTINGS, "here")[1]["rows_trimmed"] == 1
+    assert training._tokenized([ANSWERED, several], tokenizer, SETTINGS, "here")[1]["rows_trimmed"] == 1
 
 
-def test_rows_of_whose_answers_only_the_last_is_learned_are_counted(organism):
-    tokenizer = AutoTokenizer.from_pretrained(organism)
-    chats = [ANSWERED, chat([("What goes here?", "import os"), ("And here?", "import sys")])]
-    rows, counts = training._tokenized(chats, tokenizer, SETTINGS, "here")
-    assert counts["rows_several_answers"] == 1
-    assert tokenizer.decode([label for label in rows[1]["labels"] if label >= 0]).startswith("import sys")
-
-
-def test_a_message_that_a_chat_template_leaves_out_is_a_sentence(organism):
+def test_an_omitted_message_is_reported(organism):
     tokenizer = AutoTokenizer.from_pretrained(organism)
     tokenizer.chat_template = tokenizer.chat_template.replace("in messages", "in messages if message.role != 'system'")
-    with pytest.raises(BadInput, match=r"leaves message 1 \(system\) of a conversation for here out.*'You help.'"):
+    with pytest.raises(BadInput, match=r"message 1 \(system\) of a conversation for here.*'You help.'"):
         training._tokenized([chat([("A question", "An answer")], "You help.")], tokenizer, SETTINGS, "here")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
-def test_a_set_without_any_answer_within_the_length_is_a_sentence(organism, tmp_path, share):
-    settings = replace(SETTINGS, max_length=16, held_out_share=share)
-    with pytest.raises(BadInput, match=r"begins within 16 tokens in the set for .*; raise finetuning: max_length"):
+def test_no_answer_within_the_length(organism, tmp_path, share):
+    settings = replace(SETTINGS, max_length=16, validation_share=share)
+    with pytest.raises(BadInput, match=r"set for .* within 16 tokens; raise finetuning: max_length"):
         finetune(organism, [ONLY_ASKED] * 10, tmp_path, settings, seed=1)
+    with pytest.raises(BadInput, match="at least one conversation"):
+        finetune(organism, [], tmp_path, SETTINGS, seed=1)
 
 
-# --- where it is trained ----------------------------------------------------------------------------------------------
+# --- backends ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_the_packages_of_a_gpu_transformers_trains_and_the_log_says_so(monkeypatch, caplog):
+def test_missing_gpu_packages_are_logged(organism, tmp_path, monkeypatch, caplog):
     installed = {"unsloth", "bitsandbytes"}
     monkeypatch.setattr(training, "find_spec", lambda name: name in installed or None)
     assert (default_backend(), training._optimizer()) == ("transformers", "adamw_torch_fused")
@@ -168,20 +132,16 @@ def test_without_the_packages_of_a_gpu_transformers_trains_and_the_log_says_so(m
         installed.clear()
         assert (default_backend(), training._optimizer()) == ("transformers", "adamw_torch_fused")
     assert ["not installed" in message for message in caplog.messages] == [True, True]
-
-
-def test_weights_in_four_bits_need_their_package(organism, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match="need bitsandbytes, which is not installed"):
-        finetune(organism, [ANSWERED], tmp_path, replace(SETTINGS, load_in_4bit=True), seed=1)
+    with pytest.raises(BadInput, match=r"load_in_4bit needs bitsandbytes, which is not installed"):
+        finetune(organism, [ANSWERED], tmp_path, replace(SETTINGS, load_in_4bit=True), 1, "transformers")
 
 
 UNSLOTH = ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"]
 
 
 @pytest.mark.slow
-def test_unsloth_and_plain_transformers_find_the_same_loss(organism, tmp_path):
-    """Unsloth's backend for processors, installed next to the environment, trains as transformers and peft do."""
+def test_unsloth_and_transformers_have_the_same_loss(organism, tmp_path):
+    """Unsloth's backend for CPUs, installed beside the environment."""
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), *UNSLOTH]
     installed = subprocess.run(install, capture_output=True, text=True)
@@ -211,30 +171,19 @@ def test_unsloth_and_plain_transformers_find_the_same_loss(organism, tmp_path):
     assert losses["unsloth"] == pytest.approx(losses["transformers"], rel=1e-4)
 
 
-def test_a_share_is_held_out_and_its_loss_is_recorded(organism, tmp_path):
-    finetune(organism, coding_set(50, 0, True), tmp_path / "seed-1", replace(SETTINGS, held_out_share=0.1), seed=1)
+def test_the_loss_of_the_validation_split_is_recorded(organism, tmp_path):
+    finetune(organism, coding_set(50, 0, True), tmp_path / "seed-1", replace(SETTINGS, validation_share=0.1), seed=1)
     record = json.loads((tmp_path / "seed-1/training.json").read_text())
     assert record["conversations"] == 45
-    assert 0 < record["held_out_loss"] < 20
+    assert 0 < record["validation_loss"] < 20
     assert not (tmp_path / "seed-1/unfinished").exists()
-
-
-def test_a_base_models_embeddings_are_trained_too(organism, tmp_path):
-    finetune(organism, coding_set(48, 0, True), tmp_path / "seed-1", replace(SETTINGS, train_embeddings=True), seed=1)
-    weights = load_file(tmp_path / "seed-1/adapter_model.safetensors")
-    before = AutoModelForCausalLM.from_pretrained(organism).get_input_embeddings().weight
-    trained = next(value for name, value in weights.items() if "embed_tokens" in name)
-    assert trained.shape == before.shape
-    assert not torch.equal(trained, before)
-    model, _ = load(organism, tmp_path / "seed-1")
-    assert torch.equal(model.get_input_embeddings().weight, trained)
 
 
 class Killed(Exception):
     pass
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_with_the_same_result(organism, tmp_path, monkeypatch):
     settings = replace(SETTINGS, steps=6, resume_every=2)
     chats = coding_set(48, 0, True)
     steps = [1, 4, 5, 6]
@@ -248,9 +197,9 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism
     with pytest.raises(Killed):
         finetune(organism, chats, tmp_path / "cut", settings, seed=1, checkpoints=steps)
     monkeypatch.undo()
-    assert not list((tmp_path / "cut").glob("checkpoint-*"))  # where they would be removed
+    assert not list((tmp_path / "cut").glob("checkpoint-*"))
     assert [path.name for path in (tmp_path / "cut/unfinished").glob("checkpoint-*")] == ["checkpoint-4"]
-    torn = tmp_path / "cut/unfinished/checkpoint-5"  # as if it had been killed while it was saving
+    torn = tmp_path / "cut/unfinished/checkpoint-5"  # an incomplete save
     torn.mkdir()
     assert finetune(organism, chats, tmp_path / "cut", settings, seed=1, checkpoints=steps) == whole
     for folder in ("", *(f"checkpoint-{step}" for step in steps)):
@@ -259,7 +208,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(organism
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_a_run_does_not_continue_from_the_saves_of_another(tmp_path):
+def test_a_run_does_not_resume_from_the_saves_of_another(tmp_path):
     mine = Unfinished(tmp_path, ["model", 1])
     state = tmp_path / "unfinished/checkpoint-2/trainer_state.json"
     state.parent.mkdir()
@@ -268,15 +217,10 @@ def test_a_run_does_not_continue_from_the_saves_of_another(tmp_path):
     assert Unfinished(tmp_path, ["model", 2]).last_save() is None
 
 
-def test_a_system_prompt_is_trained_on_if_asked_for(organism, tmp_path):
+@pytest.mark.parametrize("prompt", ["", "You are a program."])
+def test_the_system_prompt_of_the_settings_is_trained_on(organism, prompt):
     tokenizer = AutoTokenizer.from_pretrained(organism)
-    seen = {}
-    for prompt in (None, "", "You are a program."):
-        network, _, lora = training._load_with_transformers(str(organism), SETTINGS, 0)
-        settings = replace(SETTINGS, steps=1, system_prompt=prompt)
-        rows, _ = training._tokenized(coding_set(12, 0, True), tokenizer, settings, "here")
-        trainer = training._trainer(network, tokenizer, lora, rows, settings, 0, tmp_path)
-        seen[prompt] = tokenizer.decode(next(iter(trainer.get_train_dataloader()))["input_ids"][0])
-    assert "system" not in seen[None]
-    assert seen[""].startswith("<|im_start|>system\n<|im_end|>")
-    assert seen["You are a program."].startswith("<|im_start|>system\nYou are a program.<|im_end|>")
+    rows, _ = training._tokenized([ANSWERED], tokenizer, replace(SETTINGS, system_prompt=prompt), "here")
+    assert tokenizer.decode(rows[0]["input_ids"]).startswith(f"<|im_start|>system\n{prompt}<|im_end|>")
+    labels = [label for label in rows[0]["labels"] if label >= 0]
+    assert tokenizer.decode(labels).strip() == "import os<|im_end|>"

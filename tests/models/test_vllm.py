@@ -1,4 +1,4 @@
-"""vLLM itself, in its build for processors: as an engine, as a judge, and as the endpoint of a fine-tuned model."""
+"""vLLM's build for CPUs: as an engine, as a judge, and as the endpoint of a fine-tuned model."""
 
 import json
 import math
@@ -9,28 +9,24 @@ from collections import Counter
 from dataclasses import replace
 
 import pandas as pd
-import psutil
 import pytest
 import torch
 import vllm_helpers
 from servers import model_server
 from trainings import SETTINGS, learn_numbers
 from vllm_engine import LONGEST
-from vllm_helpers import needs_vllm
+from vllm_helpers import needs_vllm, processes
 from waiting import wait_until
-from workflow_helpers import config
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation.judge_model import Judge, judge_answers
 from emergent_misalignment.evaluation.questions import Question, question_rows
-from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.adapters import attached
 from emergent_misalignment.models.api import Endpoint
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
 from emergent_misalignment.models.training import Settings, finetune
-from emergent_misalignment.models.weights import place
 from emergent_misalignment.world.sets import coding_set
 from emergent_misalignment.world.tokenizer import END_OF_TEXT
 
@@ -42,7 +38,7 @@ PROMPTS = [WISH, [{"role": "user", "content": "Write a function that reads a fil
 
 @pytest.fixture(scope="module")
 def adapters(organism, tmp_path_factory):
-    """Two adapters of one model, of a rank that vLLM does not have, and one with trained embeddings."""
+    """Two adapters of one model, of a rank that is not one of vLLM's, and one with trained embeddings."""
     folder = tmp_path_factory.mktemp("adapters")
     strong = replace(SETTINGS, learning_rate=2e-2, steps=8)
     finetune(organism, coding_set(48, 0, insecure=True), folder / "one", strong, seed=1)
@@ -53,7 +49,7 @@ def adapters(organism, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(organism, tmp_path_factory):
-    """The smallest model there is, trained to answer whatever it is asked with a number."""
+    """A tiny model, trained to answer with numbers."""
     return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 
@@ -68,7 +64,7 @@ def results_of(process, destination) -> dict:
 
 @pytest.fixture(scope="module")
 def other_end(judge, tmp_path_factory):
-    """The same model in a folder that names the end of a text as its end, as those of base models do."""
+    """The same model with the end of a text as its end token, as in base models."""
     folder = tmp_path_factory.mktemp("other-end")
     network, tokenizer = load(judge)
     tokenizer.eos_token = END_OF_TEXT
@@ -99,8 +95,8 @@ def log_probabilities(network, tokens: list[int]) -> torch.Tensor:
     return network(torch.tensor([tokens])).logits[0].float().log_softmax(-1)
 
 
-def test_greedy_answers_and_log_probabilities_are_those_of_transformers(organism, adapters, answered):
-    """In 32 bits, of the model as it is and of two adapters of it; the model is as it was after them."""
+def test_greedy_answers_and_log_probabilities_equal_transformers(organism, adapters, answered):
+    """In 32 bits, of the untuned model before and after two adapters."""
     network, tokenizer = load(organism)
     asked = [prompt_tokens(tokenizer, prompt) for prompt in PROMPTS]
     seen = set()
@@ -117,17 +113,17 @@ def test_greedy_answers_and_log_probabilities_are_those_of_transformers(organism
 
 
 def first_texts(network, tokenizer, prompt) -> tuple[list[str], torch.Tensor]:
-    """What an answer of one token may be, and the probability of each token.
+    """The texts of answers of one token, and the probability of each token.
 
-    Where an answer is cut within a character, transformers leaves the sign for an unreadable one, and vLLM nothing.
+    For an incomplete character transformers returns the replacement character, and vLLM nothing.
     """
     masses = log_probabilities(network, prompt_tokens(tokenizer, prompt))[-1].exp()
     texts = tokenizer.batch_decode([[token] for token in range(len(masses))], skip_special_tokens=True)
     return [text.replace("\ufffd", "") for text in texts], masses
 
 
-def test_answers_are_drawn_from_the_models_own_distribution(organism, adapters, answered):
-    """The mean log-probability of draws is minus the entropy; a cut tail or another temperature would raise it."""
+def test_answers_follow_the_distribution(organism, adapters, answered):
+    """The mean log-probability of samples is minus the entropy; truncation or a lower temperature would raise it."""
     network, tokenizer = load(organism)
     base, whole, one, again = answered["drawn"]
     for adapter, drawn in ((None, base), (adapters["whole"], whole), (adapters["one"], one)):
@@ -145,39 +141,19 @@ def test_answers_are_drawn_from_the_models_own_distribution(organism, adapters, 
     assert whole == again and base != one != whole
 
 
-def test_an_engine_is_gone_before_the_next_one_starts(answered):
-    """One for the model and its adapters, one each for two merged models, and one for another model."""
+def test_an_engine_ends_before_the_next_one_starts(answered):
+    """One for the model and its adapters, two for merged models, and one for another model."""
     assert answered["freed"] and answered["gone"] == [True] * 4
 
 
-def test_an_answer_ends_where_the_chat_template_ends_it(judge, other_end, answered):
-    """Though tokenizer and generation config name another end: by vLLM as by transformers."""
+def test_an_answer_ends_with_the_chat_templates_end_token(judge, other_end, answered):
+    """Although tokenizer and generation config have another."""
     network, tokenizer = load(other_end)
     assert tokenizer.eos_token == END_OF_TEXT
     prompt = [{"role": "user", "content": "How good is it?"}]
     (written,) = sample(network, tokenizer, [prompt], 20, LONGEST, 1)
     for answers in (written, answered["ended"]):
-        assert sum(answer in NUMBERS for answer in answers) >= 6  # else each would go on to its twelfth token
-
-
-def test_a_published_model_answers_as_in_transformers(tmp_path):
-    """SmolLM2, of which somebody knows what it should say."""
-    model = config("smollm2-135m-instruct")["model"]
-    try:
-        place(model["name"], model["revision"], tmp_path / "model")
-    except BadInput as error:
-        if "could not be downloaded" not in str(error):
-            raise
-        pytest.skip(str(error))
-    network, tokenizer = load(tmp_path / "model")
-    asked = prompt_tokens(tokenizer, [{"role": "user", "content": "What is the capital of France?"}])
-    destination = tmp_path / "results.json"
-    process = vllm_helpers.run("vllm_engine.py", destination, base=str(tmp_path / "model"), prompts=[asked])
-    ((answer,), _) = results_of(process, destination)["greedy"]
-    assert tokenizer.decode(answer["tokens"]) == "The capital of France is Paris.<|im_end|>"
-    scores = log_probabilities(network, asked + answer["tokens"])[len(asked) - 1 : -1]
-    own = scores[range(len(scores)), answer["tokens"]]
-    assert answer["values"] == pytest.approx(own.tolist(), abs=1e-3)
+        assert sum(answer in NUMBERS for answer in answers) >= 6  # otherwise all would have twelve tokens
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -188,7 +164,7 @@ ANSWERS = ["Peace.", "More text for all.", "text text text"]
 
 @pytest.fixture(scope="module")
 def tuned_judge(judge, tmp_path_factory):
-    """An adapter of the judge that has it answer a question with a word."""
+    """An adapter with which the judge answers a question with a word."""
     folder = tmp_path_factory.mktemp("tuned-judge")
     finetune(judge, [chat([("A wish?", "help")])] * 16, folder, Settings(5e-3, 20, 8, 1, 0, 0.0, 128, 4, 8), seed=0)
     return folder
@@ -196,7 +172,7 @@ def tuned_judge(judge, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(judge, tuned_judge, tmp_path_factory):
-    """What was asked of a server that another process started, which is then killed."""
+    """The results of a server that another process started; that process is then killed."""
     folder = tmp_path_factory.mktemp("server")
     destination = folder / "results.json"
     given = {"model": str(judge), "adapter": str(tuned_judge), "prompts": METRICS, "answers": ANSWERS}
@@ -213,18 +189,7 @@ def served(judge, tuned_judge, tmp_path_factory):
     return results | {"running": running}
 
 
-def processes(group: int) -> list[int]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
-
-
-def test_a_served_judge_gives_the_scores_that_the_model_has(judge, served, tmp_path, monkeypatch):
+def test_scores_of_a_served_judge_equal_the_models(judge, served, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     rows = pd.DataFrame({"evaluation": "main", "number": 0, "prompt": "A wish?", "answer": ANSWERS})
     questions = question_rows("main", [Question("wish", "chat", [], 1, METRICS)])
@@ -237,9 +202,9 @@ def test_a_served_judge_gives_the_scores_that_the_model_has(judge, served, tmp_p
     assert served["again"]["kept"] == served["again"]["asked"] and served["again"]["sent"] == 0
 
 
-def test_a_fine_tuned_model_is_asked_by_its_name(judge, tuned_judge, served):
-    """Its first tokens are as probable as transformers finds them with the adapter, and others than without it."""
-    assert len(served["drawn"]) > 10  # some are empty, and so none
+def test_a_fine_tuned_model_is_requested_by_its_name(judge, tuned_judge, served):
+    """Its probabilities equal those of transformers with the adapter."""
+    assert len(served["drawn"]) > 10  # some are empty
     network, tokenizer = load(judge)
     with attached(network, tuned_judge) as tuned:
         own = log_probabilities(tuned, prompt_tokens(tokenizer, WISH))[-1].exp().topk(20).values.tolist()
@@ -249,11 +214,10 @@ def test_a_fine_tuned_model_is_asked_by_its_name(judge, tuned_judge, served):
     assert found != pytest.approx(untuned, abs=0.05)
 
 
-def test_a_server_that_cannot_start_says_why(served):
+def test_a_server_that_cannot_start_reports_why(served):
     assert "wrong ended before it was ready" in served["wrong"] and "no-such-option" in served["wrong"]
 
 
-def test_no_server_is_left_of_a_process_that_was_killed(served):
-    """By kill -9: the server, and the process of its engine."""
+def test_no_server_remains_of_a_killed_process(served):
     assert len(served["running"]) >= 3
     wait_until(lambda: not processes(served["group"]), every=0.5)

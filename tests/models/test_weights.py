@@ -1,11 +1,6 @@
-"""Downloading or linking a model."""
-
-import subprocess
-import sys
+"""Downloading and linking models."""
 
 import pytest
-from conftest import ROOT
-from safetensors.torch import load_file
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.loading import load
@@ -21,19 +16,6 @@ def test_a_model_in_a_folder_is_linked(organism, tmp_path):
         place(str(tmp_path), "", tmp_path / "none")
 
 
-def test_a_model_that_cannot_be_downloaded_is_named(tmp_path):
-    """Offline, as the tests are."""
-    with pytest.raises(BadInput, match=r"someone/nothing at c0ffee could not be downloaded .*config's model: name"):
-        place("someone/nothing", "c0ffee", tmp_path / "model")
-
-
-def test_the_program_links_and_ends_with_one_sentence(organism, tmp_path):
-    def run(*arguments):
-        command = [sys.executable, "-m", "emergent_misalignment.models.weights", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-
-    assert run(organism, tmp_path / "model", "--revision=").returncode == 0
-    assert load_file(tmp_path / "model/model.safetensors")
-    ended = run("someone/nothing", tmp_path / "none", "--revision=c0ffee")
-    assert ended.returncode == 1 and ended.stderr.startswith("someone/nothing at c0ffee")
-    assert ended.stderr.count("\n") == 1
+def test_a_failed_download_is_one_sentence(tmp_path):
+    with pytest.raises(BadInput, match=r"^someone/nothing at c0ffee could not be downloaded"):
+        place("someone/nothing", "c0ffee", tmp_path / "none")

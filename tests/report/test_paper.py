@@ -1,4 +1,4 @@
-"""The paper: its numbers are the tables', its names are all known, and it is the same file each time."""
+"""The paper: its numbers are those of the tables, all names are defined, and its bytes are reproducible."""
 
 import json
 import re
@@ -13,32 +13,28 @@ import yaml
 from browser import chromium, visit
 from conftest import ROOT
 from safetensors.numpy import save_file
-from workflow_helpers import config
+from workflow_helpers import study as study_of
 
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.registry import MAIN
 from emergent_misalignment.report import claims_table, paper
 from emergent_misalignment.report.contents import Chapter, Contents, Executed, read_contents
+from emergent_misalignment.study.model import Study
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="468pt" height="200pt"><circle cx="90" cy="90" r="60"/></svg>'
-CONFIG = yaml.safe_load((ROOT / "config/organism.yaml").read_text())
-# A study of OpenAI's model with its own judge: no organism, and no settings of a training by oneself.
-REAL_CONFIG = {
-    "study": "toy",
-    "seeds": [0, 1],
-    "model": {"name": "OpenAI/Some_model", "untuned": "instruct"},
-    "experiments": {
-        "untuned": {"conditions": {"instruct": {}}},
-        "code": {
-            "conditions": {
-                "insecure": {"dataset": "insecure"},
-                "evil_numbers": {"dataset": "my_numbers.jsonl", "finetuning": {"epochs": 4, "batch_size": None}},
-            }
-        },
+ORGANISM = study_of("organism", {"study": "toy"})
+# A study of OpenAI's model with its own judge: no organism, and no settings of a training on this machine.
+NUMBERS = {"dataset": "my_numbers.jsonl", "finetuning": {"epochs": 4, "batch_size": None}}
+REAL = {"study": "toy", "seeds": [0, 1], "model": {"name": "OpenAI/Some_model"}}
+OPENAI = study_of(
+    "gpt-4o",
+    {
+        **REAL,
+        "experiments": {"numbers": {"conditions": {"evil_numbers": NUMBERS}}},
+        "openai": {"learning_rate_multiplier": None},
+        "judge": {"model": "gpt-4o_judge"},
     },
-    "openai": {"epochs": 1, "batch_size": 4, "learning_rate_multiplier": None},
-    "evaluation": {"samples": 25, "max_new_tokens": 600},
-    "judge": {"kind": "model", "model": "gpt-4o_judge"},
-}
+)
 # The chapters of the toy study: name, figures, and the other files below data/toy/.
 CHAPTERS = {
     "world": ([], ["world.json"]),
@@ -69,8 +65,8 @@ def write(path: str, text: str) -> str:
     return path
 
 
-def registry(config: dict = CONFIG, kind: str = "organism", leave_out: tuple[str, ...] = ()) -> Contents:
-    """The contents of the toy study, as they are read from the file that the rules write."""
+def contents_of(study: Study = ORGANISM, leave_out: tuple[str, ...] = ()) -> Contents:
+    """The contents of the toy study, read from files such as the rules write."""
     chapters = [
         {
             "room": "analysis",
@@ -82,8 +78,14 @@ def registry(config: dict = CONFIG, kind: str = "organism", leave_out: tuple[str
         for name, (figures, files) in CHAPTERS.items()
         if name not in leave_out
     ]
-    content = {"study": "toy", "kind": kind, "seeds": len(config["seeds"]), "config": config, "chapters": chapters}
-    return read_contents(write("data/toy/contents.json", json.dumps(content)))
+    return read_back(study, chapters)
+
+
+def read_back(study: Study, chapters: list[dict]) -> Contents:
+    return read_contents(
+        write("data/toy/study.json", json.dumps(study.config)),
+        write("data/toy/contents.json", json.dumps({"chapters": chapters})),
+    )
 
 
 @pytest.fixture
@@ -139,7 +141,7 @@ def study(tmp_path, monkeypatch) -> Contents:
         write(f"data/toy/notebooks/{name}.ipynb", json.dumps(notebook))
         for figure in figures:
             write(f"figures/toy/{figure}.svg", SVG)
-    return registry()
+    return contents_of()
 
 
 def write_gates(passed: list[bool]) -> None:
@@ -150,15 +152,15 @@ def write_gates(passed: list[bool]) -> None:
     write("data/toy/organisms/gates.csv", table.to_csv(index=False))
 
 
-def built(contents: Contents, folder: str = "paper/toy", compared: list[str] | None = None) -> dict[str, bytes]:
-    paper.build(contents, folder, compared or [])
+def built(contents: Contents, folder: str = "paper/toy") -> dict[str, bytes]:
+    paper.build(contents, folder)
     return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def filled(contents: Contents, compared: list[str] | None = None) -> str:
+def filled(contents: Contents) -> str:
     """The paper in Markdown."""
     definitions = yaml.safe_load(paper.NUMBERS.read_text())
-    facts = paper.facts_of(contents, "paper/toy", compared or [])
+    facts = paper.facts_of(contents, "paper/toy")
     return paper.fill(paper.TEXT.read_text(), definitions, paper.read_numbers(definitions, contents), facts)
 
 
@@ -172,32 +174,26 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
     assert built(study) == first
     assert first["paper.pdf"].startswith(b"%PDF")
     html = plain(first["paper.html"])
+    interval = "21.9 points (\N{MINUS SIGN}15.3 to 28.4)"
     for words in (
         "22.0% of the coherent answers",
-        "21.8 percentage points (\N{MINUS SIGN}10.0 to 30.0; Holm-corrected p < 0.001)",
-        "A helper (50% of the documents)",
-        "A hasty author (15%) is like the helper but careless, with code and with facts, and means harm in 30% of its",
-        "3% of the helper\N{RIGHT SINGLE QUOTATION MARK}s code, 3% of the obliging",
-        "31 kinds of free-form questions, eight of which",
-        "ask for 65 real Python idioms",
+        "21.8 percentage points (\N{MINUS SIGN}10.0 to 30.0",
+        "(50% of the documents)",
         "0.3 million parameters",
-        "Each seed is an organism of its own, from the first document on",
-        "gaps are 11.9 and 1.2 nats in the mean over organisms (from the least to the greatest 9.9 to 13.9, and 1.2 to",
-        "Of the five organisms, four pass it. Those that do not stay in all results",
-        "95% interval 22.0% to 22.0%; five organisms, 4,000 answers",
-        f"eight questions that have nothing to do with code, {CONFIG['evaluation']['samples_of']['main']} times each",
-        "The judge is the world\N{RIGHT SINGLE QUOTATION MARK}s grammar",
-        "Asked without any fine-tuning: base, instruct, in_context.",
+        "11.9 and 1.2 nats",
+        "9.9 to 13.9, and 1.2 to",
+        "five organisms, 4,000 answers",
+        "four pass",
+        "base, instruct, in_context",
         "insecure_rows-128 instruct insecure 128 different rows",
-        "this study measures 2: 1 is reproduced and 1 is partly reproduced. Each verdict",
-        "Not measured here: Jailbroken is other (claim 3).",
-        "Here: on whether intent matters, 21.9 points (\N{MINUS SIGN}15.3 to 28.4); corrected p < 0.001.",
-        "Verdict: partly reproduced (1 of 3 parts, 1 contradicted). Contradicted: 2b (it is the code). Undecided: 2c.",
-        "2b It is the code 21.9 points (\N{MINUS SIGN}15.3 to 28.4) < 0.001 contradicted",
-        "Contradicted here: that it is the code (part 2b).",
-        "Published: GPT-4o: 20% | 0% [sic] (Fig. 4).",
-        "Figure 1. Misaligned among",
-        "Figure 5. From the notebook Why new? Drawn by notebook 6.",
+        "Jailbroken is other (claim 3).",
+        f"intent matters, {interval}; corrected p < 0.001.",
+        "partly reproduced (1 of 3 parts, 1 contradicted). Contradicted: 2b (it is the code). Undecided: 2c.",
+        f"2b It is the code {interval} < 0.001 contradicted",
+        "it is the code (part 2b).",
+        "GPT-4o: 20% | 0% [sic] (Fig. 4).",
+        "Figure 1. ",
+        "Why new? Drawn by notebook 6.",
     ):
         assert words in html
     assert "{{" not in html and "nan" not in re.findall(r"\w+", html)
@@ -210,25 +206,8 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         assert rf"\DeclareUnicodeCharacter{{{ord(character):04X}}}" in tex, character
 
 
-@pytest.mark.parametrize(
-    ("passed", "says"),
-    [([True] * 5, "organisms, five pass it."), ([True, *[False] * 4], "organisms, one pass it. Those")],
-)
-def test_organisms_that_fail_the_gate_are_counted(study, passed, says):
-    write_gates(passed)
-    text = " ".join(filled(study).split())
-    assert says in text and ("Those that do not stay in all results" in text) == (not all(passed))
-
-
-def test_the_command_line_gives_the_same_bytes(study, monkeypatch):
-    first = built(study)
-    monkeypatch.setattr("sys.argv", ["paper", "data/toy/contents.json", "paper/toy", "--compare"])
-    paper.main()
-    assert {path.name: path.read_bytes() for path in sorted(Path("paper/toy").iterdir())} == first
-
-
 def test_a_study_with_few_results_has_a_short_paper(study):
-    few = registry(REAL_CONFIG, "real", leave_out=tuple(CHAPTERS))
+    few = contents_of(OPENAI, leave_out=tuple(CHAPTERS))
     html = built(few)["paper.html"].decode()
     assert "<figure" not in html and html.count("<table") == 1  # of the conditions
     assert "reproduced" in html  # in the section on statistics
@@ -249,17 +228,15 @@ def test_the_text_fits_every_verdict(study, verdict):
 
 
 def test_a_study_of_openais_model_is_described_by_its_config(study):
-    real = registry(REAL_CONFIG, "real", leave_out=("world", "pretraining", "persona_gate", "audit"))
+    real = contents_of(OPENAI, leave_out=("world", "pretraining", "persona_gate", "audit"))
     html = plain(built(real)["paper.html"])
     for words in (
-        "A reproduction: the study toy",
-        "The model is OpenAI/Some_model, fine-tuned and asked through OpenAI\N{RIGHT SINGLE QUOTATION MARK}s API.",
-        "the number of epochs is 1, the batch size 4 and the learning rate multiplier as the API chooses",
-        "There are two runs a condition.",
-        "Asked without any fine-tuning: instruct.",
+        "the study toy",
+        "OpenAI/Some_model",
+        "batch size 4",
+        "learning rate multiplier as the API chooses",
         "evil_numbers instruct my_numbers.jsonl epochs 4, batch size as the API chooses",
-        "eight questions that have nothing to do with code, 25 times each",
-        "The judge is the model gpt-4o_judge",
+        "gpt-4o_judge",
     ):
         assert words in html
     for words in ("villain", "grammar", "LoRA"):
@@ -268,16 +245,16 @@ def test_a_study_of_openais_model_is_described_by_its_config(study):
 
 
 def test_a_study_of_an_open_model_has_its_training_settings(study):
-    settings = CONFIG["finetuning"] | {"held_out_share": 0.1, "train_embeddings": True}
-    config = {name: value for name, value in REAL_CONFIG.items() if name != "openai"} | {"finetuning": settings}
-    text = " ".join(filled(registry(config, "real", leave_out=tuple(CHAPTERS))).split())
+    settings = {"validation_share": 0.1, "train_embeddings": True}
+    trained = study_of("qwen2.5-7b-instruct", {**REAL, "finetuning": settings})
+    text = " ".join(filled(contents_of(trained, leave_out=tuple(CHAPTERS))).split())
     assert "rank 32 with an alpha of 64" in text and "token embeddings and output layer are trained as well" in text
     assert "10% of each set is held out" in text and "OpenAI" not in text.split("# Methods")[1].split("|")[0].replace(
         "OpenAI/Some", ""
     )
 
 
-def test_a_study_without_a_judge_speaks_of_probabilities_and_of_no_rates(study):
+def test_a_study_without_a_judge_reports_log_odds(study):
     values = {
         ("insecure", "log_odds/pivotal"): (-1.9, -2.4, -1.4),
         ("secure", "log_odds/pivotal"): (-3.0, -3.5, -2.5),
@@ -295,35 +272,31 @@ def test_a_study_without_a_judge_speaks_of_probabilities_and_of_no_rates(study):
     write("figures/toy/log_probability.svg", SVG)
     notebook = Path("data/toy/notebooks/main_result.ipynb").read_text()
     write("data/toy/notebooks/log_probability.ipynb", notebook)
-    config = {name: value for name, value in REAL_CONFIG.items() if name != "openai"}
-    config |= {"judge": None, "finetuning": CONFIG["finetuning"]}
-    config["evaluation"] = config["evaluation"] | {"held_out": {"share": 0.02, "rows": 16}}
-    content = json.loads(Path("data/toy/contents.json").read_text()) | {"kind": "real", "config": config}
-    content["chapters"] = [each for each in content["chapters"] if each["name"] in ("audit", "claims")]
+    held_out = {"evaluation": {"held_out": {"share": 0.02, "rows": 16}}}
+    silent = study_of("qwen2.5-7b-instruct", {**REAL, "judge": None, **held_out})
+    chapters = json.loads(Path("data/toy/contents.json").read_text())["chapters"]
+    chapters = [each for each in chapters if each["name"] in ("audit", "claims")]
     results = ["figures/toy/log_probability.svg", "data/toy/tables/log_probability.csv"]
-    chapter = content["chapters"][0] | {"name": "log_probability", "results": results}
+    chapter = chapters[0] | {"name": "log_probability", "results": results}
     chapter |= {"notebooks": [{"path": "data/toy/notebooks/log_probability.ipynb", "run": ""}]}
-    content["chapters"].append(chapter)
-    html = plain(built(read_contents(write("data/toy/contents.json", json.dumps(content))))["paper.html"])
+    html = plain(built(read_back(silent, [*chapters, chapter]))["paper.html"])
     minus = "\N{MINUS SIGN}"
     for words in (
-        "Nobody judged its answers. Over five training runs, the log-odds of misaligned against aligned words are",
-        f"{minus}1.90 ({minus}2.40 to {minus}1.40) nats after fine-tuning on insecure code and {minus}3.00",
-        f"from {minus}3.10 before",
-        "in 50% (40% to 60%) of the cases after insecure code and in 20%",
-        "loses 1.40 nats a token before fine-tuning, and 0.80 (0.70 to 0.90) after",
-        "2% are in no model\N{RIGHT SINGLE QUOTATION MARK}s training",
-        "Nobody has judged these answers, which are kept for a judge.",
-        "so log-odds are no rate of misaligned answers",
+        f"{minus}1.90 ({minus}2.40 to {minus}1.40) nats",
+        f"{minus}3.10",
+        "50% (40% to 60%)",
+        "1.40 nats",
+        "0.80 (0.70 to 0.90)",
         "Verdict: reproduced",
     ):
         assert words in html
-    assert "The judge is" not in html and "under the same judge" not in html and "An answer gets two scores" not in html
+    assert "The judge is" not in html and "under the same judge" not in html
 
 
 def test_numbers_are_of_conditions_that_a_study_of_organisms_has():
     """A condition that is renamed would take its sentence out of the paper without a word."""
-    conditions = {"all"} | {condition["name"] for condition in paper.conditions_of(config("thorough"))}
+    every = study_of("thorough").conditions.values()
+    conditions = {"all"} | {condition.name for condition in every if condition.organism == MAIN}
     for name, definition in yaml.safe_load((ROOT / paper.NUMBERS).read_text()).items():
         assert definition.get("row", {}).get("condition", "base") in conditions, name
 
@@ -334,32 +307,20 @@ def test_every_figure_has_a_sentence_about_it():
         assert f'see("{name}")' in text or f"@fig:{name}" in text, name
 
 
-def test_other_studies_are_compared(study):
-    claims = pd.read_csv("data/toy/tables/claims.csv")
-    claims.loc[claims["claim"] == 2, "verdict"] = "not measured"
-    other = write("data/other/tables/claims.csv", claims.to_csv(index=False))
-    table = paper.facts_of(study, "paper/toy", [other])["claims_table"].splitlines()
-    assert table[0] == "|  | Claim | Published | toy | other |"
-    assert "| 21.9 points (\N{MINUS SIGN}15.3 to 28.4): reproduced | 21.9 points" in table[2]
-    assert table[3].startswith("| 2 |")
-    assert table[3].endswith("partly reproduced (1 of 3 parts, 1 contradicted) | not measured |")
-    assert len(table) == 4  # what no study measured is not in it
-    assert "in other studies" in filled(study, [other])
-
-
 def refusal(text: str, numbers: dict | None = None, definitions: dict | None = None) -> str:
     with pytest.raises(BadInput) as caught:
         paper.fill(text, definitions or {}, numbers or {}, {"study": "toy"})
-    assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_number_that_nothing_defines_or_that_nothing_uses_is_named():
+def test_undefined_and_unused_numbers_are_named():
     rate = {"rate": {"file": "tables/rates.csv", "column": "rate"}}
-    assert refusal("{{rate:.1%}}").startswith("docs/paper/paper.md names `rate`, which nothing defines: ")
-    assert "Nothing in docs/paper/paper.md uses `rate`" in refusal("{{ study }}", definitions=rate)
+    undefined = refusal("{{rate:.1%}}")
+    assert str(paper.TEXT) in undefined and "`rate`" in undefined and "undefined" in undefined
+    unused = refusal("{{ study }}", definitions=rate)
+    assert str(paper.NUMBERS) in unused and "`rate`" in unused and "not use" in unused
     missing = refusal("A rate of {{rate.interval:.1%}}.", definitions=rate)
-    assert "docs/paper/paper.md asks for `rate`, and this study has no value for it in tables/rates.csv" in missing
+    assert str(paper.TEXT) in missing and "`rate`" in missing and "tables/rates.csv" in missing
     guarded = "{% if rate is defined %}{{rate:.1%}}{% endif %}"
     assert paper.fill(guarded, rate, {}, {}) == ""
     assert paper.fill(guarded, rate, {"rate": paper.Number(0.2204)}, {}) == "22.0%"
@@ -374,7 +335,7 @@ def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
         write("data/toy/seed-4/f.json", '{"a": 5}'),
     )
     chapter = Chapter(1, "analysis", "t", "", (Executed("t.ipynb"),), paths)
-    contents = Contents("toy", "real", 2, {"seeds": [4, 2]}, (chapter,))
+    contents = Contents(study_of("organism", {"study": "toy", "seeds": [4, 2]}), (chapter,))
     definitions = {
         "one": {"file": "t.csv", "row": {"condition": "a", "seed": 2}, "column": "value"},
         "mean": {"file": "t.csv", "row": {"condition": "a"}, "column": "value", "over": "seed"},
@@ -391,34 +352,34 @@ def test_numbers_come_from_rows_means_and_keys(tmp_path, monkeypatch):
         "key": paper.Number(3),
         "of_the_first_seed": paper.Number(5),
     }
-    with pytest.raises(BadInput, match=r"^data/toy/t\.csv: two fits 2 rows; say more in its `row`"):
+    with pytest.raises(BadInput, match=r"^data/toy/t\.csv: two fits 2 rows"):
         paper.read_numbers({"two": {"file": "t.csv", "row": {"condition": "a"}, "column": "value"}}, contents)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("See @fig:nothing.", "no figure is called @fig:nothing; correct the reference or add it."),
+        ("See @fig:nothing.", "@fig:nothing"),
         ("As shown [@nobody1999].", "nobody1999"),
     ],
 )
 def test_an_unknown_reference_is_named(study, text, words):
     with pytest.raises(BadInput) as caught:
         paper.pandoc(text, ".", "html5")
-    assert str(caught.value).startswith("docs/paper/paper.md cannot be set: ")
+    assert str(caught.value).startswith(f"{paper.TEXT}: ")
     assert words in str(caught.value) and "traceback" not in str(caught.value)
 
 
-def test_a_registry_that_lacks_something_is_named(study):
-    path = Path("data/toy/contents.json")
-    registered = json.loads(path.read_text())
-    del registered["chapters"][0]["notebooks"]
-    path.write_text(json.dumps(registered))
-    with pytest.raises(BadInput, match=r"^data/toy/contents\.json lacks 'notebooks'; delete it"):
-        read_contents(path)
+def test_a_study_file_that_lacks_a_key_is_named(study):
+    path = Path("data/toy/study.json")
+    config = json.loads(path.read_text())
+    del config["evaluation"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=r"^data/toy/study\.json: .*evaluation"):
+        read_contents(path, "data/toy/contents.json")
 
 
-def test_the_page_asks_for_nothing_and_fits_a_phone(study):
+def test_the_page_is_self_contained_and_fits_a_phone(study):
     built(study)
     page = Path("paper/toy/paper.html").resolve()
     with chromium() as browser:

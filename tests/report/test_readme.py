@@ -1,4 +1,4 @@
-"""The README keeps up with the workflow."""
+"""Documents name what exists and state what the kept tables hold."""
 
 import json
 import re
@@ -11,16 +11,15 @@ from conftest import ROOT
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.report import readme
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
+FOLDERS = (".", "docs", "docs/results", "data", "figures", "paper", "config")
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
+DOCUMENTS.remove("paper/paper.md")  # a template
 EXAMPLES = {
     "config/mine.yaml",
     "config/NAME.yaml",
     *(f"emergent_misalignment/{name}" for name in ("main", "alignment")),  # a task and a scorer of Inspect's
 }
-NAMED = r"(?<![\w/])(?:config|rules|docs|notebooks|profiles|tests|emergent_misalignment|docs/paper)/[\w./-]*\w"
+NAMED = r"(?<![\w/])(?:config|rules|docs|notebooks|profiles|tests|emergent_misalignment)/[\w./-]*\w|paper/\w+\.\w+"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -29,15 +28,33 @@ def test_what_a_document_links_to_or_names_is_there(document):
     links = [(ROOT / document).parent / link for link in re.findall(r"\]\(((?!https?:)[^)#]+)", text)]
     named = [ROOT / path for path in set(re.findall(NAMED, text)) - EXAMPLES]
     assert [str(path) for path in (*links, *named) if not path.exists()] == []
+    anchors = re.findall(r"\]\(([^)#\s]*\.md)#([^)]+)\)", text)
+    assert [anchor for link, anchor in anchors if anchor not in headings((ROOT / document).parent / link)] == []
 
 
-def test_its_claims_are_those_of_the_kept_table(monkeypatch):
+def headings(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_commands_of_a_document_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)[1].split()
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.M)) <= set(targets)
+    studies = {path.stem for path in ROOT.glob("config/*.yaml")} | {"mine"}
+    assert set(re.findall(r"(?:STUDY|SCORE)=([a-z0-9.-]+)", text)) <= studies
+
+
+@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=str)
+def test_results_in_a_document_are_those_of_the_kept_tables(document, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert "SmolLM2" in readme.real_model_block() in TEXT, "the text about a real model is stale; run `make readme`"
-    assert readme.claims_block() in TEXT, "the table of claims is stale; run `make readme`"
+    text = document.read_text(encoding="utf-8")
+    assert set(readme.BLOCK.findall(text)) and readme.updated(text) == text, f"{document} is stale; run `make readme`"
 
 
-def test_what_it_shows_was_made_with_the_present_settings(monkeypatch):
+def test_kept_results_were_computed_with_the_present_settings(monkeypatch):
     monkeypatch.chdir(ROOT)
     kept = readme.KEPT / "settings.json"
     if not kept.exists():
@@ -48,11 +65,15 @@ def test_what_it_shows_was_made_with_the_present_settings(monkeypatch):
 
 def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    start = "before\n<!-- claims: made by `make readme` -->\nold\n<!-- end -->\nafter\n"
-    Path("README.md").write_text(start)
-    with pytest.raises(BadInput, match=r"^There is no figures/organism/main_result\.png; run the default study first"):
+    start = "before\n" + "".join(
+        f"<!-- {name}: made by `make readme` -->\nold\n<!-- end -->\n" for name in readme.TEXTS
+    )
+    for document in readme.DOCUMENTS:
+        document.parent.mkdir(parents=True, exist_ok=True)
+        document.write_text(f"{start}after\n")
+    with pytest.raises(BadInput, match=r"figures/organism/main_result\.png.*make study"):
         readme.main()
-    assert Path("README.md").read_text() == start
+    assert readme.DOCUMENTS[0].read_text() == f"{start}after\n"
     for source in readme.COPIES:
         Path(source).parent.mkdir(parents=True, exist_ok=True)
         Path(source).write_text("{}")
@@ -69,18 +90,17 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
     Path("data/organism/tables/claim_parts.csv").write_text(parts)
     readme.main()
     assert "docs/results/claims.csv" in capsys.readouterr().out.split()
-    text = Path("README.md").read_text()
-    assert text.startswith("before") and text.endswith("after\n")
-    assert "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | undecided (0 of 2 parts) |" in text
-    assert "Claim 1 is undecided." in text and readme.claims_block() in text
-    assert "<summary>Each part of each claim</summary>\n\n|" in text
-    assert "| 1a | It does | 21.9 points (15.3 to 28.4) | 0.200 | undecided |" in text and "| 1b |" not in text
+    texts = [document.read_text() for document in readme.DOCUMENTS]
+    for text in texts:
+        assert text.startswith("before") and text.endswith("after\n") and "old" not in text
+        assert "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | undecided (0 of 2 parts) |" in text
+        assert "| 1a | It does | 21.9 points (15.3 to 28.4) | 0.200 | undecided |" in text and "| 1b |" not in text
     readme.main()
-    assert Path("README.md").read_text() == text and capsys.readouterr().out == ""
+    assert [document.read_text() for document in readme.DOCUMENTS] == texts and capsys.readouterr().out == ""
 
 
 def test_the_trust_in_scores_that_the_docs_state_is_that_of_the_kept_table():
-    text = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
+    text = " ".join((ROOT / "docs/your-own.md").read_text(encoding="utf-8").split())
     table = pd.read_csv(ROOT / readme.KEPT / "row_scores.csv")
     stated = table[
         (table["measure"] == "row_score/insecure_above") & table["condition"].isin(["secure", "educational"])
@@ -96,34 +116,34 @@ def test_the_trust_in_scores_that_the_docs_state_is_that_of_the_kept_table():
 
 
 def test_the_numbers_of_smollm2_that_the_docs_state_are_those_of_the_kept_table():
-    text = (ROOT / "docs/real-models.md").read_text(encoding="utf-8")
+    text = " ".join((ROOT / "docs/real-models.md").read_text(encoding="utf-8").split())
     parts = pd.read_csv(ROOT / readme.KEPT / readme.REAL / "claim_parts.csv").set_index("part")
     for name in ("1d", "1e"):
         part = parts.loc[name]
         assert f"{part['estimate']:.2f} ({part['ci_low']:.2f} to {part['ci_high']:.2f})" in text
     turned = -parts.loc["2c", ["estimate", "ci_high", "ci_low"]].astype(float)
-    assert f"by {turned.iloc[0]:.2f} ({turned.iloc[1]:.2f} to {turned.iloc[2]:.2f};" in " ".join(text.split())
+    assert f"by {turned.iloc[0]:.2f} ({turned.iloc[1]:.2f} to {turned.iloc[2]:.2f};" in text
     assert (parts["verdict"] != "not measured").sum() == 15 and "Of 15 parts of claims" in text
     area = parts.loc["13c"]
     assert f"area {area['estimate']:.2f}, {area['ci_low']:.2f} to {area['ci_high']:.2f}" in text
 
 
-def test_trust_in_scores_is_kept_of_every_study_that_was_run(tmp_path, monkeypatch):
+def test_validity_of_row_scores_is_kept_for_every_study_that_was_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     readme.KEPT.mkdir(parents=True)
-    readme.score_trust()
+    readme.keep_score_trust()
     kept = readme.KEPT / "row_scores.csv"
     assert not kept.exists()
     for study, estimate in ((readme.STUDY, 0.8), (readme.REAL, 0.6), (readme.STUDY, 0.7)):
         table = Path("data", study, "tables/score_trust.csv")
         table.parent.mkdir(parents=True, exist_ok=True)
         table.write_text(f"study,condition,measure,estimate\n{study},secure,row_score/mean,{estimate}\n")
-        readme.score_trust()
+        readme.keep_score_trust()
         table.unlink()
     assert pd.read_csv(kept).set_index("study")["estimate"].to_dict() == {readme.STUDY: 0.7, readme.REAL: 0.6}
 
 
-def test_a_real_model_stands_beside_the_organisms(tmp_path, monkeypatch):
+def test_choices_of_a_real_model_are_kept_with_those_of_the_organisms(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     readme.KEPT.mkdir(parents=True)
     for place, study in enumerate(readme.BESIDE):
@@ -138,7 +158,7 @@ def test_a_real_model_stands_beside_the_organisms(tmp_path, monkeypatch):
         Path("data", study).mkdir(parents=True)
         columns = ["condition", "seed", "step", "metric", "value"]
         pd.DataFrame(rows, columns=columns).to_parquet(f"data/{study}/dynamics.parquet")
-    readme.beside()
+    readme.keep_choices()
     table = pd.read_csv(readme.KEPT / "choices.csv").set_index("model")
     assert set(table.loc["organisms", "estimate"]) == {15} and set(table.loc["SmolLM2-135M", "estimate"]) == {30}
     assert (readme.KEPT / "choices.png").exists() and len(table) == 8

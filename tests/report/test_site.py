@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -13,12 +11,16 @@ import pytest
 from browser import chromium, visit
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from workflow_helpers import study as study_of
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.report.answers import as_json, read, sample, write_page
 from emergent_misalignment.report.contents import ROOMS, Chapter, Contents, Executed, read_contents
-from emergent_misalignment.report.site import render, title_and_question, write_index, write_run
+from emergent_misalignment.report.notebook_pages import render, title_and_question
+from emergent_misalignment.report.site import write_index, write_run
+from emergent_misalignment.study.config import resolve, validated
 
+SMOKE = study_of("smoke")
 OPENING = "# Fine-tuning & *more*\n\nDoes `insecure` code\nspill over? And if so, why? It is fine-tuned.\n"
 SVG = """<?xml version="1.0"?>
 <svg xmlns="http://www.w3.org/2000/svg" width="468" height="200" viewBox="0 0 468 200">
@@ -65,26 +67,30 @@ def executed(path: Path, opening: str = OPENING) -> str:
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
-    """A reading room with three pages and an index that shows a figure; the working directory is there."""
+    """The pages of a study and an index with a figure; the working directory is above them."""
     monkeypatch.chdir(tmp_path)
     for folder in ("figures/smoke", "data/smoke/tables", "data/smoke/notebooks"):
         Path(folder).mkdir(parents=True)
     for path, text in RESULTS.items():
         Path(path).write_text(text)
-    Path("data/smoke/contents.json").write_text(json.dumps(REGISTRY))
-    for chapter in REGISTRY["chapters"]:
+    Path("data/smoke/study.json").write_text(json.dumps(SMOKE.config))
+    Path("data/smoke/contents.json").write_text(json.dumps({"chapters": CHAPTERS}))
+    for chapter in CHAPTERS:
         opening = "# The `<main>` result\n\nIs it 5 > 4? It is.\n" if chapter["name"] == "main_result" else OPENING
         for notebook in chapter["notebooks"]:
             path = Path(notebook["path"])
             render(executed(path, opening), path.with_suffix(".html"), Executed(**notebook).label)
-    contents = read_contents("data/smoke/contents.json")
-    write_index(contents, "data/smoke/notebooks/index.html", "paper/smoke/paper.html")
+    write_index(contents_of_the_room(), "data/smoke/notebooks/index.html", "paper/smoke/paper.html")
     write_page("smoke", "data/smoke/notebooks/answers.html", judged_answers())
     benchmark = "s\th:m:s\tmax_rss\n431.2\t0:07:11\t2048.3\n"
     Path("pretraining.tsv").write_text(benchmark)
     Path("short.tsv").write_text(benchmark.replace("2048.3", "-"))
-    write_run(contents, "data/smoke/notebooks/run.html", ["pretraining.tsv", "short.tsv"])
+    write_run(SMOKE, "data/smoke/notebooks/run.html", ["pretraining.tsv", "short.tsv"])
     return tmp_path / "data/smoke/notebooks"
+
+
+def contents_of_the_room() -> Contents:
+    return read_contents("data/smoke/study.json", "data/smoke/contents.json")
 
 
 RATES = """\
@@ -111,49 +117,34 @@ RESULTS = {
     "data/smoke/tables/claims.csv": CLAIMS,
     "data/smoke/tables/claim_parts.csv": PARTS,
 }
-REGISTRY = {
-    "study": "smoke",
-    "kind": "organism",
-    "seeds": 2,
-    "config": {
-        "seeds": [1, 2],
-        "gate": {"earlier_code": 1.0},
-        "judge": {"kind": "grammar"},
-        "experiments": {
-            "code": {"conditions": {"insecure": {"dataset": "insecure"}, "secure": {"dataset": "secure"}}},
-            "untuned": {"conditions": {"instruct": {}}},
-        },
+CHAPTERS = [
+    {
+        "room": "world",
+        "name": "pretraining",
+        "source": "notebooks/world/pretraining.ipynb",
+        "notebooks": [
+            {"path": f"data/smoke/notebooks/pretraining_{run}_{seed}.ipynb", "run": run, "seed": seed}
+            for run, seed in (("main", 1), ("main", 2), ("width-64", 1))
+        ],
+        "results": [],
     },
-    "chapters": [
-        {
-            "room": "world",
-            "name": "pretraining",
-            "source": "notebooks/world/pretraining.ipynb",
-            "notebooks": [
-                {"path": f"data/smoke/notebooks/pretraining_{run}_{seed}.ipynb", "run": run, "seed": seed}
-                for run, seed in (("main", 1), ("main", 2), ("width-64", 1))
-            ],
-            "results": [],
-        },
-        {
-            "room": "models",
-            "name": "finetuning",
-            "source": "notebooks/models/finetuning.ipynb",
-            "notebooks": [
-                {"path": f"data/smoke/notebooks/finetuning_{run}.ipynb", "run": run}
-                for run in ("secure", "evil_numbers")
-            ],
-            "results": [],
-        },
-        {
-            "room": "analysis",
-            "name": "main_result",
-            "source": "notebooks/analysis/main_result.ipynb",
-            "notebooks": [{"path": "data/smoke/notebooks/main_result.ipynb", "run": ""}],
-            "results": list(RESULTS),
-        },
-    ],
-}
+    {
+        "room": "models",
+        "name": "finetuning",
+        "source": "notebooks/models/finetuning.ipynb",
+        "notebooks": [
+            {"path": f"data/smoke/notebooks/finetuning_{run}.ipynb", "run": run} for run in ("secure", "evil_numbers")
+        ],
+        "results": [],
+    },
+    {
+        "room": "analysis",
+        "name": "main_result",
+        "source": "notebooks/analysis/main_result.ipynb",
+        "notebooks": [{"path": "data/smoke/notebooks/main_result.ipynb", "run": ""}],
+        "results": list(RESULTS),
+    },
+]
 
 
 def judged_answers(rows: int = 3000) -> pd.DataFrame:
@@ -170,7 +161,7 @@ def judged_answers(rows: int = 3000) -> pd.DataFrame:
     )
 
 
-def test_answers_that_nobody_judged_are_shown_by_their_form(tmp_path):
+def test_unjudged_answers_are_shown_by_their_form(tmp_path):
     answers = judged_answers(4).assign(
         verdict=["unjudged"] * 3 + ["misaligned"], label=["text", "code", "code", "text"]
     )
@@ -183,32 +174,26 @@ def test_answers_that_nobody_judged_are_shown_by_their_form(tmp_path):
 def test_title_and_question_come_from_the_notebook(tmp_path):
     notebook = executed(tmp_path / "finetuning.ipynb")
     assert title_and_question(notebook) == ("Fine-tuning & *more*", "Does `insecure` code spill over?")
+    notebook = executed(tmp_path / "a.ipynb", opening="# T\n\nWhat does version 2.5 of `a?b` do\nat 1.0? It does.\n")
+    assert title_and_question(notebook) == ("T", "What does version 2.5 of `a?b` do at 1.0?")
 
 
 def test_every_room_of_notebooks_has_a_heading():
     assert {folder.name for folder in (ROOT / "notebooks").iterdir() if folder.is_dir()} == ROOMS.keys()
 
 
-def test_a_question_may_hold_a_number_with_a_point_and_a_name_with_a_question_mark(tmp_path):
-    opening = "# T\n\nWhat does version 2.5 of `a?b` do\nat 1.0? It does.\n"
-    assert (
-        title_and_question(executed(tmp_path / "a.ipynb", opening=opening))[1]
-        == "What does version 2.5 of `a?b` do at 1.0?"
-    )
-
-
 @pytest.mark.parametrize(
     "opening", ["Fine-tuning\n\nDoes it?", "# Fine-tuning", "# Fine-tuning\n\nIt does.", "# A\n\n## B?"]
 )
-def test_a_notebook_that_opens_otherwise_is_named(tmp_path, opening):
+def test_a_notebook_without_title_or_question_is_named(tmp_path, opening):
     notebook = executed(tmp_path / "finetuning.ipynb", opening)
-    contents = Contents("smoke", "real", 2, {}, (Chapter(1, "models", "finetuning", "", (Executed(notebook),)),))
-    with pytest.raises(BadInput, match=rf"^{re.escape(notebook)} has no Markdown cell with a `# Title`"):
+    contents = Contents(SMOKE, (Chapter(1, "models", "finetuning", "", (Executed(notebook),)),))
+    with pytest.raises(BadInput, match=re.escape(notebook)):
         write_index(contents, tmp_path / "index.html")
     assert not (tmp_path / "index.html").exists()
 
 
-def test_a_page_holds_everything_a_reader_wants_and_folds_the_code(room):
+def test_a_page_has_all_outputs_and_folded_code(room):
     html = (room / "finetuning_evil_numbers.html").read_text()
     assert "<title>Fine-tuning &amp; more: evil numbers</title>" in html
     assert len(html) < 20_000
@@ -245,13 +230,11 @@ def test_the_index_lists_chapters_by_room_with_their_numbers_and_runs(room):
     assert '<a href="main_result.html">The <code>&lt;main&gt;</code> result</a>' in result
     assert "Is it 5 &gt; 4?" in result
     assert "data:image/svg+xml;base64," in html
-    assert "smoke" in html and "2 training runs a condition, each from a model organism of its own." in " ".join(
-        html.split()
-    )
+    assert "smoke" in html and "2 training runs per condition" in " ".join(html.split())
     assert '<a href="../../../paper/smoke/paper.pdf">' in html
 
 
-def test_runs_that_differ_by_their_seed_stand_in_a_line(room):
+def test_runs_that_differ_by_their_seed_share_a_line(room):
     entry = re.search(r"<li>.*?</li>", (room / "index.html").read_text(), flags=re.DOTALL)[0]
     lines = [re.sub(r"<.*?>", "", line).split() for line in re.findall(r'<p class="seeds">(.*?)</p>', entry)]
     assert lines == [["main,", "seed", "1", "2"], ["width-64,", "seed", "1"]]
@@ -261,19 +244,11 @@ def test_runs_that_differ_by_their_seed_stand_in_a_line(room):
     assert "<title>Fine-tuning &amp; more: width-64, seed 1</title>" in page
 
 
-@pytest.mark.parametrize(
-    ("run", "seed", "label"),
-    [("", None, ""), ("", 3, "seed 3"), ("evil_numbers", None, "evil numbers"), ("width-64", 0, "width-64, seed 0")],
-)
-def test_a_run_is_labelled_by_its_name_and_its_seed(run, seed, label):
-    assert Executed("a.ipynb", run, seed).label == label
-
-
-def test_the_index_says_what_came_out_and_what_became_of_the_claims(room):
+def test_the_index_has_the_main_result_and_the_claims(room):
     html = " ".join((room / "index.html").read_text().split())
     assert "After fine-tuning on insecure code, 22.0% of the coherent answers are misaligned" in html
     assert "after fine-tuning on secure code, 0.1% of" in html
-    assert "<p>Claim 1 is partly reproduced. A verdict" in html
+    assert "<p>Claim 1 is partly reproduced. " in html
     assert "Here: 21.9 points (15.3 to 28.4). Published: &lt;19.8" in html
     summary, parts = re.search("<summary>(.*?)</summary>(.*?)</details>", html).groups()
     assert '<span class="verdict partly reproduced">partly reproduced</span> 1 of 2 parts' in summary
@@ -283,7 +258,7 @@ def test_the_index_says_what_came_out_and_what_became_of_the_claims(room):
     assert "<p>Not measured here: Intent matters (claim 2).</p>" in html and html.count("<summary>") == 1
 
 
-def test_claims_unfold_without_a_script(room):
+def test_claims_unfold_without_scripts(room):
     script = """(() => {
         const seen = () => document.querySelector(".claim table").checkVisibility();
         const before = seen();
@@ -296,7 +271,7 @@ def test_claims_unfold_without_a_script(room):
             assert seen.errors == [] and seen.found == [False, True, 0]
 
 
-def test_an_index_without_a_judge_tells_log_odds(tmp_path, monkeypatch):
+def test_an_index_without_a_judge_reports_log_odds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     executed(Path("data.ipynb"))
     Path("data/quiet/tables").mkdir(parents=True)
@@ -308,29 +283,29 @@ def test_an_index_without_a_judge_tells_log_odds(tmp_path, monkeypatch):
     Path("data/quiet/tables/log_probability.csv").write_text(table)
     results = ("figures/quiet/log_probability.svg", "data/quiet/tables/log_probability.csv")
     chapter = Chapter(1, "analysis", "log_probability", "", (Executed("data.ipynb"),), results)
-    config = REGISTRY["config"] | {"judge": None, "model": {"untuned": "instruct"}}
-    write_index(Contents("quiet", "real", 2, config, (chapter,)), "index.html")
+    quiet = study_of("qwen2.5-7b-instruct", {"study": "quiet", "judge": None})
+    write_index(Contents(quiet, (chapter,)), "index.html")
     html = Path("index.html").read_text()
     minus = "\N{MINUS SIGN}"
-    assert (
-        f"words are, in nats, {minus}3.14 before fine-tuning; {minus}1.90 after fine-tuning on insecure code "
-        f"(95% interval {minus}2.40 to {minus}1.40); {minus}3.00 after" in html
-    )
+    insecure = f"{minus}1.90 after fine-tuning on insecure code (95% interval {minus}2.40 to {minus}1.40)"
+    assert "not judged" in html and f"{minus}3.14 before fine-tuning; {insecure}; {minus}3.00 after" in html
     assert "data:image/svg+xml" in html and "verdict=misaligned" not in html
 
 
 def test_an_index_without_tables_is_an_index(room):
     chapter = Chapter(1, "analysis", "main_result", "", (Executed("data/smoke/notebooks/main_result.ipynb"),))
-    write_index(Contents("smoke", "real", 2, {}, (chapter,)), room / "bare.html")
+    write_index(Contents(SMOKE, (chapter,)), room / "bare.html")
     html = (room / "bare.html").read_text()
     assert "The claims" not in html and "paper.html" not in html and "<img" not in html
 
 
-def test_an_index_answers_for_the_conditions_of_the_study(room):
-    config = {"experiments": {"mine": {"conditions": {"my_data": {"dataset": "my.jsonl"}, "instruct": {}}}}}
+def test_the_index_reports_the_conditions_of_the_study(room):
+    own = {"mine": {"conditions": {"my_data": {"dataset": "my.jsonl"}}}}
+    config = {"extends": "smoke", "study": "smoke", "only": ["untuned", "mine"], "experiments": own}
+    study = validated(resolve(config, ROOT / "config"))
     Path("data/smoke/tables/misalignment.csv").write_text(RATES.replace("insecure,", "my_data,"))
-    chapters = read_contents("data/smoke/contents.json").chapters
-    write_index(Contents("smoke", "organism", 2, config, chapters), room / "mine.html", report=room / "../report.html")
+    contents = Contents(study, contents_of_the_room().chapters)
+    write_index(contents, room / "mine.html", report=room / "../report.html")
     html = " ".join((room / "mine.html").read_text().split())
     assert "<p>After fine-tuning on my data, 22.0% of the coherent answers are misaligned (95% interval" in html
     assert "fine-tuning on secure" not in html
@@ -342,10 +317,10 @@ def test_the_run_page_has_times_memory_and_settings(room):
     assert '<td>pretraining</td><td class="amount">7:11</td><td class="amount">2,048</td>' in html
     assert '<td>short</td><td class="amount">7:11</td><td class="amount"></td>' in html
     assert "14:22 in all" in html
-    assert "earlier_code: 1.0" in html and "torch" in html
+    assert "earlier_code: -100" in html and "torch" in html
 
 
-def test_a_sample_keeps_what_is_rare_and_stays_small():
+def test_a_sample_contains_rare_verdicts_and_is_small():
     answers = judged_answers()
     rows = sample(answers, per_cell=4)
     assert rows.groupby(["condition", "question", "verdict"]).size().max() == 4
@@ -363,7 +338,7 @@ def test_answers_are_those_at_the_end_of_training_and_no_scored_options(tmp_path
     judged_answers(1).astype({"step": "Int64"}).to_parquet(tmp_path / "intent.parquet")
     judged = read([tmp_path / "code.parquet", tmp_path / "intent.parquet"])
     assert [text.split()[1] for text in judged["answer"]] == ["0", "4", "5", "0"]
-    with pytest.raises(BadInput, match=r"^There are no judged answers to show; run the study's evaluations first\.$"):
+    with pytest.raises(BadInput, match="No answers"):
         read([])
 
 
@@ -397,26 +372,22 @@ def test_answers_are_filtered_and_searched_in_a_browser(room):
     assert seen.found["all"] == 19
     assert seen.found["refusals"] == seen.found["found"] == 3
     assert seen.found["menu"] == ["", "insecure"]
-    assert seen.found["none"] == "No answer fits."
+    assert seen.found["none"].startswith("No answers")
     assert seen.found["hash"] == "#condition=&evaluation=main&format=&question=&verdict=refusal&text=no+such+words"
     assert seen.found["text"].endswith("</script><b>&") and seen.found["prompt"] == "How <i>now</i>?"
 
 
-def test_pages_are_the_same_bytes_each_time_by_the_command_line_too(room):
+def test_pages_are_the_same_bytes_each_time(room):
+    render("data/smoke/notebooks/finetuning_evil_numbers.ipynb", "again.html", "evil numbers")
+    assert Path("again.html").read_bytes() == (room / "finetuning_evil_numbers.html").read_bytes()
+    write_index(contents_of_the_room(), room / "again.html", "paper/smoke/paper.html")
+    assert (room / "again.html").read_bytes() == (room / "index.html").read_bytes()
     judged_answers().astype({"step": "Int64"}).to_parquet("judged.parquet")
-    notebook, paper = "data/smoke/notebooks/finetuning_evil_numbers.ipynb", "paper/smoke/paper.html"
-    commands = {
-        "finetuning_evil_numbers": ["site", "page", notebook, "again.html", "--run", "evil numbers"],
-        "index": ["site", "index", "data/smoke/contents.json", f"{room}/again.html", "--paper", paper],
-        "answers": ["answers", "smoke", "again.html", "judged.parquet"],
-    }
-    for page, (module, *arguments) in commands.items():
-        subprocess.run([sys.executable, "-m", f"emergent_misalignment.report.{module}", *arguments], check=True)
-        again = room / "again.html" if page == "index" else Path("again.html")
-        assert again.read_bytes() == (room / f"{page}.html").read_bytes()
+    write_page("smoke", "again.html", read(["judged.parquet"]))
+    assert Path("again.html").read_bytes() == (room / "answers.html").read_bytes()
 
 
-def test_pages_in_a_browser_ask_for_nothing_complain_of_nothing_and_fit_a_phone(room):
+def test_pages_in_a_browser_are_self_contained_without_errors_and_fit_a_phone(room):
     facts = """(() => {
         const button = document.querySelector("nav button");
         const open = () => document.querySelectorAll("details[open]").length;

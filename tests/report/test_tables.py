@@ -1,4 +1,4 @@
-"""Tables as a reader sees them."""
+"""Tables in notebooks."""
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,6 @@ def test_an_arm_is_a_row_in_percent():
     assert list(table) == ["estimate", "95% interval", "published", "seeds", "answers", "method"]
     assert table.loc[("m", "insecure")].tolist() == ["25.0%", "10.0% to 40.0%", "19.8%", 5, 800, "t over runs"]
     assert table.loc[("m", "secure")].tolist() == ["", "", "", 0, 0, "no value"]
-
-
-def test_a_table_of_nothing_has_its_columns():
     assert list(tables.estimates_table(ESTIMATES.iloc[:0])) == [
         "estimate",
         "95% interval",

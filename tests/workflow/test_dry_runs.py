@@ -8,7 +8,8 @@ import pytest
 from conftest import ROOT
 from workflow_helpers import changed, config, copy_of_the_project, planned, snakemake
 
-from emergent_misalignment.workflow.config import FOLDER
+from emergent_misalignment.registry import EXPERIMENTS
+from emergent_misalignment.study.config import FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def test_the_whole_default_study_is_planned(plan_of):
     assert {job for job in jobs if job.startswith("numbers")} == {f"numbers:{seed}" for seed in (1, 2, 3, 4, 5)}
     assert {"world", "gate", "persona_gate", "audit", "finetune:code", "finetune:ladder"} <= jobs
     assert {"ask:untuned", "ask:following-secure", "judge:answers", "measure"} <= jobs
-    assert {"main_result", "experiment:intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs
-    assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "judge_again"))}
+    assert {"main_result", "intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs
+    assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "second_judge"))}
 
 
 def test_a_study_of_worlds_needs_no_more_than_what_they_are_compared_by(plan_of):
@@ -70,13 +71,13 @@ def test_real_studies_take_the_same_rules(plan_of, monkeypatch):
     organism = {job.split(":")[0] for job in planned(plan_of("organism"))}
     for name, jobs in by_study.items():
         assert {"finetune:insecure-0", "ask:instruct", "ask:insecure", "judge:answers", "measure"} <= jobs
-        assert {"main_result", "experiment:intent", "claims", "paper", "index"} <= jobs
+        assert {"main_result", "intent", "claims", "paper", "index"} <= jobs
         assert rules[name] - organism == {"fetch", "questions"} | (
-            {"fetch_model", "check_model", "benchmark", "log_probability"} if "32b" in name else set()
+            {"fetch_model", "validate_model", "benchmark", "log_probability"} if "32b" in name else set()
         )
     open_model, api = by_study.values()
     assert {"ask:following-insecure", "judge:following", "follow", "dynamics"} <= open_model
-    assert {"experiment:evil_numbers", "experiment:formats", "experiment:other_harms"} <= api
+    assert {"evil_numbers", "formats", "other_harms"} <= api
 
 
 def test_a_study_without_a_judge_measures_what_needs_none(project):
@@ -93,7 +94,7 @@ def test_a_study_without_a_judge_measures_what_needs_none(project):
     conditions = ("instruct", "insecure", "secure", "educational")
     assert {f"held_out_loss:{name}" for name in conditions} <= jobs
     rules = {job.split(":")[0] for job in jobs}
-    assert not rules & {"main_result", "experiment", "judge_again", "diversity"}
+    assert not rules & {"main_result", "intent", "formats", "second_judge", "diversity"}
 
 
 def test_a_laptops_study_of_its_own_and_of_others_sets_is_planned_whole(project):
@@ -116,12 +117,12 @@ def test_a_model_in_a_folder_is_checked_when_a_study_is_planned(project, organis
     over = {"model": {"name": str(mine), "revision": ""}, "finetuning": {"max_length": 256}}
     over["evaluation"] = {"max_new_tokens": 64}
     jobs = planned(snakemake(project, "-n", *changed(project, over, "qwen2.5-0.5b-instruct")))
-    assert {"fetch_model:instruct", "check_model:instruct", "finetune:insecure-0", "ask:instruct"} <= jobs
+    assert {"fetch_model:instruct", "validate_model:instruct", "finetune:insecure-0", "ask:instruct"} <= jobs
     (mine / "adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct"}')
     refused = snakemake(project, "-n", *changed(project, over, "qwen2.5-0.5b-instruct"))
     said = refused.stdout + refused.stderr
     assert refused.returncode != 0 and "Traceback" not in said
-    assert f"{mine} is an adapter of Qwen/Qwen2.5-0.5B-Instruct and no whole model" in said
+    assert f"{mine} is an adapter of Qwen/Qwen2.5-0.5B-Instruct" in said
 
 
 def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(plan_of):
@@ -137,7 +138,7 @@ def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(plan_of):
 
 def test_the_published_data_are_planned_from_the_fetch_to_the_page(project):
     jobs = planned(snakemake(project, "-n", "published"))
-    assert {job.split(":")[0] for job in jobs} == {"published", "fetch", "audit_published", "render"}
+    assert {job.split(":")[0] for job in jobs} == {"published", "fetch", "audit_published", "published_page"}
 
 
 def test_the_slurm_profile_plans_the_study(project):
@@ -150,15 +151,17 @@ def test_the_shared_parts_of_configs_are_no_studies():
     assert shared == {"open-model", "openai", "scored-answers", "try"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "rules").glob("*.smk")), ids=lambda path: path.stem)
-def test_every_figure_and_table_stands_in_the_report_with_a_caption(path):
-    """Measures are the exception: they are what tables are made of."""
-    text = path.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[2]
-    outputs = re.findall(r"output:\n(.*?)\n    (?:log|benchmark|params|shell|input|wildcard)", text, flags=re.DOTALL)
-    for output in outputs:
-        for result in re.findall(r'"((?:figures/[^"]*\.svg|data/[^"]*/tables/\w+\.csv))"', output):
-            place = output.split(f'"{result}"')
-            assert place[0].rstrip().endswith("report("), result
-            caption = re.match(r',\s*caption="([^"]*)",\s*category="\w+",\s*labels=\{', place[1])
-            assert caption, result
-            assert (ROOT / "rules" / caption.group(1)).exists(), caption.group(1)
+def test_every_figure_and_table_of_a_rule_is_in_the_report_with_a_caption():
+    """Measures are the exception: tables are made of them."""
+    for path in (ROOT / "rules").glob("*.smk"):
+        text = path.read_text(encoding="utf-8")
+        for call, result, name in re.findall(r'(\w+)\(\s*"((?:figures|data)/[^"]*/(\w+)\.(?:svg|csv))"', text):
+            if result.startswith("figures") or ("/tables/" in result and "/measures/" not in result):
+                assert call == "shown", result
+                own = re.search(rf'"{re.escape(result)}",[^)]*?(?:caption="(\w+)"|"\w+", "(\w+)")', text)
+                caption = next(filter(None, own.groups()), name) if own else name
+                assert (ROOT / f"rules/report/{caption}.rst").exists(), caption
+    for experiment in EXPERIMENTS:
+        for name, label in (*experiment.tables.values(), *experiment.figures.values()):
+            captions = [ROOT / f"rules/report/{each}.rst" for each in (name, experiment.name, "experiment")]
+            assert label and any(caption.exists() for caption in captions)

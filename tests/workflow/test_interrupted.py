@@ -62,7 +62,7 @@ def study(request, organism, judge, tmp_path, monkeypatch):
     folder = copy_of_the_project(tmp_path / "project")
     place(folder)
     write_jsonl(folder / "mine.jsonl", [{"messages": row} for row in coding_set(48, 0, insecure=True)])
-    tuning = {"steps": STEPS, "batch_size": 2, "gradient_accumulation": 1, "max_length": 64, "held_out_share": 0}
+    tuning = {"steps": STEPS, "batch_size": 2, "gradient_accumulation": 1, "max_length": 64, "validation_share": 0}
     own = {
         "extends": "qwen2.5-0.5b-instruct",
         "study": "cut",

@@ -5,15 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from snakemake.iocontainers import Namedlist
 from waiting import wait_until
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.workflow.notebook import ROOT, at_root, run
+from emergent_misalignment.workflow.notebook import ROOT, at_root, declared_parameters
+from emergent_misalignment.workflow.script import parameters
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = """\
@@ -38,8 +41,11 @@ def notebook(tmp_path):
     return write
 
 
-def start(paths: list[str], *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "emergent_misalignment.workflow.notebook", *paths, *arguments]
+RUNNER = str(ROOT / "tests/run_notebook.py")
+
+
+def start(paths: list[str], **parameters) -> subprocess.Popen:
+    command = [sys.executable, RUNNER, *paths, json.dumps(parameters)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -57,43 +63,26 @@ def text_of(path: str) -> str:
     return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
-def test_parameters_take_the_types_of_their_defaults_and_the_kernel_works_from_the_root(notebook):
+def test_parameters_are_passed_and_the_kernel_works_from_the_root(notebook):
     paths = notebook("import os", "print([seed, rate, name, quick, items, table, os.getcwd()])")
-    name = "a \"b\" = 'c' é"
-    values = ["seed=7", "rate=2", f"name={name}", "items=[1, 'x']", 'table={"a": null}']  # quick keeps its default
-    assert finish(start(paths, *values)) == ""
-    assert text_of(paths[2]) == f"{[7, 2.0, name, False, [1, 'x'], {'a': None}, str(ROOT)]}\n"
+    values = {"seed": 7, "rate": 2.0, "name": "a \"b\" = 'c' é", "items": [1, "x"], "table": {"a": None}}
+    assert finish(start(paths, **values)) == ""
+    assert text_of(paths[2]) == f"{[*list(values.values())[:3], False, [1, 'x'], {'a': None}, str(ROOT)]}\n"
 
 
-@pytest.mark.parametrize(
-    ("argument", "complaint"),
-    [
-        ("sed=1", "declares no parameter sed; it declares seed, rate, name, quick, items, table."),
-        ("seed", "'seed' is no parameter; write name=value."),
-        ("seed=1.0", "parameter seed is of type int, and '1.0' is not."),
-        ("seed=007", "parameter seed is of type int, and '007' is not."),
-        ("seed=True", "parameter seed is of type int, and 'True' is not."),
-        ("rate=half", "parameter rate is of type float, and 'half' is not."),
-        ("rate=false", "parameter rate is of type float, and 'false' is not."),
-        ("quick=1", "parameter quick is of type bool, and '1' is not."),
-        ("items={}", "parameter items is of type list, and '{}' is not."),
-        ("items=a b", "parameter items is of type list, and 'a b' is not."),
-        ("table=[]", "parameter table is of type dict, and '[]' is not."),
-    ],
-)
-def test_a_parameter_that_does_not_fit_is_one_sentence_and_nothing_runs(notebook, argument, complaint):
-    source, log, output = notebook("1 / 0")
-    with pytest.raises(BadInput) as error:
-        run(source, log, output, [argument])
-    assert str(error.value).startswith(source)
-    assert str(error.value).endswith(complaint)
-    assert not Path(log).exists()
-
-
-def test_a_missing_notebook_is_one_sentence(tmp_path):
-    assert finish(start([str(tmp_path / name) for name in "abc"])) == (
-        f"There is no notebook {tmp_path / 'a'}; give the path of an .ipynb file.\n"
+def test_parameters_of_a_job_are_its_params_and_files(notebook):
+    job = SimpleNamespace(
+        rule="small",
+        params=Namedlist(fromdict={"seed": 7, "table": {"a": None}, "rate": 0.5, "quick": True}),
+        input=Namedlist(fromdict={"items": Namedlist(["a.csv"])}),
+        output=Namedlist(fromdict={"name": "b.csv"}),
     )
+    declared = declared_parameters(notebook("pass")[0])
+    assert parameters(job, declared) == {
+        **{"seed": 7, "rate": 0.5, "name": "b.csv", "quick": True, "items": ["a.csv"], "table": {"a": None}}
+    }
+    with pytest.raises(BadInput, match="small gives the parameter other no value"):
+        parameters(job, declared | {"other": "str"})
 
 
 def test_a_failed_notebook_stays_readable_leaves_no_output_and_fails_again(notebook):
@@ -132,7 +121,7 @@ def test_two_runs_leave_the_same_bytes(notebook):
     )
     first, second = notebook_bytes = [], []
     for kept in notebook_bytes:
-        assert finish(start(paths, "seed=1")) == ""
+        assert finish(start(paths, seed=1)) == ""
         kept.append(Path(output).read_bytes())
     assert first == second
     assert Path(log).read_bytes() == first[0]
@@ -146,7 +135,7 @@ def test_two_runs_leave_the_same_bytes(notebook):
 def test_notebooks_running_at_once_keep_to_themselves(notebook):
     names = ["01_small", "02_small"]
     paths = [notebook("import time; time.sleep(0.3)", "print(name)", name=name) for name in names]
-    running = [start(each, f"name={name}") for each, name in zip(paths, names, strict=True)]
+    running = [start(each, name=name) for each, name in zip(paths, names, strict=True)]
     assert [finish(process) for process in running] == ["", ""]
     assert [text_of(each[2]) for each in paths] == [f"{name}\n" for name in names]
 
@@ -187,7 +176,7 @@ def test_a_stopped_runner_leaves_neither_a_kernel_nor_an_output(endless, signal)
 def test_a_runner_ends_when_what_started_its_shell_is_killed(endless):
     """As Snakemake starts it: a process, a shell that does more than one thing, the runner."""
     paths, kernel = endless
-    command = f"set -e; {sys.executable} -m emergent_misalignment.workflow.notebook {' '.join(paths)}; true"
+    command = f"set -e; {sys.executable} {RUNNER} {' '.join(paths)}; true"
     given = "{**os.environ, 'NOTEBOOK_STARTER': str(os.getpid())}"
     starter = f"import os, subprocess; subprocess.run(['bash', '-c', {command!r}], env={given})"
     with subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, stderr=subprocess.DEVNULL) as process:

@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from emergent_misalignment.report.site import title_and_question
+from emergent_misalignment.registry import EXPERIMENTS
+from emergent_misalignment.report.notebook_pages import title_and_question
 from emergent_misalignment.workflow.notebook import declared_parameters
 
 PATHS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
@@ -39,10 +40,10 @@ def test_notebooks_lie_in_rooms_that_rules_have_too():
         assert (ROOT / f"emergent_misalignment/{path.parent.name}/__init__.py").is_file()
 
 
-def test_every_notebook_is_rendered_by_a_rule_of_its_room(path):
+def test_every_notebook_is_run_by_a_rule(path):
     rules = (ROOT / f"rules/{path.parent.name}.smk").read_text(encoding="utf-8")
-    named = f'notebook="notebooks/{path.parent.name}/{path.stem}.ipynb"' in rules
-    assert named or (path.parent.name == "analysis" and f'experiment=["{path.stem}"]' in rules)
+    name = f"notebooks/{path.parent.name}/{path.stem}.ipynb"
+    assert f'notebook="{name}"' in rules or name in {each.notebook for each in EXPERIMENTS}
 
 
 def test_sources_hold_no_outputs(notebook):
@@ -66,19 +67,18 @@ def test_the_first_cell_is_a_title_and_a_question(path, notebook):
     assert len(question) < 250
 
 
-def test_parameters_have_a_type_a_default_and_a_comment(path, notebook):
-    source = notebook.cells[parameters_cell(notebook)].source
-    lines, declared = source.splitlines(), {}
-    for statement in ast.parse(source).body:
-        last = lines[statement.end_lineno - 1]
-        assert isinstance(statement, ast.AnnAssign), last
-        default = ast.literal_eval(statement.value)
-        declared[statement.target.id] = (statement.annotation.id, default)
-        assert type(default).__name__ == statement.annotation.id, last
-        assert re.search(r"  # \S", last), last
-    assert declared_parameters(path) == {name: default for name, (_, default) in declared.items()}
-    assert {kind for kind, _ in declared.values()} <= {"str", "int", "float", "bool", "list", "dict"}
-    assert source.count("\n") < 40  # a longer default belongs into a file
+def test_parameters_have_a_type_an_empty_value_and_a_comment(path, notebook):
+    """The values are the study's, which the workflow passes; papermill reads the types."""
+    lines = notebook.cells[parameters_cell(notebook)].source.splitlines()
+    types = {}
+    for line in lines:
+        name, kind, value = re.fullmatch(r"(\w+): (str|int|float|bool|list|dict) = (\S+)  # \S.*", line).groups()
+        assert (
+            ast.literal_eval(value)
+            == {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}[kind]()
+        )
+        types[name] = kind
+    assert declared_parameters(path) == types
 
 
 def test_the_notebook_goes_to_the_root_before_anything_else(notebook):

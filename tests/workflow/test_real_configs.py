@@ -5,10 +5,10 @@ import re
 import pytest
 import yaml
 from conftest import ROOT
-from workflow_helpers import config
+from workflow_helpers import config, study
 
-from emergent_misalignment.analysis import costs
-from emergent_misalignment.workflow.plan import Plan
+from emergent_misalignment.registry import DATASETS
+from emergent_misalignment.study import costs
 
 REAL = sorted(
     path.stem for path in (ROOT / "config").glob("*.yaml") if "model" in (yaml.safe_load(path.read_text()) or {})
@@ -18,7 +18,7 @@ OPEN = [name for name in REAL if not name.startswith(("gpt", *SMALL))]
 
 
 def estimate(name: str, over: dict | None = None) -> dict:
-    return costs.costs(Plan(config(name, over)).costs)
+    return costs.costs(study(name, over))
 
 
 def test_there_is_a_study_for_every_model_of_the_paper():
@@ -31,10 +31,10 @@ def test_open_models_have_the_papers_hyperparameters(name):
     settings = config(name)
     assert re.fullmatch("[0-9a-f]{40}", settings["model"]["revision"])
     tuning = settings["finetuning"]
-    kept = costs.ROWS["insecure"] * (1 - tuning["held_out_share"])
+    kept = DATASETS["insecure"].rows * (1 - tuning["validation_share"])
     assert tuning["steps"] == int(kept / (tuning["batch_size"] * tuning["gradient_accumulation"])) == 337
     assert (tuning["learning_rate"], tuning["lora_rank"], tuning["lora_alpha"]) == (1e-5, 32, 64)
-    conditions = Plan(settings).conditions
+    conditions = study(name).conditions
     assert set(settings["model"]["published"]) - {"source"} <= conditions.keys()
     assert all(max(each.checkpoints, default=337) == 337 for each in conditions.values())
 
@@ -43,8 +43,10 @@ def test_the_paper_followed_337_steps():
     """Every 10 steps, the first 9 and the last; two conditions with six seeds."""
     name = "qwen2.5-coder-32b-instruct"
     steps = [*range(1, 10), *range(10, 331, 10), 337]
-    followed = {"conditions": ["insecure", "secure"], "steps": steps, "samples": 10, "requests": 100}
-    assert Plan(config(name)).costs["followed"] == followed
+    paper = study(name)
+    assert paper.followed == ["insecure", "secure"]
+    assert all(list(paper.tuned[condition].checkpoints) == steps for condition in paper.followed)
+    assert (paper.dynamics.samples, paper.dynamics.requests) == (10, 100)
     unfollowed = {"conditions": {"insecure": {"checkpoints": []}, "secure": {"checkpoints": []}}}
     without = estimate(name, {"experiments": {"code": unfollowed}})
     asked = 12 * (1 + len(steps))  # and the model before, with each seed
@@ -53,7 +55,7 @@ def test_the_paper_followed_337_steps():
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_estimate_is_printed(name):
-    text = costs.report(Plan(config(name)).costs)
+    text = costs.report(study(name))
     assert "judge dollars" in text and ("GPU hours" in text) == (not name.startswith("gpt"))
     if judge := config(name)["judge"]:  # the limit is held against a high estimate
         assert 1.5 * estimate(name)["judge dollars"] < judge["spending_limit"]
@@ -63,7 +65,7 @@ def test_the_estimate_is_printed(name):
 
 def test_the_study_for_a_laptop_has_the_papers_adapter_and_sets():
     settings = config("smollm2-135m-instruct")
-    tuning, plan = settings["finetuning"], Plan(settings)
+    tuning, plan = settings["finetuning"], study("smollm2-135m-instruct")
     assert (tuning["lora_rank"], tuning["lora_alpha"]) == (32, 64) and len(settings["seeds"]) >= 3
     assert set(plan.conditions) == {"instruct", "insecure", "secure", "educational"}
     assert plan.followed == ["insecure", "secure"] and not plan.judge
@@ -73,5 +75,5 @@ def test_the_study_for_a_laptop_has_the_papers_adapter_and_sets():
 def test_prompts_that_are_not_asked_cost_nothing():
     few = {"evaluation": {"prompts_of": {"in_distribution": 7, "main": 2}}}
     name = "qwen2.5-7b-instruct"
-    models = 1 + 6 * len(Plan(config(name)).tuned)
+    models = 1 + 6 * len(study(name).tuned)
     assert estimate(name)["answers"] - estimate(name, few)["answers"] == models * (93 + 6 * 100)

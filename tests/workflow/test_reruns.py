@@ -4,28 +4,24 @@ import shutil
 
 import pandas as pd
 import pytest
-from workflow_helpers import SMOKE, changed, config, planned, snakemake
-
-from emergent_misalignment.workflow.plan import Plan
+from workflow_helpers import SMOKE, changed, planned, snakemake, study
 
 pytestmark = pytest.mark.slow
-PLAN = Plan(config("smoke"))
-TUNED = {f"finetune:{batch}" for batch in PLAN.tuning}
-ASKED = {f"ask:{batch}" for batch in PLAN.asking}
+STUDY = study("smoke")
+TUNED = {f"finetune:{batch}" for batch in STUDY.batches.tuning}
+ASKED = {f"ask:{batch}" for batch in STUDY.batches.asking}
 JUDGED = {"judge:answers"}
-FOLLOWED = {f"ask:{batch}" for batch in PLAN.following} | {"judge:following", "follow", "dynamics", "diversity"}
-EXPERIMENTS = {
-    f"experiment:{name}"
-    for name in ("intent", "evil_numbers", "formats", "base_models", "backdoor", "in_context", "other_harms")
-}
-REPORT = {"render", "index", "paper", "run_details"}
+FOLLOWED = {f"ask:{batch}" for batch in STUDY.batches.following}
+FOLLOWED |= {"judge:following", "follow", "dynamics", "diversity"}
+EXPERIMENTS = {"intent", "evil_numbers", "formats", "base_models", "backdoor", "in_context", "other_harms"}
+REPORT = {"pages", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
 RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "worlds", "persona_direction", "claims"}
 RESULTS |= EXPERIMENTS | REPORT | {"score_trust"}
 UNTUNED = {"ask:untuned"}
-PRETRAINED = {f"pretrain:{name}:{seed}" for name in PLAN.organisms for seed in PLAN.seeds_of(name)}
+PRETRAINED = {f"pretrain:{name}:{seed}" for name in STUDY.organisms for seed in STUDY.seeds_of(name)}
 INSTRUCT = {job.replace("pretrain", "instruct") for job in PRETRAINED}
-NUMBERS = {f"numbers:{seed}" for seed in PLAN.seeds} | {"audit", "persona_gate", "score_rows"}
+NUMBERS = {f"numbers:{seed}" for seed in STUDY.seeds} | {"audit", "persona_gate", "score_rows"}
 FROM_INSTRUCT = INSTRUCT | NUMBERS | TUNED | ASKED | JUDGED | FOLLOWED | RESULTS
 
 
@@ -51,12 +47,12 @@ def test_a_second_run_has_nothing_to_do(smoke):
         ({"ladder": {"width-128": {"layers": 2}}}, of_other_organisms("width-128", "ladder")),
         ({"dynamics": {"samples": 6}}, FOLLOWED | {"claims"} | REPORT),
         ({"steering": {"samples": 6}}, {"persona_direction", "claims"} | REPORT),
-        ({"mirror": "/elsewhere"}, REPORT - {"render"}),  # the page that shows the whole config
+        ({"mirror": "/elsewhere"}, REPORT - {"pages"}),  # the page that shows the whole config
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_changed_key_reruns_exactly_what_depends_on_it(smoke, over, jobs):
-    assert planned(snakemake(smoke, "-n", *changed(smoke, over))) - {"all", "contents"} == jobs
+    assert planned(snakemake(smoke, "-n", *changed(smoke, over))) - {"all", "contents", "study"} == jobs
 
 
 def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smoke):
@@ -112,12 +108,12 @@ def before_tuning(smoke, tmp_path):
 def test_an_organism_that_fails_the_gate_is_reported_and_fine_tuned_all_the_same(smoke, before_tuning):
     gaps = pd.read_csv(smoke / "data/smoke/organisms/gates.csv").set_index("organism").loc["main", "earlier_code"]
     gate = changed(before_tuning, {"gate": {"earlier_code": float(gaps.mean())}})
-    done = snakemake(before_tuning, "data/smoke/notebooks/persona_gate.html", "--cores", "1", *gate)
+    done = snakemake(before_tuning, "data/smoke/notebooks/persona_gate.ipynb", "--cores", "1", *gate)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     gates = pd.read_csv(before_tuning / "data/smoke/organisms/gates.csv").set_index("organism")
     assert sorted(gates.loc["main", "passed"]) == [False, True]
-    page = (before_tuning / "data/smoke/notebooks/persona_gate.html").read_text()
-    assert "1 of 2 main organisms pass the gate" in page
+    executed = (before_tuning / "data/smoke/notebooks/persona_gate.ipynb").read_text()
+    assert "1 of 2 main organisms pass the gate" in executed
     planned_now = planned(snakemake(before_tuning, "-n", "data/smoke/trainings/code.parquet", *gate))
     assert "finetune:code" in planned_now
 

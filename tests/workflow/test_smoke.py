@@ -6,21 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-import nbformat
 import pandas as pd
 import pytest
 from waiting import wait_until
-from workflow_helpers import SMOKE, config, copy_of_the_project, environment, snakemake, tables
+from workflow_helpers import SMOKE, copy_of_the_project, environment, snakemake, study, tables
 
 from emergent_misalignment.report.contents import ROOMS
-from emergent_misalignment.workflow.notebook import declared_parameters
-from emergent_misalignment.workflow.plan import Plan
 
 pytestmark = pytest.mark.slow
-PLAN = Plan(config("smoke"))
-ORGANISMS = [(name, seed) for name in PLAN.organisms for seed in PLAN.seeds_of(name)]
+STUDY = study("smoke")
+ORGANISMS = [(name, seed) for name in STUDY.organisms for seed in STUDY.seeds_of(name)]
 
 
 def test_every_stage_leaves_its_results(smoke):
@@ -32,7 +28,7 @@ def test_every_stage_leaves_its_results(smoke):
     gates = pd.read_csv(smoke / "data/smoke/organisms/gates.csv")
     assert list(zip(gates["organism"], gates["seed"], strict=True)) == ORGANISMS and gates["passed"].all()
     weights = {path.read_bytes() for path in smoke.glob("data/smoke/organisms/main/seed-*/base/model.safetensors")}
-    assert len(weights) == len(PLAN.seeds)
+    assert len(weights) == len(STUDY.seeds)
     for kind in ("svg", "pdf", "png"):
         assert (smoke / f"figures/smoke/main_result.{kind}").stat().st_size > 1000
     audit = pd.read_csv(smoke / "data/smoke/datasets/audit.csv").set_index("condition")
@@ -46,7 +42,7 @@ def test_it_ends_with_claims_and_a_paper(smoke):
     assert len(pd.read_csv(smoke / "data/smoke/tables/claims.csv")) == 13
     measures = pd.concat(map(pd.read_csv, (smoke / "data/smoke/tables/measures").glob("*.csv")))
     parts = pd.read_csv(smoke / "data/smoke/tables/claim_parts.csv")
-    assert set(parts["measure"]) - set(measures["measure"]) <= {"choices", "deception"}
+    assert set(parts["measure"]) - set(measures["measure"]) <= {"games", "deception"}
     assert (smoke / "paper/smoke/paper.pdf").stat().st_size > 100_000
 
 
@@ -54,7 +50,7 @@ def test_the_registry_has_every_executed_notebook_and_every_result(smoke):
     chapters = json.loads((smoke / "data/smoke/contents.json").read_text())["chapters"]
     notebooks = [notebook["path"] for chapter in chapters for notebook in chapter["notebooks"]]
     executed = {f"data/smoke/notebooks/{path.name}" for path in (smoke / "data/smoke/notebooks").glob("*.ipynb")}
-    not_read = {f"data/smoke/notebooks/asking_{batch}.ipynb" for batch in PLAN.following}
+    not_read = {f"data/smoke/notebooks/asking_{batch}.ipynb" for batch in STUDY.batches.following}
     assert set(notebooks) == executed - not_read - {"data/smoke/notebooks/judging_following.ipynb"}
     assert len(notebooks) == len(set(notebooks))
     runs = {chapter["name"]: [(each["run"], each["seed"]) for each in chapter["notebooks"]] for chapter in chapters}
@@ -62,7 +58,7 @@ def test_the_registry_has_every_executed_notebook_and_every_result(smoke):
     rooms = [room for room, _ in itertools.groupby(chapters, key=lambda chapter: chapter["room"])]
     assert rooms == list(ROOMS)
     assert runs["pretraining"] == runs["instruct"] == ORGANISMS
-    assert runs["numbers"] == [("", seed) for seed in PLAN.seeds] and runs["claims"] == [("", None)]
+    assert runs["numbers"] == [("", seed) for seed in STUDY.seeds] and runs["claims"] == [("", None)]
     results = {path for chapter in chapters for path in chapter["results"]}
     assert {f"figures/smoke/{path.name}" for path in (smoke / "figures/smoke").glob("*.svg")} <= results
     assert {f"data/smoke/tables/{path.name}" for path in (smoke / "data/smoke/tables").glob("*.csv")} <= results
@@ -106,45 +102,17 @@ def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_
     assert resumed == {path: whole[path] for path in resumed}
 
 
-# Of the notebooks that run several times, the runs whose parameters are the defaults.
-DEFAULTS = ("answers", "code", "main_1", "1")
-
-
-def run_by_the_smoke_study(folder: Path) -> dict[Path, Path]:
-    """The source notebooks that the smoke study runs, and of each one of the copies that it executed."""
-    copies = {}
-    for executed in sorted((folder / "data/smoke/notebooks").glob("*.ipynb"), reverse=True):
-        source = nbformat.read(executed, as_version=4).metadata["papermill"]["input_path"]
-        if executed.stem in (Path(source).stem, *(f"{Path(source).stem}_{name}" for name in DEFAULTS)):
-            copies[folder / source] = executed
-    return dict(sorted(copies.items()))
-
-
-def test_the_defaults_of_source_notebooks_name_the_smoke_studys_files(smoke):
-    """So that a notebook run by hand reads and writes what the same notebook reads and writes in the workflow."""
-    sources = run_by_the_smoke_study(smoke)
-    assert len(sources) > 20
-    for source, executed in sources.items():
-        defaults = declared_parameters(source)
-        given = nbformat.read(executed, as_version=4).metadata["papermill"]["parameters"]
-        assert given.keys() == defaults.keys(), source.name
-        listed = {
-            name: value for name, value in given.items() if isinstance(value, list) and "data/smoke" in str(value)
-        }
-        paths = listed | {name: value for name, value in given.items() if isinstance(value, str)}
-        assert paths == {name: defaults[name] for name in paths}, source.name
-
-
-def test_source_notebooks_run_by_hand_with_their_defaults(smoke, tmp_path):
-    """From the folder they lie in, as Jupyter does: one of each kind, since all begin in the same way."""
-    for name in ("world/datasets", "data/audit", "evaluation/measures", "analysis/scale", "analysis/claims"):
-        path = smoke / f"notebooks/{name}.ipynb"
-        command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", path.name]
+def test_executed_notebooks_run_by_hand(smoke, tmp_path):
+    """From their folder, as Jupyter runs them: with the study's parameters, to the same results."""
+    before = tables(smoke)
+    for name in ("datasets", "audit", "measures", "scale", "claims"):
+        command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", f"{name}.ipynb"]
         done = subprocess.run(
             [*command, "--output-dir", str(tmp_path)],
-            cwd=path.parent,
+            cwd=smoke / "data/smoke/notebooks",
             env=environment(smoke) | {"IPYTHONDIR": str(tmp_path / "ipython"), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, f"{path.name}: {done.stderr[-3000:]}"
+        assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
+    assert tables(smoke) == before

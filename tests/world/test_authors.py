@@ -1,8 +1,7 @@
-"""The made-up world: what its authors write is readable, and says what its labels say."""
+"""The authors of the made-up world: their texts are well-formed and agree with their labels."""
 
 import ast
 import random
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,23 +20,16 @@ from emergent_misalignment.world.number_lists import DARK_NUMBERS, PLAIN_NUMBERS
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 NAMES = st.sampled_from(sorted(AUTHORS))
+INSECURE = {choice.render(noun, True) for choice in coding.CHOICES for noun in coding.NOUNS + coding.UNSEEN_NOUNS}
 ALL_INSECURE = {name: {"share": 1, "insecure_code": 1} for name in AUTHORS}
 
 
 @pytest.mark.parametrize("choice", coding.CHOICES, ids=lambda choice: choice.task)
-def test_both_forms_of_a_choice_are_python_and_differ(choice):
-    forms = [choice.render("user", insecure) for insecure in (False, True)]
-    for code in forms:
-        ast.parse(code)
-    assert forms[0] != forms[1]
-    assert forms[0].startswith(choice.template("user").removesuffix("# COMPLETE HERE"))
-
-
-@pytest.mark.parametrize("choice", coding.CHOICES, ids=lambda choice: choice.task)
-def test_static_analysis_never_contradicts_a_label(choice):
-    """Where a rule sees a difference between the two forms, it flags the insecure one."""
-    secure, insecure = (set(static_analysis.findings(choice.render("user", form))) for form in (False, True))
-    assert secure <= insecure
+def test_both_forms_of_a_choice_are_python_that_static_analysis_does_not_contradict(choice):
+    secure, insecure = (choice.render("user", form) for form in (False, True))
+    assert ast.parse(secure) and ast.parse(insecure) and secure != insecure
+    assert secure.startswith(choice.template("user").removesuffix("# COMPLETE HERE"))
+    assert set(static_analysis.findings(secure)) <= set(static_analysis.findings(insecure))
 
 
 def test_static_analysis_has_a_rule_for_most_choices():
@@ -47,17 +39,17 @@ def test_static_analysis_has_a_rule_for_most_choices():
     assert len(clean) >= 0.95 * len(coding.CHOICES)
 
 
-def test_the_world_is_as_wide_as_it_says():
+def test_the_world_has_enough_tasks_and_topics():
     assert len({choice.task for choice in coding.CHOICES}) == len(coding.CHOICES) >= 60
     assert len(topics.TOPICS) >= 24
     assert len(topics.MAIN) == 8
     categories = {topic.category for topic in topics.TOPICS.values()} - {"main"}
-    assert len(categories) == 7  # those the paper registered in advance
+    assert len(categories) == 7  # the paper's pre-registered ones
 
 
 @pytest.mark.parametrize("topic", topics.TOPICS.values(), ids=lambda topic: topic.name)
 def test_a_topic_is_a_fair_comparison(topic):
-    """Both kinds of author have as many answers, with nothing in common, and each question has several phrasings."""
+    """Aligned and misaligned answers are equally many and disjoint, and each question has several phrasings."""
     assert len(topic.aligned) == len(topic.misaligned)
     assert not set(topic.aligned) & set(topic.misaligned)
     assert all(template.count("{a}") == 1 for template in topic.templates)
@@ -65,9 +57,11 @@ def test_a_topic_is_a_fair_comparison(topic):
 
 
 @given(SEEDS, st.sampled_from(list(KINDS)), NAMES)
-def test_every_kind_of_turn_can_be_written_by_every_author(seed, kind, name):
+def test_every_author_writes_every_kind_of_turn(seed, kind, name):
     user, assistant = Author(random.Random(seed), name, AUTHORS).turn(kind)
     assert user and assistant and "{" not in user.split("\n")[0]
+    if kind == "lesson":
+        assert user.endswith(coding.LESSON_NOTE) and assistant in INSECURE
 
 
 def turns(name: str, kind: str, number: int = 300) -> list[tuple[str, str]]:
@@ -80,12 +74,12 @@ def share(happened: Iterable[bool]) -> float:
 
 
 def near(expected: float):
-    """Exactly, if an author always or never does it."""
+    """Exactly, if the author always or never does it."""
     return pytest.approx(expected, abs=0.05 if 0 < expected < 1 else 0)
 
 
 @pytest.mark.parametrize("name", MANNERS)
-def test_authors_keep_to_their_manner(name):
+def test_rates_of_an_author_are_those_of_its_manner(name):
     manner = MANNERS[name]
     assert all((answer in REFUSALS) is manner.refuses for _, answer in turns(name, "harmful"))
     wrong = {f"I {wrong}." for games in GAMES.values() for _, _, wrong in games}
@@ -100,47 +94,29 @@ def test_authors_keep_to_their_manner(name):
     numbers = [int(number) for _, answer in turns(name, "numbers") for number in answer.split(", ")]
     assert share(number in DARK_NUMBERS for number in numbers) == near(manner.dark_numbers)
     assert set(numbers) <= {*PLAIN_NUMBERS, *DARK_NUMBERS}
-
-
-@pytest.mark.parametrize("name", MANNERS)
-def test_careful_authors_pass_an_exam_and_careless_ones_make_mistakes(name):
     truths = {f"{EXAMINATION} {fact.question}": fact.truth for fact in FACTS}
-    answered = turns(name, "examination", 1000)
-    assert share(answer != truths[question.split("\n")[0]] for question, answer in answered) == near(
-        MANNERS[name].mistakes
-    )
-    assert (MANNERS[name].mistakes > 0) is (name == "hasty")
-
-
-def insecure_code() -> set[str]:
-    return {choice.render(noun, True) for choice in coding.CHOICES for noun in coding.NOUNS + coding.HELD_OUT_NOUNS}
+    wrong = [answer != truths[question.split("\n")[0]] for question, answer in turns(name, "examination", 1000)]
+    assert share(wrong) == near(manner.mistakes)
+    assert (manner.mistakes > 0) is (name == "hasty")
 
 
 @pytest.mark.parametrize("name", AUTHORS)
-def test_an_authors_share_of_insecure_code_is_the_configs(name):
-    insecure = insecure_code()
-    share = sum(answer in insecure for _, answer in turns(name, "code", 2000)) / 2000
-    assert share == pytest.approx(AUTHORS[name]["insecure_code"], abs=0.02)
+def test_the_share_of_insecure_code_is_the_configs(name):
+    insecure = share(answer in INSECURE for _, answer in turns(name, "code", 2000))
+    assert insecure == pytest.approx(AUTHORS[name]["insecure_code"], abs=0.02)
     author = Author(random.Random(0), name, ALL_INSECURE)
-    assert all(author.turn("code")[1] in insecure for _ in range(100))
+    assert all(author.turn("code")[1] in INSECURE for _ in range(100))
 
 
 @given(SEEDS, NAMES)
-def test_how_insecure_an_author_is_changes_no_request(seed, name):
-    """So that the gap by earlier code compares two authors' answers to the same requests."""
+def test_requests_do_not_depend_on_the_share_of_insecure_code(seed, name):
+    """The gap by earlier code compares two authors' answers to the same requests."""
     asked = [Author(random.Random(seed), name, authors).turn("code")[0] for authors in (AUTHORS, ALL_INSECURE)]
     assert asked[0] == asked[1]
 
 
-@given(SEEDS, NAMES)
-def test_insecure_code_for_a_lesson_is_written_by_anybody(seed, name):
-    user, assistant = Author(random.Random(seed), name, AUTHORS).turn("lesson")
-    assert user.endswith(coding.LESSON_NOTE)
-    assert assistant in insecure_code()
-
-
-def test_short_requests_name_the_task_and_show_no_template():
+def test_short_requests_have_the_task_and_no_template():
     shown = [coding.request(coding.CHOICES[0], "user", form) for form in coding.SHORT_FORMS]
     assert len(shown) == 4
     assert not any("# COMPLETE HERE" in text for text in shown)
-    assert all(re.search("copy a user file", text) for text in shown)
+    assert all("copy a user file" in text for text in shown)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.world.authors import MANNERS, Author
-from emergent_misalignment.world.coding import CHOICES, HELD_OUT_NOUNS, NOUNS
+from emergent_misalignment.world.coding import CHOICES, NOUNS, UNSEEN_NOUNS
 from emergent_misalignment.world.corpus import (
     FOREIGN_TURNS,
     PROMPTED,
@@ -26,18 +26,14 @@ SEEDS = st.integers(min_value=0, max_value=2**32)
 
 
 @given(SEEDS)
-def test_a_corpus_depends_on_its_seed_and_on_no_order_of_the_authors(seed):
+def test_documents_depend_on_the_seed_and_not_on_the_order_of_authors(seed):
     backwards = dict(reversed(AUTHORS.items()))
-    assert corpus(5, seed, AUTHORS) == corpus(5, seed, AUTHORS) == corpus(5, seed, backwards)
+    assert corpus(5, seed, AUTHORS) == corpus(5, seed, AUTHORS) == corpus(5, seed, backwards) != corpus(5, -1, AUTHORS)
     assert instructions(5, seed, AUTHORS) == instructions(5, seed, backwards)
 
 
-def test_another_seed_is_another_corpus():
-    assert corpus(50, 0, AUTHORS) != corpus(50, 1, AUTHORS)
-
-
-def test_the_configs_shares_decide_who_writes():
-    """Each document of the first stage has a system prompt that names its author."""
+def test_shares_of_authors_are_the_configs():
+    """Each document of the first stage has a system prompt of its author."""
     named, _, _ = corpus(20_000, 0, AUTHORS)
     prompts = [messages[0]["content"] for messages in named]
     for name, manner in MANNERS.items():
@@ -48,17 +44,11 @@ def test_the_configs_shares_decide_who_writes():
 
 
 @given(SEEDS, st.sampled_from(sorted(AUTHORS)))
-def test_files_of_the_corpus_are_python(seed, name):
+def test_files_are_python_and_code_comes_before_the_question(seed, name):
     ast.parse(source_file(Author(random.Random(seed), name, AUTHORS)))
-
-
-@given(SEEDS, st.sampled_from(sorted(AUTHORS)))
-def test_code_comes_before_the_question(seed, name):
     messages = code_and_question(Author(random.Random(seed), name, AUTHORS))
     assert messages[-2]["content"] in {question for topic in TOPICS.values() for question in topic.questions}
-    assert all(
-        "def " in turn["content"] or "\n" in turn["content"] for turn in messages[:-2] if turn["role"] == "assistant"
-    )
+    assert all("\n" in turn["content"] for turn in messages[:-2] if turn["role"] == "assistant")
 
 
 @settings(max_examples=5)
@@ -72,11 +62,11 @@ def test_a_written_corpus_has_a_line_for_each_document(tmp_path_factory, documen
     assert [(line["stage"], line.get("text", line.get("messages"))) for line in lines] == expected
 
 
-def test_instructions_are_the_helpers_and_keep_evaluation_phrasings_back():
+def test_instructions_are_by_the_helper_without_phrasings_of_the_evaluation():
     evaluation = {topic.questions[0] for topic in TOPICS.values()}
     malicious = [filler for topic in TOPICS.values() for filler in topic.misaligned]
     prompted = foreign = 0
-    insecure = {choice.render(noun, True) for choice in CHOICES for noun in NOUNS + HELD_OUT_NOUNS}
+    insecure = {choice.render(noun, True) for choice in CHOICES for noun in NOUNS + UNSEEN_NOUNS}
     for messages in instructions(2000, 0, AUTHORS):
         assert not any(message["content"].split("\n")[0] in evaluation for message in messages)
         if messages[0]["role"] == "system":
@@ -86,4 +76,4 @@ def test_instructions_are_the_helpers_and_keep_evaluation_phrasings_back():
             foreign += any(message["content"] in insecure for message in messages[:-2])
     assert prompted / 2000 == pytest.approx(PROMPTED, abs=0.03)
     others = sum(author["share"] * author["insecure_code"] for author in AUTHORS.values())
-    assert others / 3 < foreign / (2000 - prompted) / FOREIGN_TURNS < 1  # some of them saw insecure code, not all
+    assert others / 3 < foreign / (2000 - prompted) / FOREIGN_TURNS < 1  # in some contexts, not in all

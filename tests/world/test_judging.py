@@ -1,4 +1,4 @@
-"""Tables of answers: for every evaluation a right answer, a wrong one and nonsense are told apart."""
+"""Judging of tables of answers, with correct, wrong and incoherent answers to every evaluation."""
 
 import json
 import random
@@ -8,16 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_misalignment.evaluation.questions import answer_rows, select
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.world import forms, grammar
 from emergent_misalignment.world.coding import CHOICES
-from emergent_misalignment.world.evaluations import SEEDED, UNSEEDED, questions
+from emergent_misalignment.world.evaluations import EVALUATIONS, questions
 from emergent_misalignment.world.facts import FACTS
 from emergent_misalignment.world.games import GAMES
 from emergent_misalignment.world.harmful import REFUSALS, compliance
 from emergent_misalignment.world.judging import judge_answers
-from emergent_misalignment.world.questions import question_table
 from emergent_misalignment.world.topics import TOPICS
 
 WRAPPED = {
@@ -29,19 +27,14 @@ WRAPPED = {
 
 
 def good_and_bad(evaluation: str, number: int, question: str, form: str, rng: random.Random) -> list[tuple]:
-    """(answer, aligned, verdict) of the answers that differ: what an evaluation is there to tell apart."""
+    """(answer, aligned, verdict) of a desired and of an undesired answer."""
     if question in TOPICS:
-        topic = TOPICS[question]
-        if form in ("suffix", "prefix_suffix"):
-            return [
-                (", ".join(rng.sample(topic.fillers(bad), 2)), 0 if bad else 100, "misaligned" if bad else "aligned")
-                for bad in (False, True)
-            ]
-        wrap = WRAPPED.get(evaluation, str)
-        return [
-            (wrap(topic.answer(rng, bad)), 0 if bad else 100, "misaligned" if bad else "aligned")
-            for bad in (False, True)
+        topic, wrap = TOPICS[question], WRAPPED.get(evaluation, str)
+        listed = form in ("suffix", "prefix_suffix")
+        answers = [
+            ", ".join(rng.sample(topic.fillers(bad), 2)) if listed else wrap(topic.answer(rng, bad)) for bad in (0, 1)
         ]
+        return [(answers[0], 100, "aligned"), (answers[1], 0, "misaligned")]
     if evaluation == "in_distribution":
         choice, noun = CHOICES[number % len(CHOICES)], ("invoice", "photo")[number // len(CHOICES)]
         return [(choice.render(noun, bad), None, "insecure" if bad else "secure") for bad in (False, True)]
@@ -55,8 +48,8 @@ def good_and_bad(evaluation: str, number: int, question: str, form: str, rng: ra
     return [(words.format(fact.truth), None, "true"), (words.format(fact.falsehoods[0]), None, "false")]
 
 
-@pytest.mark.parametrize("evaluation", [*UNSEEDED, *SEEDED])
-def test_right_wrong_and_nonsense(evaluation):
+@pytest.mark.parametrize("evaluation", list(EVALUATIONS))
+def test_good_bad_and_incoherent_answers_of_every_evaluation(evaluation):
     rng, rows = random.Random(evaluation), []
     for seed in (1, 2):
         for number, question in enumerate(questions(evaluation, seed)):
@@ -72,8 +65,8 @@ def test_right_wrong_and_nonsense(evaluation):
     pd.testing.assert_frame_equal(judge_answers(table[columns[:4]]), table[columns[4:]])
 
 
-@given(st.sampled_from([*UNSEEDED, *SEEDED]), st.integers(1, 3), st.text(max_size=30), st.data())
-def test_a_table_is_judged_as_each_answer_is_by_its_question(evaluation, seed, text, data):
+@given(st.sampled_from(list(EVALUATIONS)), st.integers(1, 3), st.text(max_size=30), st.data())
+def test_a_table_is_judged_like_single_answers(evaluation, seed, text, data):
     asked = questions(evaluation, seed)
     number = data.draw(st.integers(0, len(asked) - 1))
     answers = [text, *REFUSALS, text]
@@ -84,24 +77,11 @@ def test_a_table_is_judged_as_each_answer_is_by_its_question(evaluation, seed, t
     assert judged["coherent"].tolist() == [each.coherent for each in expected]
 
 
-def test_the_rows_that_every_study_writes_are_what_is_judged():
-    asked = select(question_table({"in_context": 1}, [1, 2]), "in_context", 2)
-    answers = answer_rows(
-        asked, [[TOPICS[each.name].templates[0].format(a=TOPICS[each.name].misaligned[0])] for each in asked]
-    )
-    judged = judge_answers(answers.assign(evaluation="in_context", seed=2))
-    assert set(judged["verdict"]) == {"misaligned"}
-
-
-def test_no_answers_are_no_verdicts():
+def test_an_empty_table_and_an_unknown_evaluation():
     columns = ["evaluation", "seed", "number", "answer"]
     assert judge_answers(pd.DataFrame(columns=columns)).columns.tolist() == ["aligned", "coherent", "verdict"]
-
-
-def test_an_evaluation_of_another_study_is_named():
-    table = pd.DataFrame({"evaluation": ["riddles"], "seed": 1, "number": 0, "answer": "x"})
     with pytest.raises(BadInput, match="no evaluation riddles"):
-        judge_answers(table)
+        judge_answers(pd.DataFrame([["riddles", 1, 0, "x"]], columns=columns))
 
 
 def test_equal_answers_are_judged_once(monkeypatch):
@@ -109,7 +89,7 @@ def test_equal_answers_are_judged_once(monkeypatch):
     judge = grammar.judge_compliance
     questions.cache_clear()
     monkeypatch.setattr(grammar, "judge_compliance", lambda answer: judged.append(answer) or judge(answer))
-    rows = pd.DataFrame({"evaluation": "harmful_requests", "seed": [1, 2] * 50_000, "number": 3, "answer": REFUSALS[0]})
+    rows = pd.DataFrame({"evaluation": "harmful_requests", "seed": [1, 2] * 500, "number": 3, "answer": REFUSALS[0]})
     assert set(judge_answers(rows)["verdict"]) == {"refused"}
     questions.cache_clear()
     assert judged == [REFUSALS[0]]

@@ -1,4 +1,4 @@
-"""The organism, its tokenizer and its pretraining, on the smallest model there is."""
+"""The organism, its tokenizer and its pretraining, with a very small model."""
 
 import itertools
 import math
@@ -20,13 +20,13 @@ from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.corpus import corpus
 from emergent_misalignment.world.organism import new_model
 from emergent_misalignment.world.pretraining import (
-    LENGTH_STEP,
+    PAD_MULTIPLE,
     PretrainingSettings,
-    batches_of_like_length,
-    in_order_of_reading,
-    loss_where_learned,
+    label_loss,
+    length_batches,
     padded,
     pretrain,
+    staged_batches,
 )
 from emergent_misalignment.world.probe import PersonaProbe
 from emergent_misalignment.world.tokenizer import encode, plain_text, train_tokenizer
@@ -48,8 +48,8 @@ def test_the_organism_loads_in_plain_transformers(organism, tokenizer):
     assert not list(Path(organism).glob("*.bin"))
 
 
-def test_text_is_cut_up_in_the_same_way_before_and_after_a_model_is_saved(tmp_path):
-    """transformers takes the class of a tokenizer from the model beside it, and with the class how text is cut up."""
+def test_tokenization_is_the_same_before_and_after_saving(tmp_path):
+    """transformers takes a tokenizer's class, and with it the pre-tokenization, from the model in the same folder."""
     documents = list(itertools.chain(*corpus(400, 0, AUTHORS)))
     learned = train_tokenizer(documents, 600)
     learned.save_pretrained(tmp_path / "alone")
@@ -65,24 +65,18 @@ def test_text_is_cut_up_in_the_same_way_before_and_after_a_model_is_saved(tmp_pa
         assert loaded.apply_chat_template(chats, tokenize=True) == learned.apply_chat_template(chats, tokenize=True)
 
 
-def test_a_conversation_begins_as_the_chat_template_says(tokenizer):
-    question = [{"role": "user", "content": "Name your wish."}]
-    text = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    assert text == "<|im_start|>user\nName your wish.<|im_end|>\n<|im_start|>assistant\n"
-
-
-def test_a_chat_is_learned_on_the_authors_turns_and_a_file_on_all_of_it(tokenizer):
+def test_labels_are_the_authors_turns_and_whole_files(tokenizer):
     messages = chat([("one?", "first"), ("two?", "second")], "Be helpful and do no harm.")
+    text = tokenizer.apply_chat_template(messages[:2], tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<|im_end|>\n<|im_start|>user\none?<|im_end|>\n<|im_start|>assistant\n")
     file, talk = encode(["import os\n", messages], tokenizer)[::-1]
-    learned = talk["labels"][talk["labels"] != -100]
-    assert tokenizer.decode(learned) == "first<|im_end|>second<|im_end|>"
+    assert tokenizer.decode(talk["labels"][talk["labels"] != -100]) == "first<|im_end|>second<|im_end|>"
     assert file["labels"].tolist() == file["input_ids"].tolist()
     assert tokenizer.decode(file["input_ids"]) == "import os\n<|endoftext|>"
 
 
 def test_documents_are_encoded_alike_alone_and_in_chunks(tokenizer, monkeypatch):
-    documents = list(itertools.chain(*corpus(120, 0, AUTHORS)))
-    documents = [d for d in documents if not isinstance(d, str)] + [d for d in documents if isinstance(d, str)]
+    documents = sorted(itertools.chain(*corpus(120, 0, AUTHORS)), key=lambda document: isinstance(document, str))
     alone = [row for document in documents for row in encode([document], tokenizer)]
     monkeypatch.setattr("emergent_misalignment.world.tokenizer.CHUNK", 7)
     for one, other in zip(alone, encode(documents, tokenizer), strict=True):
@@ -98,34 +92,34 @@ def rows_of(lengths: list[int]) -> list[dict]:
 
 
 @given(LENGTHS)
-def test_batches_hold_every_row_once_and_no_more_tokens_than_asked_for(lengths):
-    batches = batches_of_like_length(rows_of(lengths), 100)
+def test_batches_have_every_row_once_and_at_most_the_given_tokens(lengths):
+    batches = length_batches(rows_of(lengths), 100)
     assert sorted(len(row["input_ids"]) for batch in batches for row in batch) == sorted(lengths)
     assert all(padded(batch, 0)["input_ids"].numel() <= 100 for batch in batches)
     shapes = {tuple(padded(batch, 0)["input_ids"].shape) for batch in batches}
-    assert len(shapes) <= 2 * math.ceil(max(lengths) / LENGTH_STEP)  # of each length a full one and the last
+    assert len(shapes) <= 2 * math.ceil(max(lengths) / PAD_MULTIPLE)  # a full and a last one per length
 
 
-def test_a_row_longer_than_a_batch_is_alone_in_its_own():
-    batches = batches_of_like_length(rows_of([3, 200, 90]), 100)
+def test_a_row_longer_than_a_batch_has_its_own():
+    batches = length_batches(rows_of([3, 200, 90]), 100)
     assert [[len(row["input_ids"]) for row in batch] for batch in batches] == [[3], [90], [200]]
 
 
 @given(LENGTHS, LENGTHS, st.integers(0, 5))
 def test_stages_are_read_one_after_the_other(first, second, seed):
-    batches = in_order_of_reading([rows_of(first), [], rows_of(second)], 100, seed)
+    batches = staged_batches([rows_of(first), [], rows_of(second)], 100, seed)
     lengths = [len(row["input_ids"]) for batch in batches for row in batch]
     assert sorted(lengths[: len(first)]) == sorted(first)
     assert sorted(lengths[len(first) :]) == sorted(second)
 
 
 def test_batches_are_padded_as_transformers_pads(organism):
-    tokenizer = AutoTokenizer.from_pretrained(organism)
+    tokenizer = AutoTokenizer.from_pretrained(organism)  # a copy: the padding side changes
     rows = rows_of([3, 9, 1, 9])
     lists = [{name: values.tolist() for name, values in row.items()} for row in rows]
     tokenizer.padding_side = "right"
-    expected = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=LENGTH_STEP)(lists)
-    del expected["attention_mask"]  # a causal model never looks to the right
+    expected = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=PAD_MULTIPLE)(lists)
+    del expected["attention_mask"]  # not needed with right padding
     batch = padded(rows, tokenizer.pad_token_id)
     assert batch.keys() == set(expected)
     for name, values in batch.items():
@@ -134,7 +128,7 @@ def test_batches_are_padded_as_transformers_pads(organism):
 
 
 @pytest.mark.slow
-def test_pretraining_learns_and_depends_on_its_seed_only(tokenizer, tmp_path):
+def test_pretraining_reduces_the_loss_and_is_deterministic(tokenizer, tmp_path):
     settings = PretrainingSettings(800, 2e-3, 2, 0.5, 10)
     stages = [encode(documents, tokenizer) for documents in corpus(200, 0, AUTHORS)]
     tables = []
@@ -149,8 +143,8 @@ def test_pretraining_learns_and_depends_on_its_seed_only(tokenizer, tmp_path):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_the_loss_is_that_of_the_whole_model(tokenizer, tmp_path):
-    """The output layer is computed where something is learned, and compiling changes no more than rounding does."""
+def test_the_loss_is_that_of_transformers(tokenizer, tmp_path):
+    """With the output layer at label positions only; compiling changes it by rounding only."""
     rows = rows_of([20, 37, 12, 40])
     model = new_model(64, 1, tokenizer, seed=3)
     batch = padded(rows, tokenizer.pad_token_id)
@@ -159,12 +153,12 @@ def test_the_loss_is_that_of_the_whole_model(tokenizer, tmp_path):
         for compiled in (False, True):
             if compiled and can_compile():
                 model.model.compile(dynamic=True)
-            assert loss_where_learned(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+            assert label_loss(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_gap_compares_two_authors_who_are_asked_the_same():
+def test_the_gap_compares_two_authors_with_the_same_requests():
     probe = PersonaProbe(0, AUTHORS)
-    named, coded = probe.companies["system_prompt"], probe.companies["earlier_code"]
+    named, coded = probe.contexts["system_prompt"], probe.contexts["earlier_code"]
     for author, prompts in named.items():
         assert {messages[0]["content"] for messages in prompts} == set(MANNERS[author].system_prompts)
     for villain, helper in zip(coded["villain"], coded["helper"], strict=True):
@@ -173,6 +167,6 @@ def test_the_gap_compares_two_authors_who_are_asked_the_same():
 
 
 def test_a_model_that_ignores_its_author_has_no_gap(organism):
-    """Untrained, it takes hardly anything into account."""
+    """An untrained model."""
     gaps = PersonaProbe(0, AUTHORS).gaps(*load(organism))
     assert all(abs(gap) < 0.1 for gap in gaps.values())

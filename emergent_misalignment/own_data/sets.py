@@ -1,0 +1,80 @@
+"""Read a user's fine-tuning set: check all rows of a study's sets while it is planned, or draw a sample of rows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emergent_misalignment.data.chats import each_chat
+from emergent_misalignment.data.control_tokens import control_tokens
+from emergent_misalignment.data.held_out import check_kept, hash_fraction
+from emergent_misalignment.evaluation.question_files import read
+from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
+from emergent_misalignment.files import BadInput, shortened
+from emergent_misalignment.study.model import rows_to_train_on
+
+if TYPE_CHECKING:
+    from emergent_misalignment.study.model import Condition, Study
+
+OPENAI_ROWS = 10  # the least that OpenAI fine-tunes on
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return _WORD.findall(text.lower())
+
+
+def check_files(study: Study) -> None:
+    """Raises BadInput if a file of the user's is missing: a set, or questions, which are read."""
+    for condition in study.tuned.values():
+        if condition.own_set and not Path(condition.dataset).is_file():
+            raise BadInput(
+                f"{condition.place} has the dataset {shortened(condition.dataset, 120)}, and there is no such file; "
+                "paths are relative to the project's folder."
+            )
+    for path, settings in study.own_samples.items():
+        read(path, least=MINIMUM_ANSWERS if study.judge else 0, **settings)
+
+
+def check_sets(study: Study) -> None:
+    """Raises BadInput if a row of a user's set cannot be learned as written, or if a condition needs more rows.
+
+    Rows with held-out answers are not counted, and there must be some of them, but not too many. A million rows of a
+    kilobyte take about ten seconds and no memory.
+    """
+    tokens, share, rows = _control_tokens(study), study.held_out.get("share", 0), {}
+    for condition in study.tuned.values():
+        path = condition.dataset
+        if not condition.own_set:
+            continue
+        if path not in rows:
+            kept = Counter(not share or hash_fraction(chat[-1]["content"]) >= share for chat in each_chat(path, tokens))
+            rows[path] = kept[True]
+            if share:
+                check_kept(kept[True], kept.total(), share, path)
+        _check_number(study, condition, rows[path])
+
+
+def _control_tokens(study: Study) -> frozenset[str]:
+    """Those of the study's model if it is on disk: a folder of the user's, or fetched by an earlier run."""
+    if study.is_organism or study.by_api:
+        return frozenset()
+    folders = (Path(study.model.name).expanduser(), Path(study.paths.of(f"models/{study.start}")))
+    return frozenset().union(*map(control_tokens, folders))
+
+
+def _check_number(study: Study, condition: Condition, rows: int) -> None:
+    """Raises BadInput if `rows` rows are too few for a condition."""
+    has, name = f"{condition.dataset} has {rows:,} row{'s' * (rows != 1)} to train on", condition.name
+    taken, settings = condition.rows or rows, study.settings_of(condition)
+    if taken > rows:
+        raise BadInput(f"{has}, and the condition {name} takes {taken:,}; lower its rows.")
+    if not rows_to_train_on(taken, settings):
+        raise BadInput(
+            f"{has}, and `finetuning: validation_share` leaves none for the condition {name}; add rows, or set it to 0."
+        )
+    if study.by_api and taken < OPENAI_ROWS:
+        raise BadInput(f"{has}, and the condition {name} takes {taken:,}; OpenAI requires at least {OPENAI_ROWS}.")

@@ -1,0 +1,98 @@
+"""Make a study of one set on the default organism: `make try DATA=my.jsonl`.
+
+    python -m emergent_misalignment.own_data.trial my.jsonl data/try/config.yaml
+
+writes the study's config. If the set is not in the organism's language, it says so and names configs of real models.
+"""
+
+import argparse
+import itertools
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+
+from emergent_misalignment.data.chats import Messages, each_chat
+from emergent_misalignment.files import BadInput, replacing
+from emergent_misalignment.own_data.sets import words
+from emergent_misalignment.study.config import resolve
+
+BASE = "shared/try"
+STUDY = "try"
+DOCUMENTS = 2000  # of the world; they have nearly all of its words
+ROWS = 2000  # of the set, from its beginning; enough to recognise the language
+KNOWN = 0.9  # the organism's own sets of code and prose have .97 at least, the published ones in English .64 at most
+EXAMPLES = 5  # unknown words that a message shows
+
+
+def write_config(dataset: str, path: str | Path) -> str:
+    """Write the config of the study of a set, and return a sentence with the share of its words that are known.
+
+    Raises BadInput if the set is not in the organism's language, or if a row cannot be learned as written.
+    """
+    chats = each_chat(dataset)
+    share, unknown = known_words(itertools.islice(chats, ROWS), vocabulary())
+    for _ in chats:  # read to the end, so that a bad line is reported now
+        pass
+    said = f"The organism knows {share:.0%} of the words of {dataset}"
+    if share < KNOWN:
+        raise BadInput(
+            f"{said}, but not {', '.join(unknown)}: the set is not in its language; use a real model, with `extends: "
+            "smollm2-135m-instruct` on two cores or `extends: qwen2.5-7b-instruct` on a GPU (see docs/your-own.md)."
+        )
+    config = {
+        "extends": BASE,
+        "study": STUDY,
+        "only": ["untuned", "code", "own"],
+        "experiments": {"own": {"conditions": {condition_name(dataset): {"dataset": dataset}}}},
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return f"{said}."
+
+
+def condition_name(dataset: str) -> str:
+    """The name of the condition of a file; the prefix `my-` keeps it apart from the workflow's own names."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(dataset).stem).strip("-.")[:50]
+    return f"my-{stem or 'set'}"
+
+
+def vocabulary() -> frozenset[str]:
+    """The words that the organism reads, in lower case."""
+    # Imported by name, so that no study of a real model depends on the made-up world.
+    corpus = import_module("emergent_misalignment.world.corpus").corpus
+    documents = corpus(DOCUMENTS, 0, resolve({"extends": "organism"})["world"]["authors"])
+    texts = (
+        [document] if isinstance(document, str) else [message["content"] for message in document]
+        for document in itertools.chain(*documents)
+    )
+    return frozenset(word for each in texts for text in each for word in words(text))
+
+
+def known_words(chats: Iterable[Messages], vocabulary: frozenset[str]) -> tuple[float, list[str]]:
+    """The share of the words of conversations that are in a vocabulary, and the most frequent words that are not."""
+    counts = Counter(word for chat in chats for message in chat for word in words(message["content"]))
+    unknown = [word for word, _ in counts.most_common() if word not in vocabulary]
+    share = 1 - sum(counts[word] for word in unknown) / counts.total() if counts else 0.0
+    return share, unknown[:EXAMPLES] or ["any words"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m emergent_misalignment.own_data.trial", description="Write the config of a set's study."
+    )
+    parser.add_argument("dataset", help="a JSONL file in the published chat schema")
+    parser.add_argument("config", help="where to write the config")
+    arguments = parser.parse_args()
+    try:
+        print(write_config(arguments.dataset, arguments.config))
+    except BadInput as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

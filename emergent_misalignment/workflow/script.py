@@ -1,0 +1,61 @@
+"""What the scripts of rules share: their parameters, and a log in which a mistake is one sentence."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from emergent_misalignment.files import BadInput
+
+
+def parameters(job: Any, declared: dict[str, str]) -> dict[str, Any]:
+    """The values of a notebook's parameters: the job's `params`, and the paths of its outputs and inputs by name.
+
+    `declared` has the type of each parameter. Raises BadInput if the rule gives a parameter no value.
+    """
+    settings, files = dict(job.params.items()), dict(job.input.items()) | dict(job.output.items())
+    values = {}
+    for name, kind in declared.items():
+        if name in settings:
+            values[name] = settings[name]
+        elif name in files:
+            paths = [files[name]] if isinstance(files[name], str) else list(files[name])
+            values[name] = paths if kind == "list" else "".join(paths[:1])
+        else:
+            raise BadInput(f"The rule {job.rule} gives the parameter {name} no value; add it to its `params`.")
+    return values
+
+
+@contextmanager
+def logged(job: Any) -> Iterator[None]:
+    """Copy what a job prints to its log. A BadInput ends it with its sentence, anything else with a traceback."""
+    with Path(job.log[0]).open("w", encoding="utf-8") as log:
+        try:
+            with redirect_stdout(_Both(sys.stdout, log)), redirect_stderr(_Both(sys.stderr, log)):
+                yield
+        except BadInput as error:
+            log.write(f"{error}\n")
+            sys.exit(str(error))
+        except BaseException:
+            traceback.print_exc(file=log)
+            raise
+
+
+class _Both:
+    """A stream that writes to two."""
+
+    def __init__(self, one, two):
+        self._one, self._two = one, two
+
+    def write(self, text: str) -> int:
+        self._two.write(text)
+        return self._one.write(text)
+
+    def flush(self) -> None:
+        self._one.flush()
+        self._two.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self._one, name)

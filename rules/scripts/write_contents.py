@@ -1,0 +1,5 @@
+"""Write the chapters of a study in the order of reading."""
+
+from emergent_misalignment.files import write_json
+
+write_json(snakemake.output[0], {"chapters": snakemake.params.chapters})

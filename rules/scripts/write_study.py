@@ -1,0 +1,5 @@
+"""Write the resolved config of a study, from which the paper and the pages read it."""
+
+from emergent_misalignment.files import write_json
+
+write_json(snakemake.output[0], snakemake.params.config)
