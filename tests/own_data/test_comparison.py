@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.analysis.contrasts import runs_by_arm
@@ -42,6 +42,7 @@ def test_the_answer_follows_the_interval(own, control, verdict):
     assert (found["more"]["answers_share"] is None) == (verdict in ("yes", "less"))
 
 
+@settings(max_examples=15)  # each takes a second
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=6))
 def test_a_verdict_agrees_with_its_interval(values):
     own, control = zip(*values, strict=True)
