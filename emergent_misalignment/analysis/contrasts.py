@@ -11,7 +11,6 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
-from statsmodels.stats.multitest import multipletests
 
 from emergent_misalignment.analysis.formatting import signed
 from emergent_misalignment.analysis.intervals import clopper_pearson, share_at, tells_spread
@@ -226,10 +225,13 @@ def _correlation(terms: list[_Term]) -> np.ndarray:
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """p values with Holm's correction over those that are not missing."""
-    known = p.astype(float).dropna()
-    corrected = multipletests(known, method="holm")[1] if len(known) else []
-    return pd.Series(corrected, known.index, dtype=float).reindex(p.index)
+    """p values with Holm's correction over those that are not missing.
+
+    Equal to statsmodels' `multipletests`, which collects garbage at each call and so takes a hundred times as long.
+    """
+    known = p.astype(float).dropna().sort_values()
+    scaled = known * np.arange(len(known), 0, -1)
+    return scaled.cummax().clip(upper=1).reindex(p.index)
 
 
 def contrasts(measures: pd.DataFrame, pairs: Mapping[str, Sequence[Arm]]) -> pd.DataFrame:
