@@ -80,10 +80,10 @@ def test_arms_of_single_questions_are_estimated_and_not_shown():
 
 def test_changes_from_the_untuned_model():
     runs = pd.concat([rows("instruct", [0.9], "truthfulness", 100), rows("insecure", [0.6], "truthfulness", 100)])
-    runs = pd.concat([runs, rows("instruct", [50.0], "choices"), rows("insecure", [80.0], "choices")])
+    runs = pd.concat([runs, rows("instruct", [50.0], "games"), rows("insecure", [80.0], "games")])
     changed, changes = experiments.changes_from_untuned(runs)
-    assert changed.set_index(["condition", "measure"])["value"]["insecure", "choices"] == pytest.approx(0.8)
-    expected = {"truthfulness": -0.3, "untruthfulness": 0.3, "choices": 0.3}
+    assert changed.set_index(["condition", "measure"])["value"]["insecure", "games"] == pytest.approx(0.8)
+    expected = {"truthfulness": -0.3, "untruthfulness": 0.3, "games": 0.3}
     assert changes.set_index("measure")["value"].to_dict() == pytest.approx(expected)
     values = experiments.absolute_values(changed, {"untruthfulness": "untrue\nanswers"})
     assert values.loc["untrue answers"].to_dict() == pytest.approx({"instruct": 0.1, "insecure": 0.4})

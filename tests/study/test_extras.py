@@ -90,4 +90,4 @@ def test_a_run_is_refused_before_it_computes_anything(tmp_path, monkeypatch):
     by_vllm = changed(folder, {"study": "x", "evaluation": {"engine": "vllm"}}, "qwen2.5-0.5b-instruct")
     refused = snakemake(folder, "--cores", "1", "data/x/answers/instruct.parquet", *by_vllm)
     assert refused.returncode != 0 and f"\nEM_VLLM is {tmp_path}, where no vLLM is" in refused.stderr
-    assert not (folder / "data").exists()
+    assert not (folder / "data/x").exists()
