@@ -40,7 +40,7 @@ class Evaluation:
     prompts: int = 0  # published prompts, for the estimate of costs
     judged: tuple[str, ...] = ()  # the judge's questions about each answer
     asked_of: tuple[str, ...] = ()  # kinds of study that ask it where a config does not say what is asked
-    single: bool = False  # one answer to each prompt, whatever the config says of samples
+    single: bool = False  # one answer to each prompt; `samples` in the config does not apply
 
 
 def _misaligned(form: str, label: str, questions: str = "main", harm: str = "") -> Measure:

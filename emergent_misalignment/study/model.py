@@ -2,7 +2,7 @@
 
 One YAML file describes a study. It is validated here once; config/schema.json, which editors read, is made from these
 classes by `make schema`. There are three kinds: of organisms, which the workflow trains itself; of an open model; and
-of a model behind an API. A study is written to data/STUDY/study.json, where the paper and the pages read it.
+of a model that is reached through an API. A study is written to data/STUDY/study.json, where the paper and the pages read it.
 
 A seed of an organism study is an organism of its own: its corpus, base model and instruct model, and what is fine-tuned
 from them. A published model is the same for all seeds, and is asked once where it is not fine-tuned. An *existing*
@@ -709,7 +709,7 @@ class OpenModelStudy(RealStudy):
 
 
 class APIStudy(RealStudy):
-    """A study of a model that is asked, and if need be tuned, behind OpenAI's API or one like it."""
+    """A study of a model that is queried, and optionally fine-tuned, through OpenAI's API or a compatible one."""
 
     KIND: ClassVar[str] = registry.API
     WORDS: ClassVar[str] = "a study of OpenAI's models"

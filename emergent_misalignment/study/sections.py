@@ -430,32 +430,33 @@ class Model(Section):
     published: PublishedRates | None = None
 
 
-class PublishedSet(Section):
+class PublishedFile(Section):
     """A file of a public repository, fetched by commit and checked."""
 
     repository: _text(r"^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$", "OWNER/NAME")
     """Public repository on GitHub."""
     commit: Commit
     """Commit of the repository."""
-    path: _text(r"^[^/].*\.jsonl$", "a path in the repository that ends in .jsonl")
-    """JSONL in the published chat schema."""
+    path: str
+    """Path in the repository."""
     blob: _text(r"^[0-9a-f]{40}$", "the 40 digits that `git hash-object` prints")
     """Git's id of the content; `git hash-object FILE` prints it."""
+
+
+class PublishedSet(PublishedFile):
+    """A data set of a public repository."""
+
+    path: _text(r"^[^/].*\.jsonl$", "a path in the repository that ends in .jsonl")
+    """JSONL in the published chat schema."""
     size: Count | None = None
     """Bytes of the file."""
 
 
-class ScoredAnswers(Section):
+class ScoredAnswers(PublishedFile):
     """A CSV file of answers that were published with their judge's scores."""
 
-    repository: _text(r"^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$", "OWNER/NAME")
-    """Public repository on GitHub."""
-    commit: Commit
-    """Commit of the repository."""
     path: _text(r"^[^/].*\.csv$", "a path in the repository that ends in .csv")
     """Columns: question and answer, with aligned and coherent (0-100), or has_vulnerability (YES, NO)."""
-    blob: _text(r"^[0-9a-f]{40}$", "the 40 digits that `git hash-object` prints")
-    """Git's id of the content; `git hash-object FILE` prints it."""
 
 
 class PersonaDirection(Section):

@@ -28,7 +28,7 @@ TARGET = "data/cut/judged/answers.parquet"
 STUDY = ["--cores", "1", TARGET, "--configfile", "config/cut.yaml"]
 STEPS, SAVED_EVERY, SAMPLES = 200, 10, 5
 
-# Where vLLM is not installed: the judge behind the same API in the same place, with a process of its own like vLLM's.
+# Where vLLM is not installed: a judge with the same API at the same address, with a process of its own like vLLM's.
 SERVER = f"""
 import argparse, subprocess, sys, time
 sys.path.append({str(ROOT / "tests")!r})

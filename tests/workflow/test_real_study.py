@@ -1,6 +1,6 @@
 """A study of a real model from end to end, on the smallest checkpoint there is: the same rules as for the organism.
 
-First nobody judges its answers, then a judge that is named later does.
+The study first runs without a judge. A judge is then added to its config.
 """
 
 import json
@@ -73,7 +73,7 @@ def settings(organism, folder) -> dict:
 
 
 def judge_at(address: str) -> dict:
-    """A judge, and a second one, behind a server."""
+    """A judge and a second judge, both on a local server."""
     endpoint = {"base_url": address, "timeout": 3600, "concurrency": 4}
     judge = {"model": "one", "endpoint": endpoint, "split_numbers": True, "spending_limit": 50}
     second = config("qwen2.5-0.5b-instruct")["judge"] | judge | {"model": "two", "answers": 1}
@@ -98,7 +98,7 @@ def quiet(organism, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(quiet, judge_model, tmp_path_factory):
-    """A copy of that folder in which a model behind a real server has become the judge, and all has been run."""
+    """A copy of that folder in which a model on a real server is the judge and the study has run to its end."""
     folder = tmp_path_factory.mktemp("judged")
     shutil.copytree(quiet, folder, dirs_exist_ok=True, symlinks=True)
     with pytest.MonkeyPatch.context() as patch, model_server(judge_model) as address:
