@@ -32,7 +32,7 @@ def test_places_of_the_untuned_model_and_the_line_between_the_authors(seeds):
     assert places[[*persona.SEPARATIONS]].apply(lambda column: column.between(0, 1)).all(axis=None)
     direction = directions[1].numpy()
     at = helper.numpy() + zeros[1].to_numpy()[:, None] * direction
-    assert (at * direction).sum(1) == pytest.approx(np.zeros(len(at)), abs=1e-3 * (direction**2).sum(1).max())
+    assert (at * direction).sum(1) == pytest.approx(np.zeros(len(at)), abs=1e-3 * float((direction**2).sum(1).max()))
     assert persona.compared(seeds)["separation"] == len(seeds[0].texts["separation", "misaligned"])
     assert list(persona.pairs(seeds[0].texts)) == ["question", "villain", "helper"]
 
