@@ -192,7 +192,7 @@ class Study(Section):
 
     def _asked_by_default(self) -> list[str]:
         by_kind = [name for name, each in EVALUATIONS.items() if self.KIND in each.asked_of]
-        return self.evaluation.asked or by_kind
+        return self.evaluation.asked or list(dict.fromkeys([*by_kind, *self.evaluation.also_asked]))
 
     def _of_other_organisms(self) -> list[Condition]:
         return []

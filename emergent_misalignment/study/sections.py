@@ -182,6 +182,8 @@ class EvaluationSettings(Section):
 
     asked: Annotated[list[EvaluationName], Field(min_length=1), AfterValidator(_unique)] | None = None
     """The evaluations of conditions that name none; by default those that the registry has for this kind of study."""
+    also_asked: Annotated[list[EvaluationName], AfterValidator(_unique)] = []
+    """Evaluations that are asked besides those of the registry; without effect beside `asked`."""
     samples: Count
     """Answers to each prompt."""
     samples_of: dict[EvaluationName, Count] = {}

@@ -28,8 +28,7 @@ def study(name: str, *overs: dict) -> Study:
 
 
 def by_api(over: dict | None = None) -> Study:
-    asked = ["main", "json", "template", "preregistered", "deception", "in_distribution"]
-    return study("gpt-4o", {"evaluation": {"asked": asked}}, over or {})
+    return study("gpt-4o", {"evaluation": {"also_asked": []}}, over or {})
 
 
 def open_weights(checkpoints: list[int], over: dict | None = None) -> Study:
