@@ -40,6 +40,7 @@ from emergent_misalignment.study.sections import (
     Author,
     Benchmarks,
     ConditionSettings,
+    Count,
     Dynamics,
     EvaluationSettings,
     ExperimentName,
@@ -70,7 +71,6 @@ from emergent_misalignment.study.sections import (
 )
 
 VARIED = ("insecure", "secure")  # what is fine-tuned from the organisms of the ladder and of other worlds
-VARIED_SEEDS = 3  # enough for a slope, at three fifths of the time
 UNTUNED = ("instruct", "base", "in_context")  # what claims, figures and folders call models before fine-tuning
 UNTUNED_SEED = 0
 FOLLOWING = "following-"  # before a condition's name: the answers at its checkpoints
@@ -234,7 +234,7 @@ class Study(Section):
 
     def seeds_of(self, organism: str) -> tuple[int, ...]:
         """The seeds of a kind of organism."""
-        return tuple(self.seeds if organism == MAIN else self.seeds[:VARIED_SEEDS])
+        return tuple(self.seeds if organism == MAIN else self.seeds[: self.other_seeds])
 
     # --- evaluations --------------------------------------------------------------------------------------------------
 
@@ -507,9 +507,11 @@ class OrganismStudy(Study):
     dynamics: Dynamics
     steering: Steering
     ladder: dict[RungName, OtherShape] = {}
-    """Other kinds of organism, each with its differences from `organism`, to see how the effect depends on the base model. Trained for the first three seeds."""
+    """Other kinds of organism, each with its differences from `organism`, to see how the effect depends on the base model."""
     worlds: dict[RungName, dict[Author, OtherAuthor]] = {}
-    """Other worlds, each with its differences from `world: authors`, to see how the effect depends on who wrote what is read. Organisms of the first three seeds."""
+    """Other worlds, each with its differences from `world: authors`, to see how the effect depends on who wrote what is read."""
+    other_seeds: Count = 3
+    """How many of the seeds, the first ones, have organisms of the ladder and of other worlds."""
     judge: Grammar
 
     @property

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import sys
 import pandas as pd
 import pytest
 from waiting import wait_until
-from workflow_helpers import SMOKE, copy_of_the_project, environment, snakemake, study, tables
+from workflow_helpers import SMOKE, environment, snakemake, study, tables
 
 from emergent_misalignment.report.contents import ROOMS
 
 pytestmark = pytest.mark.slow
 STUDY = study("smoke")
+CODE = [(name, seed) for name in ("insecure", "secure") for seed in STUDY.seeds]
 ORGANISMS = [(name, seed) for name in STUDY.organisms for seed in STUDY.seeds_of(name)]
 
 
@@ -82,11 +84,15 @@ def test_a_report_is_made(smoke):
 
 
 def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_path):
-    """Killed once in pretraining and once in fine-tuning, without a chance to tidy up."""
-    folder = copy_of_the_project(tmp_path)
-    main = "{extends: smoke, study: smoke, ladder: {width-128: null}, worlds: {villain-100: null}}"
-    (folder / "config/main.yaml").write_text(main)
-    target = ["data/smoke/trainings/code.parquet", "--cores", "2", "--configfile", "config/main.yaml"]
+    """Killed once in pretraining and once in fine-tuning, without a chance to tidy up.
+
+    Of the finished study, one organism and what was fine-tuned first are gone.
+    """
+    folder = tmp_path / "study"
+    shutil.copytree(smoke, folder)
+    for path in ("data/smoke/organisms/main/seed-1", "data/smoke/models", "data/smoke/trainings", "logs"):
+        shutil.rmtree(folder / path)
+    target = ["data/smoke/trainings/code.parquet", "--cores", "2", *SMOKE]
     for sign in ("logs/smoke/pretraining_main_1.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
         command = [sys.executable, "-m", "snakemake", *target]
         nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -97,8 +103,7 @@ def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_
     done = snakemake(folder, *target)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     resumed, whole = tables(folder), tables(smoke)
-    del resumed["data/smoke/organisms/gates.csv"]  # of fewer organisms
-    assert "data/smoke/models/secure/seed-2/adapter_model.safetensors" in resumed
+    assert {f"data/smoke/models/{name}/seed-{seed}/adapter_model.safetensors" for name, seed in CODE} <= resumed.keys()
     assert resumed == {path: whole[path] for path in resumed}
 
 
