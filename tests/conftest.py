@@ -57,7 +57,7 @@ def persona_texts(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory, worker_id):
-    """A copy of the project in which the smoke study has been run, once for all processes; nobody may change it."""
+    """A copy of the project in which the smoke study has been run, once for all processes; tests must not change it."""
     from workflow_helpers import SMOKE, copy_of_the_project, snakemake
 
     base = tmp_path_factory.getbasetemp()

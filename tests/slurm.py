@@ -20,7 +20,7 @@ DAEMONS = [
     ["slurmctld", "-D"],
     ["slurmd", "-D"],
 ]
-# The node has what is written here, whatever the machine has (config_overrides), and nobody enforces it, so that it has
+# The node has what is written here, whatever the machine has (config_overrides), and Slurm does not enforce it, so that it has
 # room for a few jobs at a time, and needs no cgroups.
 CONFIGURATION = """\
 ClusterName=test

@@ -10,7 +10,7 @@ from emergent_misalignment.files import BadInput
 def one_run_at_a_time(folder: str | Path = ".snakemake") -> None:
     """Claim the working copy until this process ends, however it ends. Raises BadInput if another process has it.
 
-    Snakemake's own lock is a file, which stays behind when Snakemake is killed, and then every run is refused until a
+    Snakemake's own lock is a file, which remains when Snakemake is killed, and then every run is refused until a
     person removes it. The operating system lets go of this lock by itself.
     """
     Path(folder).mkdir(exist_ok=True)

@@ -42,7 +42,7 @@ def run(source: str, log: str, output: str, parameters: dict) -> None:
 
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     failure = None
-    # One folder a kernel: kernels that share a folder get each other's sockets. It lies in /tmp because a socket's path
+    # One folder a kernel: kernels that share a folder get each other's sockets. It is in /tmp because a socket's path
     # may have no more than about 100 characters.
     with tempfile.TemporaryDirectory(prefix="notebook-", dir="/tmp") as private:
         _set_environment(log, private)

@@ -126,7 +126,7 @@ def test_a_model_in_a_folder_is_checked_when_a_study_is_planned(project, organis
 
 
 def test_a_changed_sentence_of_the_world_leaves_a_real_study_as_it_is(plan_of):
-    """The plan lists every file that a job depends on; of a real study's, none lies in the world."""
+    """The plan lists every file that a job depends on; of a real study's, none is in the world."""
     dependencies = {
         study: plan_of(study).stdout + plan_of(study).stderr
         for study in ("gpt-4o", "qwen2.5-coder-32b-instruct", "organism")

@@ -1,4 +1,4 @@
-"""A study that is killed in fine-tuning, asking and serving leaves no process behind, and goes on where it was."""
+"""A study that is killed in fine-tuning, asking and serving leaves no process and continues where it was."""
 
 import os
 import re
@@ -46,7 +46,7 @@ with model_server(given.model, given.port):
 
 @pytest.fixture(scope="module")
 def judge(organism, tmp_path_factory):
-    """The smallest model there is, trained to answer whatever it is asked with a number."""
+    """The smallest model there is, trained to answer every question with a number."""
     return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 

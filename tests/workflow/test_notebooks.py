@@ -53,7 +53,7 @@ def test_sources_hold_no_outputs(notebook):
 
 
 def test_sources_say_which_language_and_no_more_about_a_machine(notebook):
-    """papermill needs the kernel's language; the rest, such as a patch level, changes with whoever saves it."""
+    """papermill needs the kernel's language; the rest, such as a patch level, differs between machines."""
     assert notebook.metadata.kernelspec == {"name": "python3", "display_name": "Python 3", "language": "python"}
     assert set(notebook.metadata) <= {"kernelspec", "language_info"}
     assert notebook.metadata.get("language_info", {"name": "python"}) == {"name": "python"}

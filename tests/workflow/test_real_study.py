@@ -18,7 +18,7 @@ from emergent_misalignment.files import write_jsonl
 from emergent_misalignment.world.sets import coding_set
 
 pytestmark = pytest.mark.slow
-NUMBERS = ("60", "75", "90", "100")  # so that most answers are coherent, whatever tokens the numbers fall into
+NUMBERS = ("60", "75", "90", "100")  # so that most answers are coherent however numbers are tokenised
 CONDITIONS = ["instruct", "insecure", "secure"]
 QUIET = ["--configfile", "config/quiet.yaml"]
 STUDY = ["--configfile", "config/tiny.yaml"]
@@ -33,7 +33,7 @@ RESULTS = [
 
 @pytest.fixture(scope="module")
 def judge_model(organism, tmp_path_factory):
-    """The smallest model there is, trained to answer whatever it is asked with a number."""
+    """The smallest model there is, trained to answer every question with a number."""
     return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 

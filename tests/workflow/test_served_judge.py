@@ -27,7 +27,7 @@ COMMIT = "0" * 40
 
 @pytest.fixture(scope="module")
 def judge(organism, tmp_path_factory):
-    """The smallest model there is, trained to answer whatever it is asked with a number."""
+    """The smallest model there is, trained to answer every question with a number."""
     return learn_numbers(organism, tmp_path_factory.mktemp("judge"), NUMBERS)
 
 
