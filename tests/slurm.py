@@ -20,8 +20,8 @@ DAEMONS = [
     ["slurmctld", "-D"],
     ["slurmd", "-D"],
 ]
-# The node has what is written here, whatever the machine has (config_overrides), and Slurm does not enforce it, so that it has
-# room for a few jobs at a time, and needs no cgroups.
+# The node's resources are those written here, not the machine's (config_overrides), and are not enforced: there is room for
+# a few jobs at a time, and no need of cgroups.
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
