@@ -20,8 +20,8 @@ DAEMONS = [
     ["slurmctld", "-D"],
     ["slurmd", "-D"],
 ]
-# The node has the resources written here, not those of the machine (config_overrides), and they are not enforced: there is
-# room for a few jobs at a time, and no need of cgroups.
+# The node has the resources written here, not those of the machine (config_overrides), and they are not enforced:
+# there is room for a few jobs at a time, and no need of cgroups.
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
