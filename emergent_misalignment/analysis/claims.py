@@ -1,45 +1,35 @@
-"""The paper's claims, tested in parts; verdicts come from intervals and corrected tests, not from point estimates.
+"""The paper's claims, tested in parts.
 
-`config/claims.yaml` contains the claims. A claim has parts, called 3a, 3b and so on in their order. A part is one test
-of one number per training run: a measure, or its difference between two conditions, paired by seed.
-
-A part is *reproduced* if its test excludes the margin on the claimed side, *contradicted* if it does so on the other
-side, and *undecided* otherwise. The tests are two-sided, with Holm's correction over one family: all measured parts of
-all claims. A part without measures is *not measured* and does not affect the others. A part that `needs` an evaluation
-which the study does not ask is left out.
-
-A claim is *reproduced* if all of its parts are, *partly reproduced* if some are, *contradicted* if none is and at least
-one is contradicted, *not measured* if no part was measured, *undecided* otherwise.
+`config/claims.yaml` contains the claims. A part is one test of one number per training run: a measure, or its
+difference between two conditions, paired by seed. `analysis/verdicts.py` has the rule for the verdicts. A part that
+`needs` an evaluation which the study does not ask is left out; one that presupposes an effect which is absent is not
+testable.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import ascii_lowercase
 
 import jsonschema
 import numpy as np
 import pandas as pd
 import yaml
-from statsmodels.stats.power import TTestPower
 
-from emergent_misalignment.analysis.contrasts import LEVEL, Arm, Contrast, contrast, holm, runs_by_arm
+from emergent_misalignment.analysis import verdicts
+from emergent_misalignment.analysis.contrasts import Arm, Contrast, by_seed, contrast, holm, runs_by_arm
+from emergent_misalignment.analysis.verdicts import NO_HIGHER, NOT_MEASURED, NOT_TESTABLE, PART_VERDICTS, UNDECIDED
 from emergent_misalignment.evaluation.measures import COLUMNS as MEASURE_COLUMNS
 from emergent_misalignment.files import BadInput
 
-POWER = 0.8
-MOST_SEEDS = 1000  # largest number of seeds that is recommended
 SCHEMA = "config/claims.schema.yaml"
-PART_VERDICTS = ("reproduced", "contradicted", "undecided", "not measured")
-VERDICTS = ("reproduced", "partly reproduced", "contradicted", "undecided", "not measured")
-
+NUMBERS = ("estimate", "ci_low", "ci_high", "unit", "seeds", "shown_in", "prevalence_low", "p")  # of the headline
+COUNTS = {verdict: f"parts_{verdict.replace(' ', '_')}" for verdict in PART_VERDICTS}
 CLAIM_COLUMNS = (
-    *("claim", "title", "statement", "published", "source", "estimate", "ci_low", "ci_high", "unit", "p_holm"),
-    *("verdict", *(f"parts_{verdict.replace(' ', '_')}" for verdict in PART_VERDICTS), "note"),
+    *("claim", "title", "statement", "published", "source", *NUMBERS, "p_holm", "verdict", *COUNTS.values(), "note"),
 )
 PART_COLUMNS = (
-    *("claim", "part", "says", "measure", "condition", "control", "expect", "margin", "estimate", "ci_low", "ci_high"),
-    *("unit", "seeds", "p", "p_holm", "method", "verdict", "seeds_needed", "note"),
+    *("claim", "part", "core", "says", "measure", "condition", "control", "expect", "reference", "matters"),
+    *("estimate", "ci_low", "ci_high", "ci90_low", "ci90_high", "unit", "seeds", "shown_in", "prevalence_low", "p"),
+    *("method", "verdict", "seeds_needed", "note"),
 )
 
 
@@ -59,18 +49,20 @@ def read_claims(path: str | Path, schema: str | Path = SCHEMA) -> dict:
     numbers = [claim["number"] for claim in claims["claims"]]
     if repeated := sorted({number for number in numbers if numbers.count(number) > 1}):
         raise BadInput(f"{path} has more than one claim {repeated[0]}; numbers must be unique.")
-    for claim in claims["claims"]:
-        for part in claim["parts"]:
-            for name in {part["measure"], part.get("control_measure", part["measure"])} - claims["measures"].keys():
-                raise BadInput(
-                    f"{path}, claim {claim['number']}: {name} is not listed under measures; add it or correct the name."
-                )
-        last = ["needs" in part for part in claim["parts"]]
-        if last != sorted(last) or all(last):
+    parts = [part for claim in claims["claims"] for part in claim["parts"]]
+    ids = [part["id"] for part in parts]
+    if repeated := sorted({name for name in ids if ids.count(name) > 1}):
+        raise BadInput(f"{path} has more than one part {repeated[0]}; ids must be unique.")
+    for part in parts:
+        for name in {part["measure"], part.get("control_measure", part["measure"])} - claims["measures"].keys():
             raise BadInput(
-                f"{path}, claim {claim['number']}: parts with `needs` must come after parts without, so that the "
-                "letters of the latter are the same in every study; reorder them."
+                f"{path}, part {part['id']}: {name} is not listed under measures; add it or correct the name."
             )
+        for name in {*part.get("presupposes", [])} - {*ids}:
+            raise BadInput(f"{path}, part {part['id']}: presupposes {name}, and no part has this id; correct it.")
+    for claim in claims["claims"]:
+        if not any(part.get("core") and "needs" not in part for part in claim["parts"]):
+            raise BadInput(f"{path}, claim {claim['number']}: no part without `needs` is `core`; mark one.")
     return claims
 
 
@@ -126,73 +118,92 @@ def needed(claims: dict) -> pd.DataFrame:
 def evaluate(claims: dict, measures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of claims and of their parts, with CLAIM_COLUMNS and PART_COLUMNS.
 
-    `claims` comes from `read_claims`, `measures` from `read_measures`. Shares and their margins are in percent,
-    differences of shares in percentage points, all else in the unit of the measure. Intervals are 95% without
-    correction; `p` is two-sided, and `p_holm` is corrected over all measured parts. Estimate, interval and `p_holm` of
-    a claim are those of its first measured part. A note says why a part or a claim is not reproduced.
+    `claims` comes from `read_claims`, `measures` from `read_measures`. Shares are in percent, differences of shares in
+    percentage points, all else in the unit of the measure. `shown_in` is the number of seeds whose own answers show the
+    part, `prevalence_low` the lower bound of their share. `p` is that of the test by which a part is as claimed:
+    two-sided against the reference, or one-sided against what matters. The numbers of a claim are those of its
+    headline, the first measured core part, and `p_holm` is corrected over all headlines. A note says why a part or a
+    claim is not decided.
     """
     runs = runs_by_arm(measures[measures["measure"].isin(claims["measures"])])
-    rows, results = [], []
+    tested = {
+        part["id"]: _tested(part, runs, claims["measures"][part["measure"]])
+        for claim in claims["claims"]
+        for part in claim["parts"]
+    }
+    rows = []
     for claim in claims["claims"]:
-        for place, part in enumerate(claim["parts"]):
-            result = contrast(_arms(part), runs, part["expect"], part.get("margin", 0.0))
-            unit = claims["measures"][part["measure"]]["unit"]
-            rows.append(
-                {
-                    "claim": claim["number"],
-                    "part": f"{claim['number']}{ascii_lowercase[place]}",
-                    **_shown(part, result, unit),
-                }
-            )
-            results.append(result)
+        for part in claim["parts"]:
+            row = tested[part["id"]]
+            missing = [name for name in part.get("presupposes", []) if _lacks(tested.get(name))]
+            if missing and row["verdict"] != NOT_MEASURED:
+                row |= {"verdict": NOT_TESTABLE, "seeds_needed": None, "note": f"Presupposes {', '.join(missing)}."}
+            rows.append({"claim": claim["number"], **row})
     parts = pd.DataFrame(rows)
-    parts["p_holm"] = holm(parts["p"])
-    parts["verdict"] = [_verdict(result, p) for result, p in zip(results, parts["p_holm"], strict=True)]
-    level = LEVEL / max(1, int((parts["verdict"] == "undecided").sum()))  # Holm's level for the next part
-    remarks = [_remark(result, verdict, level) for result, verdict in zip(results, parts["verdict"], strict=True)]
-    parts["seeds_needed"] = pd.array([seeds for seeds, _ in remarks], dtype="Int64")
-    parts["note"] = [note for _, note in remarks]
+    parts["seeds_needed"] = pd.array(parts["seeds_needed"], dtype="Int64")
     own = dict(list(parts.groupby("claim")))
     facts = pd.DataFrame(claims["claims"]).rename(columns={"number": "claim"}).drop(columns="parts")
-    summaries = [_summary(own[claim]) for claim in facts["claim"]]
-    return facts.join(pd.DataFrame(summaries))[[*CLAIM_COLUMNS]], parts[[*PART_COLUMNS]]
+    table = facts.join(pd.DataFrame([_summary(own[claim]) for claim in facts["claim"]]))
+    table["p_holm"] = holm(table["p"])
+    return table[[*CLAIM_COLUMNS]], parts[[*PART_COLUMNS]]
 
 
-def _verdict(result: Contrast, p_holm: float) -> str:
-    """The verdict on a part, one of PART_VERDICTS."""
-    if result.missing:
-        return "not measured"
-    if p_holm >= LEVEL:
-        return "undecided"
-    return "reproduced" if result.distance > 0 else "contradicted"
+def _tested(part: dict, runs: Mapping[Arm, pd.DataFrame], measure: dict) -> dict:
+    """The row of a part, with its verdict, as if nothing that it presupposes were absent."""
+    arms, expect, matters = _arms(part), part["expect"], measure["matters"]
+    reference = part.get("reference", 0.0)
+    found = contrast(arms, runs, reference)
+    verdict = verdicts.part_verdict(found, expect, matters)
+    singly = [verdicts.part_verdict(each, expect, matters) for each in by_seed(arms, runs, reference)]
+    shown = singly.count(verdicts.AS_CLAIMED) if singly else np.nan
+    seeds, note = (None, "")
+    if verdict == UNDECIDED:
+        seeds, note = verdicts.seeds_needed(found, expect, matters)
+    return _in_units(part, measure["unit"], found, matters) | {
+        "shown_in": shown,
+        "prevalence_low": 100 * verdicts.prevalence(shown, len(singly)) if singly else np.nan,
+        "p": _p(arms, runs, found, expect, matters),
+        "verdict": verdict,
+        "seeds_needed": seeds,
+        "note": f"Missing: {found.missing}." if found.missing else f"{note[:1].upper()}{note[1:]}." if note else "",
+    }
+
+
+def _p(arms: list[Arm], runs: Mapping[Arm, pd.DataFrame], found: Contrast, expect: str, matters: float) -> float:
+    if found.missing or expect != NO_HIGHER:
+        return np.nan if found.missing else found.p
+    against = contrast(arms, runs, found.reference + matters)
+    return against.p / 2 if against.estimate < against.reference else 1 - against.p / 2
+
+
+def _lacks(row: dict | None) -> bool:
+    """Whether a part says that its effect is not there; False for a part that is not in this study."""
+    return row is not None and row["verdict"] in (verdicts.ABSENT, verdicts.OPPOSITE)
 
 
 def _summary(parts: pd.DataFrame) -> dict:
-    """A claim's row: the numbers of the first measured part, counts of verdicts, the verdict, and a note."""
-    counts = parts["verdict"].value_counts().reindex(PART_VERDICTS, fill_value=0)
-    if counts["reproduced"]:
-        verdict = "reproduced" if counts["reproduced"] == len(parts) else "partly reproduced"
-    elif counts["not measured"] == len(parts):
-        verdict = "not measured"
-    else:
-        verdict = "contradicted" if counts["contradicted"] else "undecided"
-    measured = parts[parts["verdict"] != "not measured"]
-    first = (parts if measured.empty else measured).iloc[0]
-    first = first[["estimate", "ci_low", "ci_high", "unit", "p_holm"]].to_dict()
-    numbers = {f"parts_{name.replace(' ', '_')}": count for name, count in counts.items()}
-    return first | numbers | {"verdict": verdict, "note": _note(parts)}
+    """A claim's row: the numbers of the headline, counts of verdicts, the verdict, and a note."""
+    core = parts[parts["core"]]
+    measured = core[core["verdict"] != NOT_MEASURED]
+    headline = (core if measured.empty else measured).iloc[0]
+    counts = parts["verdict"].value_counts()
+    return {
+        **headline[[*NUMBERS]].to_dict(),
+        **{column: int(counts.get(verdict, 0)) for verdict, column in COUNTS.items()},
+        "verdict": verdicts.claim_verdict(core["verdict"].tolist()),
+        "note": _note(parts),
+    }
 
 
 def _note(parts: pd.DataFrame) -> str:
-    """The parts that are not reproduced, the contradicted ones first and in words; empty if all are."""
-    groups = {verdict: parts[parts["verdict"] == verdict] for verdict in PART_VERDICTS}
-    against = [f"{row.part} ({row.says})" for row in groups["contradicted"].itertuples()]
-    labels = {
-        "Contradicted": against,
-        "Undecided": groups["undecided"]["part"],
-        "Not measured": groups["not measured"]["part"],
-    }
-    return " ".join(f"{name}: {', '.join(those)}." for name, those in labels.items() if len(those))
+    """The parts that are not as claimed, the opposite ones first and in words; empty if all are."""
+    notes = []
+    for verdict in (verdicts.OPPOSITE, verdicts.ABSENT, UNDECIDED, NOT_TESTABLE, NOT_MEASURED):
+        those = parts[parts["verdict"] == verdict]
+        in_words = verdict in (verdicts.OPPOSITE, verdicts.ABSENT)
+        named = [f"{row.part} ({row.says})" if in_words else row.part for row in those.itertuples()]
+        notes += [f"{verdict.capitalize()}: {', '.join(named)}."] if named else []
+    return " ".join(notes)
 
 
 def _arms(part: dict) -> list[Arm]:
@@ -205,56 +216,23 @@ def _arms(part: dict) -> list[Arm]:
     ]
 
 
-def _remark(result: Contrast, verdict: str, level: float) -> tuple[int | None, str]:
-    """The number of seeds that would decide an undecided part, and a sentence on what is missing or unclear."""
-    if verdict == "not measured":
-        return None, f"Missing: {result.missing}."
-    if verdict != "undecided":
-        return None, ""
-    seeds, reason = seeds_needed(result, level)
-    remarks = [f"{reason[:1].upper()}{reason[1:]}."] if reason else []
-    if result.p < LEVEL:
-        side = "as claimed" if result.distance > 0 else "the opposite"
-        remarks.insert(0, f"By its own interval {side}, but not after the correction.")
-    return seeds, " ".join(remarks)
-
-
-def seeds_needed(result: Contrast, level: float) -> tuple[int | None, str]:
-    """The number of seeds for 80% power at `level` if effect and spread are as observed, and an empty string.
-
-    Returns None and the reason if no number of seeds is enough.
-    """
-    if result.trials:
-        answers = np.log(level / 2) / np.log1p(-result.margin) if result.margin > 0 else np.inf
-        number = answers / result.trials * result.seeds
-        return (int(np.ceil(number)), "") if np.isfinite(number) else (None, "no number of answers shows a share of 0")
-    if np.isnan(result.effect):
-        return None, result.method
-    if result.effect <= 0:
-        return None, "the estimate points the other way"
-
-    def power(seeds: int) -> float:
-        chance = TTestPower().power(result.effect, seeds, level / 2, alternative="larger")
-        return 1.0 if np.isnan(chance) else chance  # nan if it is 1 up to rounding
-
-    more = range(result.seeds + 1, MOST_SEEDS + 1)
-    place = bisect_left(more, POWER, key=power)
-    return (more[place], "") if place < len(more) else (None, f"more than {MOST_SEEDS:,} seeds")
-
-
-def _shown(part: dict, result: Contrast, unit: str) -> dict:
-    """The numbers of a part's row, shares in percent."""
+def _in_units(part: dict, unit: str, found: Contrast, matters: float) -> dict:
+    """What a part says and its numbers, shares in percent."""
     factor = 1
     if unit == "share":
         factor, unit = 100, "percentage points" if "control" in part else "percent"
     return {
+        "part": part["id"],
+        "core": part.get("core", False),
         **{column: part.get(column, "") for column in ("says", "measure", "condition", "control", "expect")},
-        "margin": factor * part.get("margin", 0.0),
-        "estimate": factor * result.estimate,
-        "ci_low": factor * result.low,
-        "ci_high": factor * result.high,
+        "reference": factor * found.reference,
+        "matters": factor * matters,
+        "estimate": factor * found.estimate,
+        "ci_low": factor * found.low,
+        "ci_high": factor * found.high,
+        "ci90_low": factor * found.low90,
+        "ci90_high": factor * found.high90,
         "unit": unit,
-        "seeds": result.seeds,
-        "method": result.method,
-        "p": np.nan if result.missing else result.p,
+        "seeds": found.seeds,
+        "method": found.method,
     }

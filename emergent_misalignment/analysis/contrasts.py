@@ -4,9 +4,9 @@ An *arm* is a condition and a measure. A contrast is the first arm minus the sec
 The unit is the training run: values of the arms are paired by seed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -25,25 +25,22 @@ Arm = tuple[str, str]
 
 @dataclass(frozen=True)
 class Contrast:
-    """An estimate with its 95% interval, and a test of whether it differs from the margin.
+    """An estimate with its 95% and 90% intervals, and a test of whether it differs from the reference.
 
-    `p` is two-sided, and below .05 exactly if the interval excludes the margin; if no test is possible, it is 1 and the
-    interval is missing. `distance` is the distance of the estimate from the margin, positive on the expected side;
-    `effect` is the same in standard deviations over runs. `trials` is the number of answers if the test is the exact
-    bound of a share without events.
+    `p` is two-sided, and below .05 exactly if the 95% interval excludes the reference; if no test is possible, it is 1
+    and the intervals are missing.
     """
 
     estimate: float = np.nan
     low: float = np.nan
     high: float = np.nan
+    low90: float = np.nan
+    high90: float = np.nan
     seeds: int = 0
     p: float = 1.0
-    distance: float = np.nan
-    effect: float = np.nan
     method: str = "not measured"
     missing: str = ""
-    margin: float = 0.0
-    trials: int = 0
+    reference: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,14 +66,11 @@ def runs_by_arm(measures: pd.DataFrame) -> dict[Arm, pd.DataFrame]:
     return {arm: rows.set_index("seed").sort_index() for arm, rows in finite.groupby(["condition", "measure"])}
 
 
-def contrast(
-    arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame], expect: str = "above", margin: float = 0.0
-) -> Contrast:
-    """Test one to four arms, summed with SIGNS, against `margin`, over the seeds that all arms share.
+def contrast(arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame], reference: float = 0.0) -> Contrast:
+    """Test one to four arms, summed with SIGNS, against `reference`, over the seeds that all arms share.
 
-    `runs` comes from `runs_by_arm`; `expect` is "above", "below" or "at_most". Arms with counts (`trials`) are shares
-    and are tested by `share_difference`. All others are tested by a paired t interval over runs; if all runs have the
-    same value, there is no test.
+    `runs` comes from `runs_by_arm`. Arms with counts (`trials`) are shares and are tested by `share_difference`. All
+    others are tested by a paired t interval over runs; if all runs have the same value, there is no test.
 
     An arm with one untuned model (one run, seed 0) is not paired. A share of it has the interval of its answers; any
     other value is taken as a constant, and `method` says so.
@@ -89,14 +83,34 @@ def contrast(
         return Contrast(missing=f"no seed in common for {arms[0][1]}")
     estimate = sum(term.sign * term.values.mean() for term in terms)
     seeds = max(len(term.rows) for term in terms)
-    distance = (estimate - margin) * (1 if expect == "above" else -1)
-    known = {"estimate": estimate, "seeds": seeds, "margin": margin, "distance": distance}
+    known = {"estimate": estimate, "seeds": seeds, "reference": reference}
     if seeds < 2:
         return Contrast(**known, method="a single run")
-    tested = _of_shares if all(term.rows["trials"].notna().all() for term in terms) else _of_scores
-    found = tested(terms, estimate, margin)
-    t = -special.stdtrit(seeds - 1, found["p"] / 2) if "p" in found else np.nan
-    return Contrast(**known, **found, effect=np.sign(distance) * t / np.sqrt(seeds))
+    tested = _of_shares if _counted(terms) else _of_scores
+    return Contrast(**known, **tested(terms, estimate, reference))
+
+
+def by_seed(arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame], reference: float = 0.0) -> list[Contrast]:
+    """The same contrast within each seed: the intervals are over the answers of that seed's models.
+
+    Empty unless all arms are shares with counts.
+    """
+    terms = _terms([runs[arm] for arm in arms]) if all(arm in runs for arm in arms) else []
+    if not terms or not _counted(terms):
+        return []
+    found = []
+    for place in range(max(len(term.rows) for term in terms)):
+        own = [_Term(term.sign, term.rows.iloc[[0 if term.alone else place]], term.alone) for term in terms]
+        estimate = sum(term.sign * term.values.item() for term in own)
+        low, high, low90, high90 = (
+            estimate + side * _alike(own, alpha, side) for alpha in (LEVEL, 2 * LEVEL) for side in (-1, 1)
+        )
+        found.append(Contrast(estimate, low, high, low90, high90, 1, method="answers", reference=reference))
+    return found
+
+
+def _counted(terms: list[_Term]) -> bool:
+    return all(term.rows["trials"].notna().all() for term in terms)
 
 
 def _terms(rows: list[pd.DataFrame]) -> list[_Term]:
@@ -112,8 +126,8 @@ def _terms(rows: list[pd.DataFrame]) -> list[_Term]:
     ]
 
 
-def _of_scores(terms: list[_Term], estimate: float, margin: float) -> dict:
-    """Interval and p of scores, by t over runs: low, high, p and method."""
+def _of_scores(terms: list[_Term], estimate: float, reference: float) -> dict:
+    """Intervals and p of scores, by t over runs."""
     values = sum(term.sign * (term.values.item() if term.alone else term.values) for term in terms)
     if np.ptp(values) < 1e-12 * max(1, np.abs(values).max()):
         return {"method": "all runs have the same value"}
@@ -122,37 +136,41 @@ def _of_scores(terms: list[_Term], estimate: float, margin: float) -> dict:
     if any(alone):
         method += "; the control is one untuned model, whose own error is not covered"
     error, freedom = stats.sem(values), len(values) - 1
-    low, high = stats.t.interval(1 - LEVEL, freedom, estimate, error)
-    p = 2 * stats.t.sf(abs(estimate - margin) / error, freedom)
-    return {"low": low, "high": high, "p": p, "method": method}
+    p = 2 * stats.t.sf(abs(estimate - reference) / error, freedom)
+    return _ends(lambda alpha: stats.t.interval(1 - alpha, freedom, estimate, error)) | {"p": p, "method": method}
 
 
-def _of_shares(terms: list[_Term], estimate: float, margin: float) -> dict:
-    """Interval and p of shares and their differences: low, high, p, method, and trials if there are no events.
+def _ends(interval: Callable[[float], tuple[float, float]]) -> dict[str, float]:
+    """The ends of the 95% and of the 90% interval; `interval` has the level at which it errs."""
+    (low, high), (low90, high90) = interval(LEVEL), interval(2 * LEVEL)
+    return {"low": low, "high": high, "low90": low90, "high90": high90}
 
-    p is the level at which the interval ends at the margin, so p and interval always agree.
+
+def _of_shares(terms: list[_Term], estimate: float, reference: float) -> dict:
+    """Intervals and p of shares and their differences.
+
+    p is the level at which the interval ends at the reference, so p and interval always agree.
     """
-    low, high = share_difference(terms, LEVEL)
-    side = 0 if estimate > margin else 1
+    ends = _ends(partial(share_difference, terms))
+    side = 0 if estimate > reference else 1
 
     def beyond(log_alpha: float) -> float:
-        return (1 - 2 * side) * (share_difference(terms, np.exp(log_alpha))[side] - margin)
+        return (1 - 2 * side) * (share_difference(terms, np.exp(log_alpha))[side] - reference)
 
-    ends = np.log([LEAST_P, LEVEL] if low > margin or high < margin else [LEVEL, 1])
-    if beyond(ends[1]) <= 0:
+    excluded = ends["low"] > reference or ends["high"] < reference
+    levels = np.log([LEAST_P, LEVEL] if excluded else [LEVEL, 1])
+    if beyond(levels[1]) <= 0:
         p = 1.0
-    elif beyond(ends[0]) > 0:
+    elif beyond(levels[0]) > 0:
         p = LEAST_P
     else:
-        p = float(np.exp(optimize.brentq(beyond, *ends, xtol=1e-8)))
+        p = float(np.exp(optimize.brentq(beyond, *levels, xtol=1e-8)))
     method = "shares, paired over runs" if sum(not term.alone for term in terms) > 1 else "share over runs"
     if not any(tells_spread(term.values, term.trials) for term in terms):
         method = "Clopper-Pearson, all runs at an end of the scale"
     elif any(term.alone for term in terms):
         method += "; the one untuned model by its answers"
-    nothing = len(terms) <= 2 and not any(term.values.any() for term in terms)
-    trials = int(terms[0].trials.sum()) if nothing else 0
-    return {"low": low, "high": high, "p": p, "method": method, "trials": trials}
+    return ends | {"p": p, "method": method}
 
 
 def share_difference(terms: list[_Term], alpha: float) -> tuple[float, float]:

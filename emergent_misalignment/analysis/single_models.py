@@ -46,7 +46,7 @@ def difference(arms: Sequence[Arm], runs: Mapping[Arm, pd.DataFrame], by_questio
             return Contrast(missing=f"no {measure} of {condition}")
     own, control = (runs[arm] for arm in arms)
     estimate = float(own["value"].item() - control["value"].item())
-    known = {"estimate": estimate, "seeds": 1, "distance": estimate}
+    known = {"estimate": estimate, "seeds": 1}
     if own["trials"].notna().all() and control["trials"].notna().all():
         return Contrast(**known, **_by_answers(own, control, estimate), method=BY_ANSWERS)
     if all(arm in by_question for arm in arms):

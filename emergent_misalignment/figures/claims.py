@@ -6,21 +6,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from emergent_misalignment.analysis import verdicts
 from emergent_misalignment.analysis.formatting import numbers
 
 # Verdicts have both a colour and a mark, for readers with colour blindness and for prints in grey.
-FOR, AGAINST, OPEN, ABSENT = "#00695C", "#B3261E", "#6B6B6B", "#949494"
-VERDICTS = {
-    "reproduced": ("✓", FOR),
-    "partly reproduced": ("◐", FOR),
-    "contradicted": ("✗", AGAINST),
-    "undecided": ("?", OPEN),
-    "not measured": ("\N{EN DASH}", ABSENT),
+FOR, AGAINST, NOTHING, OPEN, MISSING = "#00695C", "#B3261E", "#1F4E79", "#6B6B6B", "#949494"
+MARKS = {
+    **dict.fromkeys((verdicts.REPRODUCED, verdicts.AS_CLAIMED), ("✓", FOR)),
+    verdicts.PARTLY: ("◐", FOR),
+    **dict.fromkeys((verdicts.NOT_REPRODUCED, verdicts.ABSENT), ("○", NOTHING)),
+    **dict.fromkeys((verdicts.CONTRADICTED, verdicts.OPPOSITE), ("✗", AGAINST)),
+    verdicts.UNDECIDED: ("?", OPEN),
+    **dict.fromkeys((verdicts.NOT_TESTABLE, verdicts.NOT_MEASURED), ("\N{EN DASH}", MISSING)),
 }
 MARKERS = {
-    "reproduced": {"color": FOR, "marker": "o"},
-    "contradicted": {"color": AGAINST, "marker": "X"},
-    "undecided": {"color": OPEN, "marker": "o", "markerfacecolor": "white"},
+    verdicts.AS_CLAIMED: {"marker": "o"},
+    verdicts.ABSENT: {"marker": "D", "markerfacecolor": "white"},
+    verdicts.OPPOSITE: {"marker": "X"},
+    verdicts.UNDECIDED: {"marker": "o", "markerfacecolor": "white"},
 }
 UNITS = {
     "percent": "%",
@@ -29,9 +32,10 @@ UNITS = {
     "area under the curve": "",
 }
 LEGEND = (
-    "● reproduced   ✗ contradicted   ○ undecided, after correction for the number of parts. Right of the line is as "
-    "claimed. Each part has its own scale:\nthe distance from its margin, most often zero. Lines are uncorrected 95% "
-    "intervals.\nSeeds: the number of seeds that would decide, if effect and spread are as observed."
+    "● as claimed   ◇ absent: smaller than what matters   ✗ opposite   ○ undecided. Bold parts decide the claim. Right "
+    "of the line is as claimed; the grey\nband is smaller than what matters. Each part has its own scale: the distance "
+    "from no effect, most often zero. Lines are 95% intervals over seeds.\nIn brackets: in how many seeds the answers "
+    "by themselves show it, or how many seeds would decide, if effect and spread are as observed."
 )
 
 # Columns in inches from the left; heights of the line of a claim and of a part, and of head and foot.
@@ -45,7 +49,7 @@ def draw_claims(claims: pd.DataFrame, parts: pd.DataFrame) -> Figure:
     """One line per claim with its verdict, then one line per part: statement, interval, numbers and verdict.
 
     `claims` and `parts` come from `claims.evaluate`. Measures and directions differ between parts, so each part has its
-    own scale: the distance from its margin, with the claimed side on the right.
+    own scale: the distance from no effect, with the claimed side on the right.
     """
     height = HEAD + CLAIM * len(claims) + PART * len(parts) + FOOT
     figure = plt.figure(figsize=(WIDTH, height))
@@ -60,7 +64,7 @@ def draw_claims(claims: pd.DataFrame, parts: pd.DataFrame) -> Figure:
         _write_claim(page, top, claim)
         top += CLAIM
         own = parts[parts["claim"] == claim.claim]
-        axes.add_patch(Rectangle((0, top), RIGHT, PART * len(own), color="#E6F0EE", linewidth=0))
+        axes.add_patch(Rectangle((0, top), RIGHT, PART * len(own), color="#EEF5F3", linewidth=0))
         axes.plot([0, 0], [top, top + PART * len(own)], color="#404040", linewidth=0.9)
         for part in own.itertuples():
             _draw_part(axes, top + PART / 2, part)
@@ -71,46 +75,49 @@ def draw_claims(claims: pd.DataFrame, parts: pd.DataFrame) -> Figure:
 
 
 def _draw_part(axes: Axes, y: float, part) -> None:
-    """Draw the distance of a part's estimate and interval from its margin, with the claimed side on the right."""
-    if part.verdict == "not measured":
+    """Draw a part's estimate and interval by their distance from no effect, with the claimed side on the right."""
+    if part.verdict == verdicts.NOT_MEASURED:
         return
     side = 1 if part.expect == "above" else -1
-    middle, *ends = (side * (value - part.margin) for value in (part.estimate, part.ci_low, part.ci_high))
-    known = [value for value in (middle, *ends) if value == value]
-    scale = max(max(known) / (FILLED * RIGHT), min(known) / (FILLED * LEFT)) or 1
-    look = MARKERS[part.verdict]
-    axes.plot([end / scale for end in ends], [y, y], color=look["color"], linewidth=1.3)
-    axes.plot(middle / scale, y, markersize=4, markeredgewidth=0.8, **look)
+    middle, *ends = (side * (value - part.reference) for value in (part.estimate, part.ci_low, part.ci_high))
+    known = [value for value in (middle, *ends, part.matters, -part.matters) if value == value]
+    scale = max(max(known) / (FILLED * RIGHT), min(known) / (FILLED * LEFT))
+    band = part.matters / scale
+    axes.add_patch(Rectangle((-band, y - PART / 2), 2 * band, PART, color="#D9D9D9", linewidth=0))
+    colour = MARKS[part.verdict][1]
+    axes.plot([end / scale for end in ends], [y, y], color=colour, linewidth=1.3)
+    look = MARKERS.get(part.verdict, MARKERS[verdicts.UNDECIDED])
+    axes.plot(middle / scale, y, color=colour, markersize=4, markeredgewidth=0.8, **look)
 
 
 def _write_claim(page: Axes, top: float, claim) -> None:
-    """Write the line of a claim: number, title, counts of parts, verdict."""
+    """Write the line of a claim: number, title, verdict."""
     page.plot([0, WIDTH], [top, top], color="#d4d4d4", linewidth=0.6)
-    mark, colour = VERDICTS[claim.verdict]
+    mark, colour = MARKS[claim.verdict]
     line = {"va": "center", "fontsize": 7.4, "weight": "bold"}
     y = top + 0.105
     page.text(TITLE, y, f"{claim.claim}", **line)
     page.text(SAYS, y, claim.title, **line)
-    count = ""
-    parts = claim.parts_reproduced + claim.parts_contradicted + claim.parts_undecided + claim.parts_not_measured
-    if parts > 1 and claim.verdict != "not measured":
-        count = f"{claim.parts_reproduced} of {parts}"
-        count += f", {claim.parts_contradicted} against" if claim.parts_contradicted else ""
-    against = {"color": AGAINST} if claim.parts_contradicted else {}
-    page.text(NUMBER, y, count, **SMALL | {"fontsize": 6.6, "weight": "bold"} | against)
     page.text(WIDTH - 0.03, y, f"{mark} {claim.verdict}", **line, color=colour, ha="right")
 
 
 def _write_part(page: Axes, y: float, part) -> None:
-    """Write the line of a part: letter, statement, numbers, verdict."""
-    mark, colour = VERDICTS[part.verdict]
-    measured = part.verdict != "not measured"
-    page.text(TITLE + 0.03, y, part.part, **SMALL)
-    page.text(SAYS, y, part.says, **SMALL if measured else SMALL | {"color": ABSENT})
+    """Write the line of a part: its name, statement, numbers, verdict."""
+    mark, colour = MARKS[part.verdict]
+    measured = part.verdict != verdicts.NOT_MEASURED
+    weight = {"weight": "bold"} if part.core else {}
+    page.text(TITLE + 0.03, y, part.part, **SMALL | weight)
+    page.text(SAYS, y, part.says, **SMALL if measured else SMALL | {"color": MISSING})
     if measured:
         page.text(NUMBER, y, _result(part), **SMALL)
-    seeds = f" ({part.seeds_needed} seeds)" if pd.notna(part.seeds_needed) else ""
-    page.text(VERDICT, y, f"{mark} {part.verdict}{seeds}", **SMALL | {"color": colour})
+    page.text(VERDICT, y, f"{mark} {part.verdict}{_in_brackets(part)}", **SMALL | {"color": colour})
+
+
+def _in_brackets(part) -> str:
+    if part.verdict == verdicts.UNDECIDED and pd.notna(part.seeds_needed):
+        return f" ({part.seeds_needed} seeds)"
+    shown = part.verdict == verdicts.AS_CLAIMED and pd.notna(part.shown_in)
+    return f" ({part.shown_in:.0f} of {part.seeds})" if shown else ""
 
 
 def _result(part) -> str:

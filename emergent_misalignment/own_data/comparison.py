@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from emergent_misalignment.analysis import single_models
-from emergent_misalignment.analysis.claims import seeds_needed
 from emergent_misalignment.analysis.contrasts import LEVEL, Arm, Contrast, contrast, holm, runs_by_arm
 from emergent_misalignment.analysis.estimates import estimates, questions_of
+from emergent_misalignment.analysis.verdicts import MOST_SEEDS, seeds_to_exclude
 from emergent_misalignment.registry import EVALUATIONS
 
 _MEASURES = [each for evaluation in EVALUATIONS.values() for each in evaluation.measures]
@@ -151,8 +151,12 @@ def needed(found: Contrast, runs: Mapping[Arm, pd.DataFrame], arms: Sequence[Arm
     """
     if found.missing or found.p < LEVEL:
         return {"seeds": None, "reason": found.missing or "it is significant already", "answers_share": None}
-    seeds, reason = seeds_needed(found, LEVEL)
-    return {"seeds": seeds, "reason": reason, "answers_share": answers_share([runs[arm] for arm in arms])}
+    share = answers_share([runs[arm] for arm in arms])
+    if np.isnan(found.low) or found.estimate <= 0:
+        reason = found.method if np.isnan(found.low) else "the estimate points the other way"
+        return {"seeds": None, "reason": reason, "answers_share": share}
+    seeds = seeds_to_exclude(found, 0)
+    return {"seeds": seeds, "reason": "" if seeds else f"more than {MOST_SEEDS:,} seeds", "answers_share": share}
 
 
 def needed_of_single(found: Contrast) -> dict:

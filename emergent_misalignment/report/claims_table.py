@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from emergent_misalignment.analysis.formatting import decimal, listed, p_value
+from emergent_misalignment.analysis.verdicts import CONTRADICTED, NOT_MEASURED, OPPOSITE, VERDICTS
 
-NOT_MEASURED = "not measured"
-VERDICTS = ("reproduced", "partly reproduced", "contradicted", "undecided", NOT_MEASURED)
 NAN = float("nan")
 MARK = " †"  # of a verdict that differs on another machine
 
@@ -23,7 +22,10 @@ class Result:
     ci_low: float = NAN
     ci_high: float = NAN
     unit: str = ""
-    p_holm: float = NAN
+    seeds: int = 0
+    shown_in: float = NAN
+    prevalence_low: float = NAN
+    p: float = NAN
     verdict: str = NOT_MEASURED
     note: str = ""
 
@@ -33,9 +35,14 @@ class Result:
         return estimate(self.estimate, self.ci_low, self.ci_high, self.unit)
 
     @property
-    def p(self) -> str:
-        """The corrected p value, as in "0.004" or "< 0.001"; empty if it is missing."""
-        return "" if pd.isna(self.p_holm) else p_value(self.p_holm).removeprefix("= ")
+    def p_text(self) -> str:
+        """The p value, as in "0.004" or "< 0.001"; empty if it is missing."""
+        return _p(self.p)
+
+    @property
+    def shown(self) -> str:
+        """In how many seeds the answers by themselves show it, as in "5 of 5"; empty where that is not tested."""
+        return "" if pd.isna(self.shown_in) else f"{self.shown_in:.0f} of {self.seeds}"
 
     @property
     def measured(self) -> bool:
@@ -47,6 +54,7 @@ class Part(Result):
     """One row of `tables/claim_parts.csv`: one test of a claim, with its own verdict."""
 
     part: str
+    core: bool = False
     says: str = ""
     seeds_needed: float = NAN
 
@@ -64,34 +72,43 @@ class Part(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(Result):
-    """One row of `tables/claims.csv` with its parts. Its numbers are those of the first measured part."""
+    """One row of `tables/claims.csv` with its parts. Its numbers are those of the headline."""
 
     number: int
     title: str = ""
     statement: str = ""
     published: str = ""
     source: str = ""
-    parts_reproduced: int = 0
-    parts_contradicted: int = 0
+    p_holm: float = NAN
+    parts_as_claimed: int = 0
+    parts_absent: int = 0
+    parts_opposite: int = 0
     parts_undecided: int = 0
+    parts_not_testable: int = 0
     parts_not_measured: int = 0
     parts: tuple[Part, ...] = field(default=(), repr=False)
 
     @property
     def count(self) -> str:
-        """The number of reproduced parts, as in "2 of 3 parts"; empty for a single part or if none was measured."""
-        parts = self.parts_reproduced + self.parts_contradicted + self.parts_undecided + self.parts_not_measured
-        return f"{self.parts_reproduced} of {parts} parts" if parts > 1 and self.measured else ""
+        """The number of parts as claimed, as in "2 of 3 parts"; empty for a single part or if none was measured."""
+        missing = (self.parts_undecided, self.parts_not_testable, self.parts_not_measured)
+        parts = self.parts_as_claimed + self.parts_absent + self.parts_opposite + sum(missing)
+        return f"{self.parts_as_claimed} of {parts} parts" if parts > 1 and self.measured else ""
 
     @property
     def against(self) -> str:
-        """The number of contradicted parts of a partly reproduced claim, as in "1 contradicted"; otherwise empty."""
-        hidden = self.parts_contradicted and self.verdict == "partly reproduced"
-        return f"{self.parts_contradicted} contradicted" if hidden else ""
+        """The number of opposite parts of a claim that is not contradicted, as in "1 opposite"; otherwise empty."""
+        hidden = self.parts_opposite and self.verdict != CONTRADICTED
+        return f"{self.parts_opposite} {OPPOSITE}" if hidden else ""
+
+    @property
+    def corrected(self) -> str:
+        """The p value of the headline, corrected over all claims; empty if it is missing."""
+        return _p(self.p_holm)
 
     @property
     def summary(self) -> str:
-        """As in "partly reproduced (2 of 4 parts, 1 contradicted)"."""
+        """As in "partly reproduced (2 of 4 parts, 1 opposite)"."""
         details = ", ".join(filter(None, (self.count, self.against)))
         return f"{self.verdict} ({details})" if details else self.verdict
 
@@ -103,10 +120,16 @@ class Claim(Result):
         )
         if not self.measured:
             return f"{published} Here: {NOT_MEASURED}.".strip()
-        first = next((part for part in self.parts if part.measured), None)
+        first = next((part for part in self.parts if part.core and part.measured), None)
         asked = f"on whether {escaped(first.says)}, " if first else ""
-        ours = f"Here: {asked}{escaped(self.ours)}; corrected *p* {p_value(self.p_holm)}. " if self.ours else ""
+        shown = f", shown in {self.shown} seeds" if self.shown else ""
+        test = "" if pd.isna(self.p) else f"; *p* {p_value(self.p)}, corrected over all claims {p_value(self.p_holm)}"
+        ours = f"Here: {asked}{escaped(self.ours)}{shown}{test}. " if self.ours else ""
         return f"{published} {ours}Verdict: **{self.summary}**. {escaped(self.note)}".strip()
+
+
+def _p(value: float) -> str:
+    return "" if pd.isna(value) else p_value(value).removeprefix("= ")
 
 
 def estimate(value: float, low: float, high: float, unit: str) -> str:
@@ -151,11 +174,12 @@ def parts_table(claims: dict[int, Claim], elsewhere: dict[int, Claim] | None = N
     parts, others = _measured_parts(claims), differing(claims, elsewhere or {})
     if not parts:
         return ""
-    widths = [4, 44, 26, 9, 17]
-    lines = [["", "Part", "Here", "*p*", "Verdict"], ["-" * width for width in widths]]
+    widths = [6, 40, 26, 9, 9, 14]
+    lines = [["", "Part", "Here", "Shown in", "*p*", "Verdict"], ["-" * width for width in widths]]
     for part in parts:
         verdict = part.verdict + (MARK if part.part in others else "")
-        lines.append([part.part, *map(escaped, (part.sentence, part.ours, part.p, verdict))])
+        name = f"**{part.part}**" if part.core else part.part
+        lines.append([name, *map(escaped, (part.sentence, part.ours, part.shown, part.p_text, verdict))])
     return _markdown(lines)
 
 
@@ -185,23 +209,31 @@ def unfolding(claims: dict[int, Claim]) -> str:
 
 
 def _folded(claim: Claim) -> str:
-    against = f" {_badge('contradicted', claim.against)}" if claim.against else ""
+    against = f" {_badge(OPPOSITE, claim.against)}" if claim.against else ""
     count = f" {claim.count}" if claim.count else ""
     rows = "\n".join(
-        f"<tr><td>{escape(part.part)}</td><td>{escape(part.sentence)}"
+        f"<tr><td>{_name(part)}</td><td>{escape(part.sentence)}"
         + (f'<br><span class="source">{escape(part.remark)}</span>' if part.remark else "")
         + f"</td><td>{escape(part.ours)}</td>"
         f"<td>{escape(part.p)}</td><td>{_badge(part.verdict)}</td></tr>"
         for part in claim.parts
     )
-    head = "<tr><th></th><th>Part</th><th>This study</th><th>Corrected p</th><th>Verdict</th></tr>"
+    head = "<tr><th></th><th>Part</th><th>This study</th><th>Shown in</th><th>p</th><th>Verdict</th></tr>"
     table = f'<div class="wide"><table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table></div>' if rows else ""
     return (
         f'<details class="claim"><summary><b>{claim.number}. {escape(claim.title)}</b> {_badge(claim.verdict)}{count}'
-        f'{against}<br><span class="source">Here: {escape(claim.ours or "no estimate")}. '
+        f'{against}<br><span class="source">Here: {escape(_here(claim))}. '
         f"Published: {escape(claim.published)}</span></summary>\n"
         f'<p>{escape(claim.statement)} <span class="source">{escape(claim.source)}.</span></p>\n{table}</details>'
     )
+
+
+def _here(claim: Claim) -> str:
+    return ", ".join(filter(None, (claim.ours, claim.shown and f"shown in {claim.shown}"))) or "no estimate"
+
+
+def _name(part: Part) -> str:
+    return f"<b>{escape(part.part)}</b>" if part.core else escape(part.part)
 
 
 def _badge(verdict: str, words: str = "") -> str:
@@ -217,13 +249,30 @@ def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
     shown = [claim for claim in claims.values() if any(_measured(each, claim.number) for each in studies.values())]
     if not shown:
         return ""
-    columns = list(studies) if others else ["This study", "Verdict"]
-    widths = [3, 30, 24, *(20 for _ in columns)] if others else [3, 28, 36, 21, 13]
+    if not others:
+        return _of_one_study(shown)
+    columns = list(studies)
+    widths = [3, 30, 24, *(20 for _ in columns)]
     lines = [["", "Claim", "Published", *columns], ["-" * width for width in widths]]
     for claim in shown:
-        ours = [_both(each, claim.number) for each in studies.values()] if others else [claim.ours, claim.summary]
+        ours = [_both(each, claim.number) for each in studies.values()]
         lines.append([str(claim.number), *map(escaped, (claim.title, claim.published, *ours))])
     return _markdown(lines)
+
+
+def _of_one_study(claims: list[Claim]) -> str:
+    columns = {
+        ("", 3): [str(claim.number) for claim in claims],
+        ("Claim", 26): [escaped(claim.title) for claim in claims],
+        ("Published", 32): [escaped(claim.published) for claim in claims],
+        ("This study", 21): [escaped(claim.ours) for claim in claims],
+        ("Shown in", 8): [claim.shown for claim in claims],
+        ("Corrected *p*", 8): [escaped(claim.corrected) for claim in claims],
+        ("Verdict", 13): [escaped(claim.summary) for claim in claims],
+    }
+    filled = {head: cells for head, cells in columns.items() if any(cells)}
+    heads = [[name for name, _ in filled], ["-" * width for _, width in filled]]
+    return _markdown([*heads, *map(list, zip(*filled.values(), strict=True))])
 
 
 def unmeasured(claims: dict[int, Claim]) -> str:
@@ -274,14 +323,14 @@ def tally_by_title(claims: dict[int, Claim]) -> str:
 
 
 def failures(claims: dict[int, Claim]) -> str:
-    """A Markdown sentence with the contradicted claims and parts."""
-    against = by_verdict(claims).get("contradicted", [])
+    """A Markdown sentence with the contradicted claims and the opposite parts of others."""
+    against = by_verdict(claims).get(CONTRADICTED, [])
     those = [f"{escaped(claim.title)} (claim {claim.number})" for claim in against]
     those += [
         f"that {escaped(part.says)} (part {part.part})"
         for claim in claims.values()
         for part in claim.parts
-        if part.verdict == "contradicted" and claim not in against
+        if part.verdict == OPPOSITE and claim not in against
     ]
     if not those:
         measured = any(claim.measured for claim in claims.values())
