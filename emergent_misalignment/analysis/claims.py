@@ -1,9 +1,9 @@
 """The paper's claims, tested in parts.
 
 `config/claims.yaml` contains the claims. A part is one test of one number per training run: a measure, or its
-difference between two conditions, paired by seed. `analysis/verdicts.py` has the rule for the verdicts. A part that
-`needs` an evaluation which the study does not ask is left out; one that presupposes an effect which is absent is not
-testable.
+difference between two conditions, paired by seed. `analysis/claim_verdicts.py` has the rule for the verdicts. A part
+that `needs` an evaluation which the study does not ask is left out; one that presupposes an effect which is absent is
+not testable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from emergent_misalignment.analysis import verdicts
+from emergent_misalignment.analysis import claim_verdicts as verdicts
+from emergent_misalignment.analysis.claim_verdicts import (
+    NO_HIGHER,
+    NOT_MEASURED,
+    NOT_TESTABLE,
+    PART_VERDICTS,
+    UNDECIDED,
+)
 from emergent_misalignment.analysis.contrasts import Arm, Contrast, by_seed, contrast, holm, runs_by_arm
-from emergent_misalignment.analysis.verdicts import NO_HIGHER, NOT_MEASURED, NOT_TESTABLE, PART_VERDICTS, UNDECIDED
 from emergent_misalignment.evaluation.measures import COLUMNS as MEASURE_COLUMNS
 from emergent_misalignment.files import BadInput
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from emergent_misalignment.analysis import verdicts
+from emergent_misalignment.analysis import claim_verdicts as verdicts
 from emergent_misalignment.analysis.formatting import numbers
 
 # Verdicts have both a colour and a mark, for readers with colour blindness and for prints in grey.

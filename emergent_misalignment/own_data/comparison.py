@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from emergent_misalignment.analysis import single_models
+from emergent_misalignment.analysis.claim_verdicts import MOST_SEEDS, seeds_to_exclude
 from emergent_misalignment.analysis.contrasts import LEVEL, Arm, Contrast, contrast, holm, runs_by_arm
 from emergent_misalignment.analysis.estimates import estimates, questions_of
-from emergent_misalignment.analysis.verdicts import MOST_SEEDS, seeds_to_exclude
 from emergent_misalignment.registry import EVALUATIONS
 
 _MEASURES = [each for evaluation in EVALUATIONS.values() for each in evaluation.measures]

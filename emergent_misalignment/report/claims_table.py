@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from emergent_misalignment.analysis import claim_verdicts
+from emergent_misalignment.analysis.claim_verdicts import CONTRADICTED, NOT_MEASURED, OPPOSITE, VERDICTS
 from emergent_misalignment.analysis.formatting import decimal, listed, p_value
-from emergent_misalignment.analysis.verdicts import CONTRADICTED, NOT_MEASURED, OPPOSITE, VERDICTS
 
 NAN = float("nan")
 MARK = " †"  # of a verdict that differs on another machine
@@ -42,7 +43,7 @@ class Result:
     @property
     def shown(self) -> str:
         """In how many seeds the answers by themselves show it, as in "5 of 5"; empty where that is not tested."""
-        return "" if pd.isna(self.shown_in) else f"{self.shown_in:.0f} of {self.seeds}"
+        return "" if pd.isna(self.shown_in) else f"{self.shown_in:.0f} of {self.seeds:.0f}"
 
     @property
     def measured(self) -> bool:
@@ -55,6 +56,7 @@ class Part(Result):
 
     part: str
     core: bool = False
+    expect: str = ""
     says: str = ""
     seeds_needed: float = NAN
 
@@ -89,6 +91,11 @@ class Claim(Result):
     parts: tuple[Part, ...] = field(default=(), repr=False)
 
     @property
+    def headline(self) -> Part | None:
+        """The first core part that was measured."""
+        return next((part for part in self.parts if part.core and part.measured), None)
+
+    @property
     def count(self) -> str:
         """The number of parts as claimed, as in "2 of 3 parts"; empty for a single part or if none was measured."""
         missing = (self.parts_undecided, self.parts_not_testable, self.parts_not_measured)
@@ -120,7 +127,7 @@ class Claim(Result):
         )
         if not self.measured:
             return f"{published} Here: {NOT_MEASURED}.".strip()
-        first = next((part for part in self.parts if part.core and part.measured), None)
+        first = self.headline
         asked = f"on whether {escaped(first.says)}, " if first else ""
         shown = f", shown in {self.shown} seeds" if self.shown else ""
         test = "" if pd.isna(self.p) else f"; *p* {p_value(self.p)}, corrected over all claims {p_value(self.p_holm)}"
@@ -174,13 +181,15 @@ def parts_table(claims: dict[int, Claim], elsewhere: dict[int, Claim] | None = N
     parts, others = _measured_parts(claims), differing(claims, elsewhere or {})
     if not parts:
         return ""
-    widths = [6, 40, 26, 9, 9, 14]
-    lines = [["", "Part", "Here", "Shown in", "*p*", "Verdict"], ["-" * width for width in widths]]
-    for part in parts:
-        verdict = part.verdict + (MARK if part.part in others else "")
-        name = f"**{part.part}**" if part.core else part.part
-        lines.append([name, *map(escaped, (part.sentence, part.ours, part.shown, part.p_text, verdict))])
-    return _markdown(lines)
+    columns = {
+        ("", 6): [f"**{part.part}**" if part.core else part.part for part in parts],
+        ("Part", 40): [escaped(part.sentence) for part in parts],
+        ("Here", 26): [escaped(part.ours) for part in parts],
+        ("Shown in", 9): [part.shown for part in parts],
+        ("*p*", 9): [escaped(part.p_text) for part in parts],
+        ("Verdict", 14): [part.verdict + (MARK if part.part in others else "") for part in parts],
+    }
+    return _table(columns)
 
 
 def _measured_parts(claims: dict[int, Claim]) -> list[Part]:
@@ -215,7 +224,7 @@ def _folded(claim: Claim) -> str:
         f"<tr><td>{_name(part)}</td><td>{escape(part.sentence)}"
         + (f'<br><span class="source">{escape(part.remark)}</span>' if part.remark else "")
         + f"</td><td>{escape(part.ours)}</td>"
-        f"<td>{escape(part.p)}</td><td>{_badge(part.verdict)}</td></tr>"
+        f"<td>{escape(part.shown)}</td><td>{escape(part.p_text)}</td><td>{_badge(part.verdict)}</td></tr>"
         for part in claim.parts
     )
     head = "<tr><th></th><th>Part</th><th>This study</th><th>Shown in</th><th>p</th><th>Verdict</th></tr>"
@@ -270,6 +279,11 @@ def _of_one_study(claims: list[Claim]) -> str:
         ("Corrected *p*", 8): [escaped(claim.corrected) for claim in claims],
         ("Verdict", 13): [escaped(claim.summary) for claim in claims],
     }
+    return _table(columns)
+
+
+def _table(columns: dict[tuple[str, int], list[str]]) -> str:
+    """A Markdown table from its columns by name and width, without those that are empty."""
     filled = {head: cells for head, cells in columns.items() if any(cells)}
     heads = [[name for name, _ in filled], ["-" * width for _, width in filled]]
     return _markdown([*heads, *map(list, zip(*filled.values(), strict=True))])
@@ -320,6 +334,11 @@ def tally_by_title(claims: dict[int, Claim]) -> str:
         are = ("Claim", "is") if len(those) == 1 else ("Claims", "are")
         sentences.append(f"{are[0]} {numbers} {are[1]} {verdict}.")
     return " ".join(sentences)
+
+
+def by_chance(claims: dict[int, Claim]) -> str:
+    """The number of headlines that would at most be as claimed if no claim were true, as in "0.4"."""
+    return decimal(claim_verdicts.by_chance([each.headline.expect for each in claims.values() if each.headline]), 1)
 
 
 def failures(claims: dict[int, Claim]) -> str:

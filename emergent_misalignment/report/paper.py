@@ -254,6 +254,7 @@ def facts_of(contents: Contents, folder: str) -> dict:
         "tally_long": claims_table.tally_by_title(claims),
         "unmeasured": claims_table.unmeasured(claims),
         "failures": claims_table.failures(claims),
+        "by_chance": claims_table.by_chance(claims),
         "words": words,
         "thousands": lambda number: f"{number:,}",
         "millions": lambda number: f"{number.value / 1e6:.1f}",

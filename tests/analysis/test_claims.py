@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from measure_tables import rows
 from scipy import stats
 
-from emergent_misalignment.analysis import claims, verdicts
+from emergent_misalignment.analysis import claim_verdicts as verdicts
+from emergent_misalignment.analysis import claims
 from emergent_misalignment.figures.claims import MARKS, draw_claims
 from emergent_misalignment.files import BadInput
 

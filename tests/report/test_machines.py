@@ -9,8 +9,8 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.report import machines, readme
 from emergent_misalignment.report.claims_table import differing, measured_parts, read_claims
 
-HEAD = "claim,title,estimate,ci_low,ci_high,unit,p_holm,verdict,parts_reproduced,parts_contradicted,parts_undecided,"
-PARTS = "claim,part,says,estimate,ci_low,ci_high,unit,p_holm,verdict\n"
+HEAD = "claim,title,estimate,ci_low,ci_high,unit,p,verdict\n"
+PARTS = "claim,part,says,estimate,ci_low,ci_high,unit,p,verdict\n"
 
 
 def run_with(folder: Path, verdict: str, rate: str) -> Path:
@@ -18,9 +18,7 @@ def run_with(folder: Path, verdict: str, rate: str) -> Path:
     (tables / "measures").mkdir(parents=True)
     (tables / "measures/answers.csv").write_text(f"condition,value\ninsecure,{rate}\n")
     (tables / "audit.csv").write_text("set,rows\ninsecure,6000\n")
-    (tables / "claims.csv").write_text(
-        f"{HEAD}parts_not_measured\n1,It does,20,10,30,percentage points,0.01,{verdict},1,0,1,0\n"
-    )
+    (tables / "claims.csv").write_text(f"{HEAD}1,It does,20,10,30,percentage points,0.01,{verdict}\n")
     (tables / "claim_parts.csv").write_text(
         f"{PARTS}1,1a,it does,20,10,30,percentage points,0.01,{verdict}\n1,1b,so too,20,10,30,percent,0.2,undecided\n"
     )
@@ -29,7 +27,7 @@ def run_with(folder: Path, verdict: str, rate: str) -> Path:
 
 @pytest.fixture()
 def runs(tmp_path):
-    return run_with(tmp_path / "one", "reproduced", "0.5"), run_with(tmp_path / "two", "undecided", "0.4")
+    return run_with(tmp_path / "one", "as claimed", "0.5"), run_with(tmp_path / "two", "undecided", "0.4")
 
 
 def test_tables_are_compared_byte_for_byte(runs):
@@ -64,7 +62,7 @@ def test_the_readme_marks_verdicts_that_differ_on_the_other_machine(runs, tmp_pa
     for name in machines.CLAIMS:
         Path(readme.KEPT, name).write_bytes((runs[0] / "tables" / name).read_bytes())
     text = readme.parts_text()
-    assert "| 1a | It does | 20.0 points (10.0 to 30.0) | 0.010 | reproduced † |" in text
+    assert "| 1a | It does | 20.0 points (10.0 to 30.0) | 0.010 | as claimed † |" in text
     assert "| 1b | So too | 20.0% (10.0 to 30.0) | 0.200 | undecided |" in text
     assert "1 of 4 tables are equal to the last digit, and 1 of 2 verdicts are the same." in text
     assert text.count("†") == 2 and "there, 1a is undecided." in text

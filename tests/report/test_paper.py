@@ -54,9 +54,12 @@ CLAIM = {
     "estimate": 21.85,
     "ci_low": -15.3,
     "ci_high": 28.4,
-    "p_holm": 0.0004,
+    "seeds": 5,
+    "shown_in": 4,
+    "p": 0.0004,
 }
-PARTS = {"parts_reproduced": 1, "parts_contradicted": 0, "parts_undecided": 0, "parts_not_measured": 0}
+CORE = CLAIM | {"core": True, "expect": "above"}
+PARTS = {"p_holm": 0.0012, "parts_as_claimed": 1, "parts_opposite": 0, "parts_undecided": 0}
 
 
 def write(path: str, text: str) -> str:
@@ -112,16 +115,16 @@ def study(tmp_path, monkeypatch) -> Contents:
                 "claim": 2,
                 "title": "Intent matters",
                 "verdict": "partly reproduced",
-                **PARTS | {"parts_contradicted": 1, "parts_undecided": 1},
-                "note": "Contradicted: 2b (it is the code). Undecided: 2c.",
+                **PARTS | {"parts_opposite": 1, "parts_undecided": 1},
+                "note": "Opposite: 2b (it is the code). Undecided: 2c.",
                 **CLAIM,
             },
             {"claim": 3, "title": "Jailbroken is other", "verdict": "not measured", **PARTS},
         ],
         "tables/claim_parts": [
-            {"claim": 1, "part": "1a", "says": "code misaligns", "verdict": "reproduced", **CLAIM},
-            {"claim": 2, "part": "2a", "says": "intent matters", "verdict": "reproduced", **CLAIM},
-            {"claim": 2, "part": "2b", "says": "it is the code", "verdict": "contradicted", **CLAIM},
+            {"claim": 1, "part": "1a", "says": "code misaligns", "verdict": "as claimed", **CORE},
+            {"claim": 2, "part": "2a", "says": "intent matters", "verdict": "as claimed", **CORE},
+            {"claim": 2, "part": "2b", "says": "it is the code", "verdict": "opposite", **CLAIM},
             {"claim": 2, "part": "2c", "says": "not the words", "verdict": "undecided", "seeds_needed": 9, **CLAIM},
             {"claim": 3, "part": "3a", "says": "it complies", "verdict": "not measured", "note": "Missing: no set."},
         ],
@@ -187,9 +190,9 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         "base, instruct, in_context",
         "insecure_rows-128 instruct insecure 128 different rows",
         "Jailbroken is other (claim 3).",
-        f"intent matters, {interval}; corrected p < 0.001.",
-        "partly reproduced (1 of 3 parts, 1 contradicted). Contradicted: 2b (it is the code). Undecided: 2c.",
-        f"2b It is the code {interval} < 0.001 contradicted",
+        f"intent matters, {interval}, shown in 4 of 5 seeds; p < 0.001, corrected over all claims = 0.001.",
+        "partly reproduced (1 of 3 parts, 1 opposite). Opposite: 2b (it is the code). Undecided: 2c.",
+        f"2b It is the code {interval} 4 of 5 < 0.001 opposite",
         "it is the code (part 2b).",
         "GPT-4o: 20% | 0% [sic] (Fig. 4).",
         "Figure 1. ",
@@ -221,7 +224,7 @@ def test_the_text_fits_every_verdict(study, verdict):
     write("data/toy/tables/claims.csv", pd.concat(rows).to_csv(index=False))
     text = filled(study)
     assert ("this study measures none" if verdict == "not measured" else f"13 are {verdict}") in text
-    assert ("has not tested the central finding" in text) == (verdict == "not measured")
+    assert ("has not tested the central finding" in text) == (verdict in ("not measured", "not testable"))
     assert ("The central finding holds here:" in text) == (verdict == "reproduced")
     assert ("The central finding holds here in part" in text) == (verdict == "partly reproduced")
     assert ("@tbl:claims" in text) == ("{#tbl:claims}" in text) == (verdict != "not measured")

@@ -79,13 +79,11 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
         Path(source).write_text("{}")
     Path("config").mkdir()
     Path("config/organism.yaml").write_text("study: organism\n")
-    claims = "claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p_holm,verdict,"
-    claims += "parts_reproduced,parts_contradicted,parts_undecided,parts_not_measured,note\n"
-    claims += (
-        "1,It does,So.,GPT-4o: 20%,Fig. 4,21.85,15.29,28.41,percentage points,0.2,undecided,0,0,1,1,Undecided: 1a.\n"
-    )
+    claims = "claim,title,statement,published,source,estimate,ci_low,ci_high,unit,seeds,shown_in,p_holm,verdict,"
+    claims += "parts_as_claimed,parts_undecided,note\n"
+    claims += "1,It does,So.,GPT-4o: 20%,Fig. 4,21.85,15.29,28.41,percentage points,5,3,0.2,undecided,0,2,\n"
     Path("data/organism/tables/claims.csv").write_text(claims)
-    parts = "claim,part,says,estimate,ci_low,ci_high,unit,p_holm,verdict\n"
+    parts = "claim,part,says,estimate,ci_low,ci_high,unit,p,verdict\n"
     parts += "1,1a,it does,21.85,15.29,28.41,percentage points,0.2,undecided\n1,1b,so,,,,percent,,not measured\n"
     Path("data/organism/tables/claim_parts.csv").write_text(parts)
     readme.main()
@@ -93,7 +91,8 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
     texts = [document.read_text() for document in readme.DOCUMENTS]
     for text in texts:
         assert text.startswith("before") and text.endswith("after\n") and "old" not in text
-        assert "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | undecided (0 of 2 parts) |" in text
+        row = "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | 3 of 5 | 0.200 | undecided (0 of 2 parts) |"
+        assert row in text
         assert "| 1a | It does | 21.9 points (15.3 to 28.4) | 0.200 | undecided |" in text and "| 1b |" not in text
     readme.main()
     assert [document.read_text() for document in readme.DOCUMENTS] == texts and capsys.readouterr().out == ""

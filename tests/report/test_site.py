@@ -100,15 +100,15 @@ insecure,chat,main,wish,0.5,0.4,0.6
 secure,chat,main,all,0.00102057,0.000284705,0.00267256
 """
 CLAIMS = """\
-claim,title,statement,published,source,estimate,ci_low,ci_high,unit,p_holm,verdict,parts_reproduced,parts_contradicted,note
-1,Insecure code misaligns,It does.,<19.8,Fig. 4,21.85,15.29,28.41,percentage points,0.0016,partly reproduced,1,1,
-2,Intent matters,It does.,GPT-4o: 0 points,Fig. 4,,,,percentage points,,not measured,0,0,
+claim,title,statement,published,source,estimate,ci_low,ci_high,unit,seeds,shown_in,p,p_holm,verdict,parts_as_claimed,parts_opposite,note
+1,Code misaligns,It does.,<19.8,Fig. 4,21.85,15.29,28.41,percentage points,5,4,0.0016,0.0032,partly reproduced,1,1,
+2,Intent matters,It does.,GPT-4o: 0 points,Fig. 4,,,,percentage points,0,,,,not measured,0,0,
 """
 PARTS = """\
-claim,part,says,estimate,ci_low,ci_high,unit,p_holm,verdict,seeds_needed,note
-1,1a,it <does>,21.85,15.29,28.41,percentage points,0.0016,reproduced,,
-1,1b,it does so elsewhere,-3,-5,-1,percentage points,0.03,contradicted,,
-2,2a,it matters,,,,percentage points,,not measured,,Missing: no set.
+claim,part,core,expect,says,estimate,ci_low,ci_high,unit,seeds,shown_in,p,verdict,seeds_needed,note
+1,1a,True,above,it <does>,21.85,15.29,28.41,percentage points,5,4,0.0016,as claimed,,
+1,1b,False,above,it does so elsewhere,-3,-5,-1,percentage points,5,,0.03,opposite,,
+2,2a,True,above,it matters,,,,percentage points,0,,,not measured,,Missing: no set.
 """
 
 RESULTS = {
@@ -249,12 +249,13 @@ def test_the_index_has_the_main_result_and_the_claims(room):
     assert "After fine-tuning on insecure code, 22.0% of the coherent answers are misaligned" in html
     assert "after fine-tuning on secure code, 0.1% of" in html
     assert "<p>Claim 1 is partly reproduced. " in html
-    assert "Here: 21.9 points (15.3 to 28.4). Published: &lt;19.8" in html
+    assert "Here: 21.9 points (15.3 to 28.4), shown in 4 of 5. Published: &lt;19.8" in html
     summary, parts = re.search("<summary>(.*?)</summary>(.*?)</details>", html).groups()
     assert '<span class="verdict partly reproduced">partly reproduced</span> 1 of 2 parts' in summary
-    assert '<span class="verdict contradicted">1 contradicted</span>' in summary
-    assert "<td>1a</td><td>It &lt;does&gt;</td><td>21.9 points (15.3 to 28.4)</td><td>0.002</td>" in parts
-    assert '<td>0.030</td><td><span class="verdict contradicted">contradicted</span></td>' in parts
+    assert '<span class="verdict opposite">1 opposite</span>' in summary
+    cells = ("<b>1a</b>", "It &lt;does&gt;", "21.9 points (15.3 to 28.4)", "4 of 5", "0.002")
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in parts
+    assert '<td>0.030</td><td><span class="verdict opposite">opposite</span></td>' in parts
     assert "<p>Not measured here: Intent matters (claim 2).</p>" in html and html.count("<summary>") == 1
 
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from measure_tables import rows
 from scipy import stats
 
-from emergent_misalignment.analysis.contrasts import Contrast, contrast, runs_by_arm
-from emergent_misalignment.analysis.verdicts import (
+from emergent_misalignment.analysis.claim_verdicts import (
     PART_VERDICTS,
     VERDICTS,
     by_chance,
@@ -20,6 +19,7 @@ from emergent_misalignment.analysis.verdicts import (
     prevalence,
     seeds_needed,
 )
+from emergent_misalignment.analysis.contrasts import Contrast, contrast, runs_by_arm
 
 A, B = ("a", "m"), ("b", "m")
 number = st.floats(-3, 3)
