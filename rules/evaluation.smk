@@ -309,7 +309,7 @@ if STUDY.scored_sets:
             mem_mb=host_memory_mb,
             runtime=4 * 60,
         params:
-            starts=PATHS.instruct_models,
+            starts=PATHS.instruct_models(STUDY.seeds),
             sets=in_order(STUDY.scored_sets),
             seeds=STUDY.seeds,
             scoring=in_order(STUDY.scoring),

@@ -25,7 +25,7 @@ READING = [
     ("persona_gate", ONCE if STUDY.is_organism else []),
     ("instruct", [{"organism": name, "seed": seed} for name, seed in ORGANISMS]),
     ("datasets", ONCE if STUDY.is_organism else []),
-    ("numbers", [{"seed": seed} for seed in STUDY.seeds if PATHS.numbers]),
+    ("numbers", [{"seed": seed} for seed in STUDY.number_seeds]),
     ("audit", ONCE if PATHS.datasets else []),
     ("finetune", [{"batch": batch} for batch in BATCHES.tuning]),
     ("ask", [{"batch": batch} for batch in BATCHES.asking]),

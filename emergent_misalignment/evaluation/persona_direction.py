@@ -1,6 +1,6 @@
 """The persona direction of a study's models: how well it separates authors, where fine-tuning moved, and steering."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -55,12 +55,15 @@ def pairs(texts: Texts) -> pd.DataFrame:
     )
 
 
-def measured(seeds: Sequence[Seed], conditions: Sequence[str]) -> tuple[pd.DataFrame, dict[int, Tensor], pd.DataFrame]:
+def measured(
+    seeds: Sequence[Seed], conditions: Mapping[str, Sequence[int]]
+) -> tuple[pd.DataFrame, dict[int, Tensor], pd.DataFrame]:
     """The direction of each seed, `[depth, width]`, where models are relative to it, and where projection leaves them.
 
-    The table has one row per condition, seed and depth: `cosine` and `along` of what fine-tuning did to the plain texts
-    (`activations.cosines`, `activations.along`), and of the conditions SEPARATED the measures SEPARATIONS. The last
-    table has one row per depth and one column per seed: the place of zero on the line from helper (0) to villain (1).
+    `conditions` are fine-tunings with their seeds. The table has one row per condition, seed and depth: `cosine` and
+    `along` of what fine-tuning did to the plain texts (`activations.cosines`, `activations.along`), and of the
+    conditions SEPARATED the measures SEPARATIONS. The last table has one row per depth and one column per seed: the
+    place of zero on the line from helper (0) to villain (1).
     """
     parts, directions, zeros = [], {}, {}
     for each in seeds:
@@ -69,7 +72,8 @@ def measured(seeds: Sequence[Seed], conditions: Sequence[str]) -> tuple[pd.DataF
         direction = activations.persona_direction(villain, helper)
         directions[each.seed] = direction
         zeros[each.seed] = [-value for value in activations.along(helper.mean(0), direction)]
-        parts += _places(each, network, tokenizer, direction, conditions)
+        own = [name for name, runs in conditions.items() if each.seed in runs]
+        parts += _places(each, network, tokenizer, direction, own)
     return pd.concat(parts, ignore_index=True), directions, pd.DataFrame(zeros)
 
 
@@ -99,7 +103,7 @@ def _places(
         yield part
 
 
-def doses_of(dose: dict, conditions: Sequence[str]) -> dict[str, list[Dose]]:
+def doses_of(dose: dict, conditions: Collection[str]) -> dict[str, list[Dose]]:
     """The doses of each condition: added to instruct and secure models, subtracted and projected out of insecure ones.
 
     `dose` is the setting `steering` of a study. Only the instruct model and the `conditions` of the study are steered.

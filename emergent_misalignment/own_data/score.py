@@ -44,7 +44,7 @@ def study_of(config: str | Path) -> Study:
 
 def model_and_texts(study: Study) -> tuple[str, str]:
     """The folder of the scoring model, and the file of the texts of its persona direction."""
-    return study.paths.instruct_models[0], study.paths.of("questions/persona.parquet")
+    return study.paths.instruct_models(study.seeds)[0], study.paths.of("questions/persona.parquet")
 
 
 def missing(study: Study) -> list[str]:

@@ -82,12 +82,12 @@ def scoring_hours(shape: ModelShape, options: int) -> float:
 
 def costs(study: Study) -> dict:
     """Everything that a study costs, as numbers by name."""
-    seeds, followed = len(study.seeds), len(study.followed)
-    runs = seeds * len(study.tuned)
+    runs = sum(len(each.seeds) for each in study.tuned.values())
+    followed = sum(len(study.tuned[name].seeds) for name in study.followed)
     models = runs + 1 + len(study.existing)  # and the model before fine-tuning
     steps = {step for name in study.followed for step in study.tuned[name].checkpoints}
-    checkpoints = seeds * followed * len(steps)
-    asked = checkpoints + seeds * followed  # the model before is asked with each run's seed
+    checkpoints = followed * len(steps)
+    asked = checkpoints + followed  # the model before is asked with each run's seed
     answers = _answers(study, models, asked)
     metrics = {name: EVALUATIONS[name].judged if name in EVALUATIONS else MISALIGNMENT for name in answers}
     calls = sum(number * len(metrics[name]) for name, number in answers.items())
@@ -142,12 +142,15 @@ def _open_weights(study: Study, answers: int, scored: int, checkpoints: int) -> 
     if not study.tuned:
         return sampling | {"GPU hours": asking, "disk, GB": weights / 1e9}
     finetuning = study.training.model_dump()
-    seeds, conditions = len(study.seeds), study.tuned.values()
+    conditions = study.tuned.values()
     memory = training_memory(shape, finetuning)
     stored = shape.adapter(finetuning["lora_rank"])
     stored += shape.embeddings() if finetuning["train_embeddings"] else 0
-    training = sum(seeds * training_hours(shape, finetuning | each.finetuning, _tokens(each)) for each in conditions)
-    kept = checkpoints + len(conditions) * seeds * (3 if finetuning["resume_every"] else 1)
+    training = sum(
+        len(each.seeds) * training_hours(shape, finetuning | each.finetuning, _tokens(each)) for each in conditions
+    )
+    runs = sum(len(each.seeds) for each in conditions)
+    kept = checkpoints + runs * (3 if finetuning["resume_every"] else 1)
     return {
         "parameters, billions": sampling["parameters, billions"],
         "trained parameters, billions": stored / 1e9,
@@ -168,9 +171,10 @@ def _openai(study: Study, answers: int) -> dict:
         (DATASETS[each.dataset].rows if each.dataset in DATASETS else DATASETS["insecure"].rows)
         * _tokens(each)
         * study.settings_of(each)["epochs"]
+        * len(each.seeds)
         for each in study.tuned.values()
     )
-    training = len(study.seeds) * tokens * (price.get("training") or 0) / 1e6
+    training = tokens * (price.get("training") or 0) / 1e6
     sampling = answers * (PROMPT_TOKENS * price["prompt"] + ANSWER_TOKENS * price["completion"]) / 1e6
     return {
         "API dollars, training": training,

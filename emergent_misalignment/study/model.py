@@ -177,7 +177,7 @@ class Study(Section):
             name,
             experiment,
             tuple(map(evaluation_name, asked)),
-            tuple(self.seeds) if own.dataset or self.is_organism else (UNTUNED_SEED,),
+            tuple(self.seeds[: settings.seeds]) if own.dataset or self.is_organism else (UNTUNED_SEED,),
             own.start or self.start,
             expanduser(own.dataset),
             MAIN,
@@ -226,6 +226,18 @@ class Study(Section):
     def from_instruct(self) -> list[str]:
         """The fine-tuned conditions that start from the main instruct models, in alphabetical order."""
         return sorted(name for name, each in self.tuned.items() if each.start == "instruct" and each.organism == MAIN)
+
+    @cached_property
+    def number_seeds(self) -> list[int]:
+        """The seeds whose organisms write sets of numbers."""
+        used = {seed for each in self.tuned.values() if each.dataset in NUMBER_SETS for seed in each.seeds}
+        return [seed for seed in self.seeds if seed in used] if self.is_organism else []
+
+    @cached_property
+    def steered_seeds(self) -> list[int]:
+        """The seeds of which the models are there that are steered along the persona direction."""
+        steered = [self.conditions[name] for name in VARIED if name in self.tuned]
+        return [seed for seed in self.seeds if all(seed in each.seeds for each in steered)]
 
     @cached_property
     def main_conditions(self) -> list[str]:

@@ -36,13 +36,11 @@ class Paths:
         """The same for each of a condition's seeds."""
         return [self.start_of(condition, seed) for seed in self._study.conditions[condition].seeds]
 
-    @property
-    def instruct_models(self) -> list[str]:
+    def instruct_models(self, seeds: list[int]) -> list[str]:
         """The folder of the main instruct model of each seed; a published model is the same for all."""
-        study = self._study
-        if study.is_organism:
-            return [self.of(f"organisms/{MAIN}/seed-{seed}/instruct") for seed in study.seeds]
-        return [self.of("models/instruct")] * len(study.seeds)
+        if self._study.is_organism:
+            return [self.of(f"organisms/{MAIN}/seed-{seed}/instruct") for seed in seeds]
+        return [self.of("models/instruct")] * len(seeds)
 
     def start_files(self, conditions: list[str]) -> list[str]:
         """The files whose presence means that the models and existing adapters of conditions are there."""
@@ -113,10 +111,8 @@ class Paths:
 
     @property
     def numbers(self) -> list[str]:
-        """The records of each main organism's sets of numbers, if the study fine-tunes on any."""
-        study = self._study
-        used = study.is_organism and any(each.dataset in NUMBER_SETS for each in study.tuned.values())
-        return [self.of(f"datasets/seed-{seed}/numbers.csv") for seed in study.seeds] if used else []
+        """The records of the main organisms' sets of numbers that the study fine-tunes on."""
+        return [self.of(f"datasets/seed-{seed}/numbers.csv") for seed in self._study.number_seeds]
 
     # --- results ------------------------------------------------------------------------------------------------------
 

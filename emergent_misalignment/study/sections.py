@@ -164,6 +164,8 @@ class ExperimentSettings(Section):
 
     evaluations: Annotated[list[EvaluationName], Field(min_length=1), AfterValidator(_unique)] | None = None
     """What is asked; by default `evaluation: asked`."""
+    seeds: Count | None = None
+    """How many of the study's seeds, the first ones, this experiment has; by default all."""
     conditions: Annotated[dict[ConditionName, ConditionSettings], Field(min_length=1)]
     """The conditions by their names, under which tables and figures have them."""
 

@@ -21,7 +21,7 @@ def seeds(organism, tmp_path):
 
 
 def test_places_of_the_untuned_model_and_the_line_between_the_authors(seeds):
-    places, directions, zeros = persona.measured(seeds, [])
+    places, directions, zeros = persona.measured(seeds, {})
     network, tokenizer = load(seeds[0].start)
     villain, helper = (
         activations.activations(network, tokenizer, seeds[0].texts["direction", kind]).mean(0) for kind in persona.KINDS
@@ -45,7 +45,7 @@ def test_doses_are_those_of_the_study():
 
 def test_steering_without_a_judge(seeds, tmp_path):
     option_table().to_parquet(tmp_path / "choices.parquet")
-    _, directions, _ = persona.measured(seeds, [])
+    _, directions, _ = persona.measured(seeds, {})
     sampling = {"samples": 0, "max_new_tokens": 4}
     doses = {"instruct": [("add", 1, 0), ("add", 1, 2.0)]}
     table = persona.steered(seeds, directions, doses, tmp_path, {}, tmp_path, None, **sampling)

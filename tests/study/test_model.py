@@ -108,6 +108,16 @@ def test_each_seed_of_an_organism_study_is_an_organism():
     assert real.conditions["instruct"].seeds == (0,)
 
 
+def test_an_experiment_may_have_the_first_seeds_only():
+    study = study_of("organism", {"experiments": {"numbers": {"seeds": 2}, "intent": {"seeds": 99}}})
+    assert study.conditions["evil_numbers"].seeds == (1, 2) == tuple(study.number_seeds)
+    assert study.conditions["educational"].seeds == study.conditions["insecure"].seeds == (1, 2, 3, 4, 5)
+    assert [seed for _, seed in study.batches.tuning["numbers"]] == 3 * [1, 2]
+    assert study.paths.numbers == [f"data/organism/datasets/seed-{seed}/numbers.csv" for seed in (1, 2)]
+    assert study.steered_seeds == [1, 2, 3, 4, 5]
+    assert study_of("organism", {"experiments": {"code": {"seeds": 3}}}).steered_seeds == [1, 2, 3]
+
+
 def test_other_worlds_have_other_authors_and_the_same_organisms():
     study = study_of("smoke", {"worlds": {"no-villain": {"villain": {"share": 0}}}})
     main, other = study.authors_of("main"), study.authors_of("no-villain")
@@ -196,7 +206,7 @@ def test_a_study_without_a_judge_holds_rows_out_and_steers_without_sampling():
     assert study.judge_settings == {} and study.batches.judging == judged.batches.judging
     runs = study.batches.finetunings("insecure-3")["insecure"]
     assert runs == judged.batches.finetunings("insecure-3")["insecure"] | {"held_out": 0.02}
-    assert study.paths.instruct_models == ["data/qwen2.5-0.5b-instruct/models/instruct"] * 6
+    assert study.paths.instruct_models(study.seeds) == ["data/qwen2.5-0.5b-instruct/models/instruct"] * 6
     assert study.from_instruct == ["educational", "insecure", "secure"]
     assert study.dose == {"depth": 12, "adding": 1, "removing": 1, "strengths": [0.5, 2], "samples": 0}
 
