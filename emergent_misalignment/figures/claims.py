@@ -14,7 +14,7 @@ FOR, AGAINST, NOTHING, OPEN, MISSING = "#00695C", "#B3261E", "#1F4E79", "#6B6B6B
 MARKS = {
     **dict.fromkeys((verdicts.REPRODUCED, verdicts.AS_CLAIMED), ("✓", FOR)),
     verdicts.PARTLY: ("◐", FOR),
-    **dict.fromkeys((verdicts.NOT_REPRODUCED, verdicts.ABSENT), ("○", NOTHING)),
+    **dict.fromkeys((verdicts.NOT_REPRODUCED, verdicts.ABSENT), ("◇", NOTHING)),
     **dict.fromkeys((verdicts.CONTRADICTED, verdicts.OPPOSITE), ("✗", AGAINST)),
     verdicts.UNDECIDED: ("?", OPEN),
     **dict.fromkeys((verdicts.NOT_TESTABLE, verdicts.NOT_MEASURED), ("\N{EN DASH}", MISSING)),
@@ -32,10 +32,10 @@ UNITS = {
     "area under the curve": "",
 }
 LEGEND = (
-    "● as claimed   ◇ absent: smaller than what matters   ✗ opposite   ○ undecided. Bold parts decide the claim. Right "
-    "of the line is as claimed; the grey\nband is smaller than what matters. Each part has its own scale: the distance "
-    "from no effect, most often zero. Lines are 95% intervals over seeds.\nIn brackets: in how many seeds the answers "
-    "by themselves show it, or how many seeds would decide, if effect and spread are as observed."
+    "● as claimed   ◇ absent   ✗ opposite   ○ undecided. Bold parts decide the claim. Right of the line is as claimed. "
+    "The line is no effect, and the grey band is smaller\nthan what matters; if a part claims no effect, the line is "
+    "what matters. Each part has its own scale. Lines are 95% intervals over seeds. In brackets:\nin how many seeds the "
+    "answers by themselves show it, or how many seeds would decide, if effect and spread are as observed."
 )
 
 # Columns in inches from the left; heights of the line of a claim and of a part, and of head and foot.
@@ -49,7 +49,7 @@ def draw_claims(claims: pd.DataFrame, parts: pd.DataFrame) -> Figure:
     """One line per claim with its verdict, then one line per part: statement, interval, numbers and verdict.
 
     `claims` and `parts` come from `claims.evaluate`. Measures and directions differ between parts, so each part has its
-    own scale: the distance from no effect, with the claimed side on the right.
+    own scale: the distance from no effect or, if a part claims none, from what matters.
     """
     height = HEAD + CLAIM * len(claims) + PART * len(parts) + FOOT
     figure = plt.figure(figsize=(WIDTH, height))
@@ -75,15 +75,18 @@ def draw_claims(claims: pd.DataFrame, parts: pd.DataFrame) -> Figure:
 
 
 def _draw_part(axes: Axes, y: float, part) -> None:
-    """Draw a part's estimate and interval by their distance from no effect, with the claimed side on the right."""
+    """Draw a part's estimate and interval by their distance from the line, with the claimed side on the right."""
     if part.verdict == verdicts.NOT_MEASURED:
         return
     side = 1 if part.expect == "above" else -1
-    middle, *ends = (side * (value - part.reference) for value in (part.estimate, part.ci_low, part.ci_high))
+    none = part.expect == verdicts.NO_HIGHER
+    line = part.reference + part.matters if none else part.reference
+    middle, *ends = (side * (value - line) for value in (part.estimate, part.ci_low, part.ci_high))
     known = [value for value in (middle, *ends, part.matters, -part.matters) if value == value]
     scale = max(max(known) / (FILLED * RIGHT), min(known) / (FILLED * LEFT))
-    band = part.matters / scale
-    axes.add_patch(Rectangle((-band, y - PART / 2), 2 * band, PART, color="#D9D9D9", linewidth=0))
+    if not none:
+        band = part.matters / scale
+        axes.add_patch(Rectangle((-band, y - PART / 2), 2 * band, PART, color="#D9D9D9", linewidth=0))
     colour = MARKS[part.verdict][1]
     axes.plot([end / scale for end in ends], [y, y], color=colour, linewidth=1.3)
     look = MARKERS.get(part.verdict, MARKERS[verdicts.UNDECIDED])
