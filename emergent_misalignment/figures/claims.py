@@ -34,8 +34,8 @@ UNITS = {
 LEGEND = (
     "● as claimed   ◇ absent   ✗ opposite   ○ undecided. Bold parts decide the claim. Right of the line is as claimed. "
     "The line is no effect, and the grey band is smaller\nthan what matters; if a part claims no effect, the line is "
-    "what matters. Each part has its own scale. Lines are 95% intervals over seeds. In brackets:\nin how many seeds the "
-    "answers by themselves show it, or how many seeds would decide, if effect and spread are as observed."
+    "what matters. Each part has its own scale. Lines are 95% intervals over seeds. In brackets:\nin how many seeds "
+    "the answers by themselves show it, or how many seeds would decide, if effect and spread are as observed."
 )
 
 # Columns in inches from the left; heights of the line of a claim and of a part, and of head and foot.

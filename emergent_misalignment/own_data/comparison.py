@@ -22,8 +22,8 @@ MEASURES = {each.name: each.label for each in _MEASURES if each.outcome}
 OTHERS = {
     each.name: each.label for each in _MEASURES if each.label and not each.outcome
 }  # shown beside them, without a test
-# Equivalence margins, as in config/claims.yaml: a share, and nats of log-odds.
-MARGINS = {"misaligned": 0.05, "log_odds": 1.0}
+# The smallest effects that matter, as in config/claims.yaml: a share, and nats of log-odds.
+MATTERS = {"misaligned": 0.05, "log_odds": 1.0}
 MISALIGNED = "misaligned/"
 
 
@@ -63,7 +63,7 @@ def answer(
     `measures` are tables as in `evaluation.measures`; `own_questions` are evaluations of the user's own; `single` is
     for single models. Keys:
     - `measure`, the one of MEASURES that decides; `unit`, "share" or "nats"; `verdict`: "yes", "no" (the difference's
-      interval ends below the margin), "less" (it is below zero), "unclear" or "not measured".
+      interval ends below what matters), "less" (it is below zero), "unclear" or "not measured".
     - `value`, `control_value`: the two estimates (`estimate`, `ci_low`, `ci_high`, `seeds`, `answers`); `difference`
       with `low`, `high`, `p`, `seeds` and `method`, or what is `missing`.
     - `formats`: the difference for each of MEASURES that was measured, with Holm's correction and a `direction`.
@@ -104,7 +104,7 @@ def _verdict(found: Contrast, measure: str) -> str:
         return "yes"
     if found.high < 0:
         return "less"
-    return "no" if found.high <= MARGINS[measure.split("/")[0]] else "unclear"
+    return "no" if found.high <= MATTERS[measure.split("/")[0]] else "unclear"
 
 
 def _shown(found: Contrast) -> dict:
