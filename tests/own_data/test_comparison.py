@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.analysis.contrasts import runs_by_arm
-from emergent_misalignment.own_data.comparison import MARGINS, MEASURES, answer, answers_share, rates
+from emergent_misalignment.own_data.comparison import MATTERS, MEASURES, answer, answers_share, rates
 
 CHAT, JSON, PIVOTAL = "misaligned/main/chat", "misaligned/main/json", "log_odds/pivotal"
 
@@ -49,7 +49,7 @@ def test_a_verdict_agrees_with_its_interval(values):
     found = answer(pd.DataFrame(shares("mine", own) + shares("secure", control)), "mine", "secure")
     low, high, verdict = found["difference"]["low"], found["difference"]["high"], found["verdict"]
     assert (verdict == "yes") == (low > 0) and (verdict == "less") == (high < 0)
-    assert verdict != "no" or (low <= 0 <= high <= MARGINS["misaligned"])
+    assert verdict != "no" or (low <= 0 <= high <= MATTERS["misaligned"])
     assert found["more"]["answers_share"] is None or 0 <= found["more"]["answers_share"] <= 1
 
 
