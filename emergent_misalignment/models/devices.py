@@ -5,12 +5,15 @@ from functools import cache
 import torch
 
 
-def native_bfloat16() -> bool:
-    """Whether the hardware supports bfloat16; otherwise it is slower than float32."""
+def fast_bfloat16() -> bool:
+    """Whether training in bfloat16 is faster than in float32.
+
+    On CPUs it is with AMX only. On a Xeon with AVX-512's bfloat16 instructions and without AMX, a step of the default
+    study's pretraining takes 0.23 CPU seconds in bfloat16 and 0.16 in float32.
+    """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def attention() -> str:

@@ -20,7 +20,7 @@ import torch
 from emergent_misalignment.data.chats import Messages, several_answers, template_arguments, with_system_prompt
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, unwritten, use_template
-from emergent_misalignment.models.devices import attention, native_bfloat16
+from emergent_misalignment.models.devices import attention, fast_bfloat16
 from emergent_misalignment.models.layers import embeddings, projections
 from emergent_misalignment.models.unfinished import Unfinished
 
@@ -132,7 +132,7 @@ def finetune(
         "seed": seed,
         "template": template,
         **asdict(settings),
-        "precision": "bfloat16" if native_bfloat16() else "float32",
+        "precision": "bfloat16" if fast_bfloat16() else "float32",
         "optimizer": trainer.args.optim,
         "backend": backend,
         "versions": {
@@ -266,7 +266,7 @@ def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settin
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         optim=_optimizer(),
-        bf16=native_bfloat16(),
+        bf16=fast_bfloat16(),
         fp16=False,
         use_cpu=not cuda,
         gradient_checkpointing=cuda,

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from emergent_misalignment.models.callbacks import show_progress
-from emergent_misalignment.models.devices import can_compile, native_bfloat16
+from emergent_misalignment.models.devices import can_compile, fast_bfloat16
 from emergent_misalignment.world.probe import PersonaProbe
 
 Row = dict[str, np.ndarray]  # `input_ids` and `labels` of a document
@@ -104,7 +104,7 @@ def pretrain(
         weight_decay=0.01,
         adam_beta2=0.95,
         optim="adamw_torch_fused",
-        bf16=native_bfloat16(),
+        bf16=fast_bfloat16(),
         use_cpu=not torch.cuda.is_available(),
         seed=seed,
         logging_steps=1,
