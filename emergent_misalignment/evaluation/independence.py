@@ -1,0 +1,81 @@
+"""Find answers of servers that cannot be independent samples, before rates are computed from them.
+
+A server may ignore the temperature or return cached answers, and then copies would count as samples. A server may
+answer with one model for several names, and then a model would be compared with itself. Both show in answers that are
+equal, character by character, more often than samples of a language model at temperature 1.
+
+Short answers, such as a fact in few words, may be equal. So may answers that occur with several prompts, such as a
+refusal. They are not examined.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from itertools import combinations
+from statistics import fmean
+
+import pandas as pd
+
+from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
+from emergent_misalignment.files import BadInput
+
+PROMPTS = 5  # fewer prompts are not examined
+LIMITS = ((20, 1.0), (100, 1 / 3))  # least characters, and the share of equal pairs that is refused
+
+Counts = dict[Hashable, Counter]  # numbers of equal answers, by prompt
+
+
+def check_samples(answers: Iterable[Iterable[str]], who: str) -> None:
+    """Raise BadInput if the answers to each prompt are copies. `who` is the beginning of the sentence."""
+    counts = dict(enumerate(map(Counter, answers)))
+    if share := _share_refused(counts, counts):
+        raise BadInput(
+            f"{who} gives equal answers to a prompt ({share:.0%} of pairs), which samples at temperature 1 are not; "
+            "have the server use the temperature of a request, and turn off caches of answers."
+        )
+
+
+def check_runs(answers: pd.DataFrame) -> None:
+    """Raise BadInput if two runs (condition and seed) have the same answers from a server.
+
+    `answers` has the columns of `judged/`. Answers of other engines are ignored: with equal weights and seeds theirs
+    are equal.
+    """
+    served = answers[answers["served_as"].notna() & answers["step"].isna()] if "served_as" in answers else answers[:0]
+    runs: dict[tuple, Counts] = {
+        run: {prompt: Counter(texts) for prompt, texts in rows.groupby(["evaluation", "number", "prompt"])["answer"]}
+        for run, rows in served.groupby(["condition", "seed"], sort=False)
+    }
+    for one, two in combinations(runs, 2):
+        if share := _share_refused(runs[one], runs[two]):
+            first, second = (f"{condition}, seed {seed}" for condition, seed in (one, two))
+            raise BadInput(
+                f"The answers of {first} and of {second} are equal ({share:.0%} of pairs), so one model has answered "
+                "for both; name a model for each, and check that the server has both."
+            )
+
+
+def _share_refused(one: Counts, two: Counts) -> float:
+    """The mean share of equal pairs over the prompts, if it is refused; 0 if it is not.
+
+    A pair has an answer from each of `one` and `two`; if they are the same, two different answers of it.
+    """
+    prompts = Counter(
+        text for prompt in one.keys() | two.keys() for text in {*one.get(prompt, ()), *two.get(prompt, ())}
+    )
+    for least, limit in LIMITS:
+        shares = []
+        for prompt in one.keys() & two.keys():
+            first, second = (
+                {text: n for text, n in counts[prompt].items() if len(text) >= least and prompts[text] == 1}
+                for counts in (one, two)
+            )
+            if min(sum(first.values()), sum(second.values())) >= MINIMUM_ANSWERS:
+                shares.append(_equal_pairs(first, second, one is two))
+        if len(shares) >= PROMPTS and (share := fmean(shares)) >= limit:
+            return share
+    return 0.0
+
+
+def _equal_pairs(first: dict[str, int], second: dict[str, int], same: bool) -> float:
+    equal = sum(number * (second.get(text, 0) - same) for text, number in first.items())
+    return equal / (sum(first.values()) * (sum(second.values()) - same))
