@@ -32,8 +32,9 @@ from emergent_misalignment.evaluation.questions import (
     select,
 )
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.models.api import Account, Endpoint, ask_all, neutral_settings
+from emergent_misalignment.models.api import Account, Endpoint, ask_all
 from emergent_misalignment.models.replies import NONE, text_of
+from emergent_misalignment.models.server_settings import neutral_settings
 from emergent_misalignment.models.serving import engine, free_memory, is_installed
 from emergent_misalignment.models.thinking import is_answer, without_empty_block, written
 from emergent_misalignment.progress import Progress

@@ -54,6 +54,17 @@ def check_runs(answers: pd.DataFrame) -> None:
             )
 
 
+def constant_answer(answers: pd.DataFrame) -> str:
+    """The text of all answers, if they are equal over several prompts; otherwise "".
+
+    This is no proof of a fault: a model may refuse everything. Rates from such answers should not be read without it.
+    """
+    prompts = answers.groupby(["evaluation", "prompt"]).ngroups
+    texts = answers["answer"].unique()
+    enough = prompts >= PROMPTS and len(answers) >= PROMPTS * MINIMUM_ANSWERS
+    return texts[0] if len(texts) == 1 and enough else ""
+
+
 def _share_refused(one: Counts, two: Counts) -> float:
     """The mean share of equal pairs over the prompts, if it is refused; 0 if it is not.
 

@@ -26,9 +26,6 @@ FATAL = (401, 403, 404)  # a wrong key, model or address: all other requests wou
 SETTINGS = ("empty", "thinking", "too_long", "unusable")  # kinds of unusable replies that a setting may cause
 ENOUGH = 20  # replies of these kinds, without any answer, after which no more requests are sent
 FEW = 5  # equal errors, without any answer, after which no more requests are sent
-# Sampling from the unmodified distribution. A server may have other defaults, often those of the model's generation
-# config. These are no parameters of OpenAI's API.
-NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
 
 
 @dataclass(frozen=True)
@@ -176,7 +173,7 @@ def _ask(missing: dict[str, dict], endpoint: Endpoint, cache, what: str, account
 
         def replies(requests):  # a generator, which sends its requests when the first reply is taken
             sent = {
-                pool.submit(_ask_one, connection, request, endpoint, _place(cache, key), account): key
+                pool.submit(_ask_one, connection, request, endpoint, place_of(cache, key), account): key
                 for key, request in requests
             }
             for done in as_completed(sent):
@@ -200,11 +197,12 @@ def _ask(missing: dict[str, dict], endpoint: Endpoint, cache, what: str, account
         finally:
             pool.shutdown(cancel_futures=True)  # after a fatal error or Ctrl-C no more requests are sent
     if errors:
-        raise _unanswered(len(missing) - len(answers), len(missing), none[""], errors, endpoint)
+        raise not_answered(len(missing) - len(answers), len(missing), none[""], errors, endpoint)
     return answers
 
 
-def _unanswered(number: int, total: int, answered: int, errors: list, endpoint: Endpoint) -> BadInput:
+def not_answered(number: int, total: int, answered: int, errors: list, endpoint: Endpoint) -> BadInput:
+    """The sentence on failed requests, with the first error."""
     why = _ended(endpoint) or _cause(errors[0], endpoint)
     return BadInput(
         f"{number} of {total} requests to {endpoint.identity} were not answered ({why}); fix this and run again: the "
@@ -244,7 +242,7 @@ def _ask_one(connection, request: dict, endpoint: Endpoint, place: Path, account
         raise openai.OpenAIError(NO_COMPLETION) from None
     if not is_named(request["model"], model):
         account.count(lost=-1, unusable=1, **usage)
-        raise _other_model(request["model"], model, endpoint)
+        raise other_model(request["model"], model, endpoint)
     kind = why_none(request, answer)
     account.count(lost=-1, **{kind or "answered": 1}, **usage)
     if kind:
@@ -258,7 +256,8 @@ def _cause(error: Exception, endpoint: Endpoint) -> str:
     return cause(error, endpoint.identity, endpoint.key_variable)
 
 
-def _other_model(asked: str, model: str, endpoint: Endpoint) -> BadInput:
+def other_model(asked: str, model: str, endpoint: Endpoint) -> BadInput:
+    """The sentence on an endpoint that answers with `model` when it is asked for another one."""
     return BadInput(
         f"{endpoint.identity} was asked for the model {asked} and {model} answers in its place; load {asked} there, or "
         f"if that is another name of it, write {model} in the config."
@@ -271,13 +270,14 @@ def _ended(endpoint: Endpoint) -> str:
     return "" if server is None or server.is_up() else f"it ended: {server.complaint()}"
 
 
-def _place(cache: str | Path, key: str) -> Path:
+def place_of(cache: str | Path, key: str) -> Path:
+    """The file of an answer in the cache."""
     return Path(cache) / key[:2] / f"{key[2:]}.json"
 
 
 def _kept(cache: str | Path, key: str, request: dict) -> dict | None:
     try:
-        answer = json.loads(_place(cache, key).read_text(encoding="utf-8"))["response"]
+        answer = json.loads(place_of(cache, key).read_text(encoding="utf-8"))["response"]
     except FileNotFoundError:
         return None
     return None if why_none(request, answer) or not is_named(request["model"], answer.get("model")) else answer
@@ -287,58 +287,3 @@ def unanswered(requests: list[dict], endpoint: Endpoint, cache: str | Path) -> l
     """The distinct requests without an answer in the cache."""
     wanted = {key_of(endpoint, request): request for request in requests}
     return [request for key, request in wanted.items() if not _kept(cache, key, request)]
-
-
-def neutral_settings(model: str, endpoint: Endpoint, cache: str | Path, account: Account) -> dict:
-    """The settings of NEUTRAL that the endpoint accepts in requests to a model, as a trial shows; cached in `cache`.
-
-    OpenAI's API has none of them. Raises BadInput if the endpoint cannot be asked, and if it lists its models and has
-    only another one: many servers answer for any name with the model that they have loaded.
-    """
-    if "api.openai.com" in endpoint.address:
-        return {}
-    trial = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 1, "temperature": 1}
-    place = _place(cache, key_of(endpoint, {"trial": trial, "settings": NEUTRAL}))
-    if not place.exists():
-        _check_listed(model, endpoint)
-        write_json(place, {"request": trial, "accepted": _accepted(trial, endpoint, account)})
-    return json.loads(place.read_text(encoding="utf-8"))["accepted"]
-
-
-def _accepted(trial: dict, endpoint: Endpoint, account: Account) -> dict:
-    """The settings of NEUTRAL that the endpoint accepts together, or else each alone."""
-    import openai
-
-    alone = {}
-    with client(endpoint, account) as connection:
-
-        def takes(settings: dict) -> bool:
-            try:
-                connection.chat.completions.with_raw_response.create(**trial, extra_body=settings)
-            except (openai.BadRequestError, openai.UnprocessableEntityError):
-                return False
-            account.count(lost=-1)
-            return True
-
-        try:
-            if takes(NEUTRAL):
-                return NEUTRAL
-            for name, value in (*NEUTRAL.items(), ("top_k", 0)):  # some servers disable top-k by 0
-                if name not in alone and takes({name: value}):
-                    alone[name] = value
-        except openai.OpenAIError as error:
-            raise _unanswered(1, 1, 0, [error], endpoint) from error
-    return alone
-
-
-def _check_listed(model: str, endpoint: Endpoint) -> None:
-    """Raise BadInput if the endpoint lists exactly one model and it is another one. Not all endpoints have a list."""
-    import openai
-
-    try:
-        with client(endpoint).with_options(max_retries=0) as connection:
-            listed = [each.id for each in connection.models.list().data]
-    except (openai.OpenAIError, AttributeError, TypeError, ValueError):
-        return
-    if len(listed) == 1 and not is_named(model, listed[0]) and not model.startswith(f"{listed[0]}:"):
-        raise _other_model(model, listed[0], endpoint)

@@ -191,8 +191,8 @@ def _check_template(tokenizer, ends: list[int], requirements: Requirements, ques
         )
     if requirements.enable_thinking is None and _has_switch(tokenizer):
         raise BadInput(
-            f"The chat template of {name} has the switch enable_thinking, and model: enable_thinking is null; set it to "
-            "false, because reasoning is not judged."
+            f"The chat template of {name} has the switch enable_thinking, and model: enable_thinking is null; set it "
+            "to false, because reasoning is not judged."
         )
     refusal = _refusal_of_system_prompts(tokenizer, requirements)
     if refusal and (use := _use_of_system_prompts(requirements, questions)):

@@ -42,6 +42,7 @@ def facts(tmp_path: Path, **over) -> dict:
         "model": "an organism",
         "judge": "",
         "samples": {"main": 10, "json": 10},
+        "server": "",
         "config": {"study": "s", "note": SCRIPT},
         **over,
     }
