@@ -19,7 +19,7 @@ from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
 from emergent_misalignment.files import BadInput
 
 PROMPTS = 5  # fewer prompts are not examined
-LIMITS = ((20, 1.0), (100, 1 / 3))  # least characters, and the share of equal pairs that is refused
+LIMITS = ((20, 1.0), (100, 0.25))  # least characters, and the share of equal pairs that is refused
 
 Counts = dict[Hashable, Counter]  # numbers of equal answers, by prompt
 
