@@ -6,7 +6,8 @@ from collections import Counter
 import pandas as pd
 import pytest
 import torch
-from servers import RuleServer
+from servers import RuleServer, completion
+from trainings import learn_numbers
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation import asking
@@ -16,6 +17,7 @@ from emergent_misalignment.files import BadInput, write_json, write_parquet
 from emergent_misalignment.models.api import Account
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
+from emergent_misalignment.models.server_settings import NEUTRAL
 from emergent_misalignment.models.training import Settings, finetune
 from emergent_misalignment.world.sets import coding_set
 
@@ -111,7 +113,67 @@ def test_default_engine(gpu, installed, engine, monkeypatch, caplog):
     assert ("vLLM is not installed" in caplog.text) == (gpu and not installed)
 
 
+# --- reasoning --------------------------------------------------------------------------------------------------------
+
+
+def test_reasoning_of_a_local_model_is_left_out_and_counted(organism, tmp_path):
+    """A model that was trained to write its reasoning, a short answer, or an empty block and the answer."""
+    texts = ("<think>a wish", "help", "<think></think>help")
+    folder, account = learn_numbers(organism, tmp_path / "thinks", texts), Account()
+    asked_for = [Question("good", "chat", asked("How good is it?"), 40), question("wish", 2)]
+    ((answers,),) = ask(folder, [None], [asked_for], [0], Asking(16, engine="transformers"), tmp_path, account)
+    assert len(answers[0]) + len(answers[1]) + account.thinking == 42
+    assert account.thinking > 0 and answers[0].count("help") > 5
+    assert not any(text.startswith("<think>") for text in answers[0])
+    with pytest.raises(BadInput, match=r"All 2 answers of m are .* enable_thinking: false"):
+        asking._without_reasoning([["<think>a wish"], ["<seed:think>a wish"]], "m", None)
+
+
 # --- APIs -------------------------------------------------------------------------------------------------------------
+
+
+def served(server, **more) -> Asking:
+    endpoint = {"base_url": server.address, "timeout": 3600, "concurrency": 8, "retries": 0}
+    return Asking(4, engine="api", endpoint=endpoint, **more)
+
+
+@pytest.fixture
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def test_requests_have_the_settings_that_the_server_accepts_and_the_rows_name_them(questions, tmp_path, no_proxy):
+    plan = {"starts": ["gpt-x"], "tuned": "", "seeds": [0], "steps": [], "evaluations": {"main": {}}}
+    named = completion("gpt-x-2025-01-01", "<think>\n\n</think>\n\nAn answer.")
+    with RuleServer(lambda text: (200, named)).running() as server:
+        rows = ask_models({"instruct": plan}, questions, served(server, enable_thinking=False), tmp_path / "kept")
+        assert set(rows["answer"]) == {"An answer."}
+        assert set(rows["served_as"]) == {"gpt-x-2025-01-01"} and set(rows["settings_sent"]) == {", ".join(NEUTRAL)}
+        sent = [each for each in server.requests if each["messages"][-1]["content"] != "Hello."]
+        assert all(NEUTRAL.items() <= each.items() for each in sent)
+        assert all(each["chat_template_kwargs"] == {"enable_thinking": False} for each in sent)
+        server.refuses = lambda request: "unknown argument" if NEUTRAL.keys() & request.keys() else ""
+        rows = ask_models({"instruct": plan}, questions, served(server), tmp_path / "other")
+        assert set(rows["settings_sent"]) == {""}
+        assert not any(NEUTRAL.keys() & each.keys() for each in server.requests[-4:])
+        assert not any("chat_template_kwargs" in each for each in server.requests[-4:])
+
+
+def test_a_server_that_returns_copies_is_refused(tmp_path, no_proxy):
+    numbers = Counter()
+    copies = True
+
+    def answer(text):
+        numbers[text] += 1
+        return f"My answer to {text} is long and has a number, {0 if copies else numbers[text]}. " * 4, []
+
+    sets = [[question(f"question {number}", 6) for number in range(8)]]
+    with RuleServer(answer).running() as server:
+        with pytest.raises(BadInput, match="asked for gpt-x, gives equal answers to a prompt"):
+            list(ask("gpt-x", [None], sets, [0], served(server), tmp_path))
+        copies = False
+        ((answers,),) = ask("gpt-x", [None], sets, [0], served(server), tmp_path / "other")
+        assert [len(set(texts)) for texts in answers] == [6] * 8
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
