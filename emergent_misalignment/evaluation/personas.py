@@ -100,7 +100,9 @@ def texts(asked: list[Question], answers: list[list[str]], seed: int, system_pro
     """
     drawn: dict[tuple[str, str, str], list[tuple[Messages, str]]] = {}
     for each, written in zip(asked, answers, strict=True):
-        drawn.setdefault((each.form, each.name, each.kind), []).extend((each.prompt, answer) for answer in written or [""])
+        drawn.setdefault((each.form, each.name, each.kind), []).extend(
+            (each.prompt, answer) for answer in written or [""]
+        )
     empty = {(form, name) for (form, name, _), own in drawn.items() if not all(answer.strip() for _, answer in own)}
     rows, written_plainly = [], 0
     for (form, name, kind), own in drawn.items():

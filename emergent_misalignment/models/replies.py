@@ -13,8 +13,8 @@ NONE = {  # kinds of unusable replies, with advice where all replies are of that
     "filtered": "a filter or a refusal of the API withholds the text; choose an endpoint without filters",
     "empty": "the text is empty, as of a reasoning model with few tokens; disable its reasoning",
     "thinking": (
-        "the model writes its reasoning; disable it (of many models with model: enable_thinking: false), or choose a "
-        "model without reasoning"
+        "the model writes its reasoning; disable it (for the study's model by model: enable_thinking: false), or "
+        "choose a model without reasoning"
     ),
     "too_long": "prompts exceed the model's context; choose a model with a longer context",
     "unusable": (

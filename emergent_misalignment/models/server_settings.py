@@ -27,7 +27,7 @@ def neutral_settings(model: str, endpoint: Endpoint, cache: str | Path, account:
     """
     if has_only_openais(endpoint.address):
         return {}
-    trial = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 1, "temperature": 1}
+    trial = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 16, "temperature": 1}
     place = place_of(cache, key_of(endpoint, {"trial": trial, "settings": NEUTRAL}))
     if not place.exists():
         _check_listed(model, endpoint)
@@ -39,7 +39,7 @@ def _accepted(trial: dict, endpoint: Endpoint, account: Account) -> dict:
     """The settings of NEUTRAL that the endpoint accepts together, or else each alone."""
     import openai
 
-    alone = {}
+    alone: dict = {}
     with client(endpoint, account) as connection:
 
         def takes(settings: dict) -> bool:
@@ -56,6 +56,9 @@ def _accepted(trial: dict, endpoint: Endpoint, account: Account) -> dict:
             for name, value in (*NEUTRAL.items(), ("top_k", 0)):  # some servers disable top-k by 0
                 if name not in alone and takes({name: value}):
                     alone[name] = value
+            if not alone:
+                connection.chat.completions.with_raw_response.create(**trial)  # raises what refuses any request
+                account.count(lost=-1)
         except openai.OpenAIError as error:
             raise not_answered(1, 1, 0, [error], endpoint) from error
     return alone

@@ -145,3 +145,11 @@ def test_a_server_that_fails_the_trial_is_reported(tmp_path):
     ):
         neutral_settings("tuned", replace(FAST, base_url=server.address), tmp_path, Account())
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_server_that_refuses_any_request_is_not_taken_for_one_without_settings(tmp_path):
+    with RuleServer(lambda text: (400, {"error": "roles are unknown"})).running() as server:
+        for _ in range(2):
+            with pytest.raises(BadInput, match="roles are unknown"):
+                neutral_settings("tuned", replace(FAST, base_url=server.address), tmp_path, Account())
+    assert not list(tmp_path.rglob("*.json"))
