@@ -35,22 +35,29 @@ def check_samples(answers: Iterable[Iterable[str]], who: str) -> None:
 
 
 def check_runs(answers: pd.DataFrame) -> None:
-    """Raise BadInput if two runs (condition and seed) have the same answers from a server.
+    """Raise BadInput if a server has answered for two conditions with one model, or for two runs with equal answers.
 
-    `answers` has the columns of `judged/`. Answers of other engines are ignored: with equal weights and seeds theirs
-    are equal.
+    A run is a condition and a seed. `answers` has the columns of `judged/`. Answers of other engines are ignored: with
+    equal weights and seeds theirs are equal.
     """
-    served = answers[answers["served_as"].notna() & answers["step"].isna()] if "served_as" in answers else answers[:0]
+    if "served_as" not in answers:
+        return
+    served = answers[answers["served_as"].notna() & answers["step"].isna()]
     runs: dict[tuple, Counts] = {
         run: {prompt: Counter(texts) for prompt, texts in rows.groupby(["evaluation", "number", "prompt"])["answer"]}
-        for run, rows in served.groupby(["condition", "seed"], sort=False)
+        for run, rows in served.groupby(["condition", "seed", "served_as"], sort=False)
     }
     for one, two in combinations(runs, 2):
+        same = ""
+        if one[0] != two[0] and one[2] == two[2] and runs[one].keys() & runs[two].keys():
+            same = one[2] and f"have the name {one[2]} in the server's replies"
         if share := _share_refused(runs[one], runs[two]):
-            first, second = (f"{condition}, seed {seed}" for condition, seed in (one, two))
+            same = f"are equal ({share:.0%} of pairs)"
+        if same:
+            first, second = (f"{condition}, seed {seed}" for condition, seed, _ in (one, two))
             raise BadInput(
-                f"The answers of {first} and of {second} are equal ({share:.0%} of pairs), so one model has answered "
-                "for both; name a model for each, and check that the server has both."
+                f"The answers of {first} and of {second} {same}, so one model has answered for both; name a model for "
+                "each, and check that the server has both."
             )
 
 

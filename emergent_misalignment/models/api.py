@@ -260,7 +260,7 @@ def other_model(asked: str, model: str, endpoint: Endpoint) -> BadInput:
     """The sentence on an endpoint that answers with `model` when it is asked for another one."""
     return BadInput(
         f"{endpoint.identity} was asked for the model {asked} and {model} answers in its place; load {asked} there, or "
-        f"if that is another name of it, write {model} in the config."
+        f"if that is another name of it, use {model} in the config and on the server."
     )
 
 

@@ -58,15 +58,17 @@ def test_samples_of_several_answers_are_not_refused(samples, prompts, answers, s
     check_samples(drawn(lambda prompt, sample: long(prompt, rng.randrange(answers)), prompts, 10 * samples), "A server")
 
 
-def judged(runs: dict[tuple[str, int], list[list[str]]], served_as: str | None = "m") -> pd.DataFrame:
+def judged(runs: dict[tuple[str, int], list[list[str]]], **columns) -> pd.DataFrame:
+    """Rows of answers, by default of a server that has a model of its own for each run."""
     rows = [
         {"condition": condition, "seed": seed, "number": number, "prompt": str(number), "answer": text}
         for (condition, seed), answers in runs.items()
         for number, texts in enumerate(answers)
         for text in texts
     ]
+    columns = {"served_as": [f"{row['condition']}-{row['seed']}" for row in rows]} | columns
     steps = pd.array([pd.NA] * len(rows), dtype="Int64")
-    return pd.DataFrame(rows).assign(evaluation="main", step=steps, served_as=served_as)
+    return pd.DataFrame(rows).assign(evaluation="main", step=steps, **columns)
 
 
 DIFFERENT = SAMPLES["different"]
@@ -86,6 +88,16 @@ def test_one_model_that_answers_for_two_is_found(two, pool):
     check_runs(judged(runs, served_as=None))  # of a local engine
     check_runs(judged(runs).drop(columns="served_as"))
     check_runs(judged(runs).assign(step=1))
+
+
+def test_one_name_for_two_conditions_is_found():
+    runs = {("instruct", 0): DIFFERENT, ("mine", 0): OTHER}
+    with pytest.raises(BadInput, match="have the name gpt-4o"):
+        check_runs(judged(runs, served_as="gpt-4o"))
+    check_runs(judged(runs, served_as=""))  # a server that names no model
+    check_runs(judged({("mine", 0): DIFFERENT, ("mine", 1): OTHER}, served_as="gpt-4o"))
+    rows = judged(runs, served_as="gpt-4o")
+    check_runs(rows.assign(evaluation=rows["condition"]))  # nothing is compared
 
 
 def test_two_models_are_not_refused():
