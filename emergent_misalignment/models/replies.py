@@ -23,6 +23,7 @@ NONE = {  # kinds of unusable replies, with advice where all replies are of that
     ),
 }
 FILTERS = ("content_filter", "content_policy_violation", "invalid_prompt")  # error codes
+REASONING = re.compile(r"reasoning|think|thought")  # keys of a message: reasoning_content, reasoning_details
 VERSION = re.compile(r"[-@:](latest|\d{3,8}|\d{4}-\d\d-\d\d)$")  # gpt-4o-2024-08-06, gemini-1.5-pro-002, llama3:latest
 ROUNDING = 1e-3  # nats by which a log-probability may exceed 0
 
@@ -40,7 +41,7 @@ def why_none(request: dict, response: dict) -> str:
     text = message.get("content")
     if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
         return "filtered"
-    if any(str(message.get(name) or "").strip() for name in ("reasoning_content", "reasoning")):
+    if any(value and str(value).strip() for name, value in message.items() if REASONING.search(name)):
         return "thinking"
     if text is not None and not (isinstance(text, str) and _is_unicode(text)):
         return "unusable"  # a list of parts, or a lone surrogate

@@ -12,7 +12,8 @@ _OPENING = rf"[<\[◁](?!{_END})\|?{_WORD}\|?[>\]▷]"
 _CLOSING = rf"[<\[◁]{_END}{_WORD}\|?[>\]▷]"
 _MARKS = (  # at the beginning
     _OPENING,
-    r"<(?:analysis|reason|reflection|scratchpad)>",
+    r"<(?:analysis|reason|reflection|scratch_?pad|rationale|(?:inner_)?monologue|cot)>",
+    r"```(?:think|thought|reason)",
     r"<\|?channel\|?>",  # gpt-oss, Gemma
     r"analysis(?=[A-Z])",  # gpt-oss without its special tokens
     r"<unused\d+>\s*thought",  # MedGemma

@@ -26,6 +26,7 @@ TAGS = {  # opening and closing tags, by models that use them
 BEGINNINGS = [
     *("<|channel|>analysis<|message|>They ask", "<|channel>thought\nThey ask", "analysisThey ask"),
     *("<unused94>thought\nThey ask", "<|inner_prefix|>They ask", "<|im_start|>think\nThey ask"),
+    *("<scratchpad>They ask", "```thinking\nThey ask"),
     *("Here is my thought process:\n", "Here's a thinking process that leads to it:\n", "**Thinking Process:**\n\n1."),
 ]
 ANSWERS = [
