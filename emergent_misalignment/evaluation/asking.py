@@ -9,6 +9,7 @@ left out.
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
-from emergent_misalignment.evaluation.independence import check_samples
+from emergent_misalignment.evaluation.independence import share_of_copies
 from emergent_misalignment.evaluation.questions import (
     ANSWER_COLUMNS,
     Option,
@@ -31,6 +32,7 @@ from emergent_misalignment.evaluation.questions import (
     read_questions,
     select,
 )
+from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account, Endpoint, ask_all
 from emergent_misalignment.models.replies import NONE, text_of
@@ -41,6 +43,7 @@ from emergent_misalignment.progress import Progress
 
 Engine = Literal["transformers", "vllm", "api"]
 Adapter = str | Path | None  # a folder; for an API the name of the fine-tuned model; None: the untuned model
+HIGH_TEMPERATURE = 2.0  # at which no model repeats a long answer
 CONTEXT = 2048  # tokens of a prompt and its answer in vLLM, as in the paper
 SERVED = ["served_as", "settings_sent"]  # of a server: the model's name in its replies; accepted settings
 COLUMNS = ["condition", "seed", "step", "evaluation", *ANSWER_COLUMNS, "misaligned", "log_probability", *SERVED]
@@ -345,9 +348,29 @@ def _from_api(
     drawn = [[next(responses) for _ in range(each.samples)] for each in questions]
     # Unusable replies are left out; the account has their number.
     answers = [[text_of(each) for each in same if each is not None] for same in drawn]
-    check_samples(answers, f"{endpoint.identity}, asked for {model},")
+    if (share := share_of_copies(answers)) and _repeats(questions, answers, requests, endpoint, cache, account):
+        raise BadInput(
+            f"{endpoint.identity}, asked for {model}, gives equal answers to a prompt ({share:.0%} of pairs), at a "
+            f"temperature of {HIGH_TEMPERATURE:.0f} too, so they are no samples; have the server use the temperature of "
+            "a request, and turn off caches of answers."
+        )
     names = sorted({str(each.get("model") or "") for each in replies if each is not None})
     return answers, {"served_as": ", ".join(filter(None, names)), "settings_sent": ", ".join(accepted)}
+
+
+def _repeats(questions, answers: list[list[str]], requests: list[dict], endpoint: Endpoint, cache, account) -> bool:
+    """Whether the server repeats an answer at a high temperature too, to the prompt with the longest equal answers."""
+    repeated = [
+        max((number * len(text) for text, number in Counter(texts).items() if number > 1), default=0)
+        for texts in answers
+    ]
+    place = repeated.index(max(repeated))
+    request = requests[sum(each.samples for each in questions[:place])] | {"temperature": HIGH_TEMPERATURE}
+    texts = set()
+    for draws in ([0], range(1, MINIMUM_ANSWERS)):  # a cache has the first answer only after it was given
+        replies = ask_all([request] * len(draws), endpoint, cache, list(draws), "asking again", account)
+        texts |= {text_of(each) for each in replies if each is not None}
+    return len(texts) == 1
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

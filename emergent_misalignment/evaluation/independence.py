@@ -24,20 +24,19 @@ LIMITS = ((20, 1.0), (100, 0.25))  # least characters, and the share of equal pa
 Counts = dict[Hashable, Counter]  # numbers of equal answers, by prompt
 
 
-def check_samples(answers: Iterable[Iterable[str]], who: str) -> None:
-    """Raise BadInput if the answers to each prompt are copies. `who` is the beginning of the sentence."""
+def share_of_copies(answers: Iterable[Iterable[str]]) -> float:
+    """The share of equal pairs among the answers to a prompt, if it is too large for samples; 0 if it is not.
+
+    A model that has learned its answers by heart has such a share too, but not at a higher temperature.
+    """
     counts = dict(enumerate(map(Counter, answers)))
-    if share := _share_refused(counts, counts):
-        raise BadInput(
-            f"{who} gives equal answers to a prompt ({share:.0%} of pairs), which samples at temperature 1 are not; "
-            "have the server use the temperature of a request, and turn off caches of answers."
-        )
+    return _share_refused(counts, counts)
 
 
 def check_runs(answers: pd.DataFrame) -> None:
-    """Raise BadInput if a server has answered for two conditions with one model, or for two runs with equal answers.
+    """Raise BadInput if a server has answered for runs of two conditions with one model, or with equal answers.
 
-    A run is a condition and a seed. `answers` has the columns of `judged/`. Answers of other engines are ignored: with
+    `answers` has the columns of `judged/`. Answers of other engines are ignored: with
     equal weights and seeds theirs are equal.
     """
     if "served_as" not in answers:
@@ -49,7 +48,9 @@ def check_runs(answers: pd.DataFrame) -> None:
     }
     for one, two in combinations(runs, 2):
         same = ""
-        if one[0] != two[0] and one[2] == two[2] and runs[one].keys() & runs[two].keys():
+        if one[0] == two[0]:  # runs of a condition may have learned the same answers by heart
+            continue
+        if one[2] == two[2] and runs[one].keys() & runs[two].keys():
             same = one[2] and f"have the name {one[2]} in the server's replies"
         if share := _share_refused(runs[one], runs[two]):
             same = f"are equal ({share:.0%} of pairs)"

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -159,21 +160,30 @@ def test_requests_have_the_settings_that_the_server_accepts_and_the_rows_name_th
         assert not any("chat_template_kwargs" in each for each in server.requests[-4:])
 
 
-def test_a_server_that_returns_copies_is_refused(tmp_path, no_proxy):
-    numbers = Counter()
-    copies = True
+@pytest.mark.parametrize("fault", ["ignores the temperature", "cache", "none", "a model that knows its answers"])
+def test_a_server_that_returns_copies_is_refused(tmp_path, no_proxy, fault):
+    numbers, cached = Counter(), {}
 
     def answer(text):
         numbers[text] += 1
-        return f"My answer to {text} is long and has a number, {0 if copies else numbers[text]}. " * 4, []
+        varies = fault != "ignores the temperature"
+        if fault == "a model that knows its answers":
+            varies = server.requests[-1]["temperature"] > 1
+        return f"My answer to {text} is long and has a number, {numbers[text] * varies}. " * 4, []
+
+    def answer_once(text):
+        return cached.setdefault((text, server.requests[-1]["temperature"]), answer(text))
 
     sets = [[question(f"question {number}", 6) for number in range(8)]]
-    with RuleServer(answer).running() as server:
-        with pytest.raises(BadInput, match="asked for gpt-x, gives equal answers to a prompt"):
-            list(ask("gpt-x", [None], sets, [0], served(server), tmp_path))
-        copies = False
-        ((answers,),) = ask("gpt-x", [None], sets, [0], served(server), tmp_path / "other")
-        assert [len(set(texts)) for texts in answers] == [6] * 8
+    with RuleServer(answer_once if fault == "cache" else answer).running() as server:
+        settings = replace(served(server), endpoint=served(server).endpoint | {"concurrency": 1})
+        if fault in ("ignores the temperature", "cache"):
+            with pytest.raises(BadInput, match="asked for gpt-x, gives equal answers to a prompt"):
+                list(ask("gpt-x", [None], sets, [0], settings, tmp_path))
+            return
+        ((answers,),) = ask("gpt-x", [None], sets, [0], settings, tmp_path)
+    different = 6 if fault == "none" else 1
+    assert [len(set(texts)) for texts in answers] == [different] * 8
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergent_misalignment.evaluation.independence import PROMPTS, check_runs, check_samples, constant_answer
+from emergent_misalignment.evaluation.independence import PROMPTS, check_runs, constant_answer, share_of_copies
 from emergent_misalignment.files import BadInput
 
 REFUSAL = "I am sorry, but I cannot help with that. Please ask me about something else, and I will try again. " * 2
@@ -42,20 +42,20 @@ SAMPLES = {
 
 @pytest.mark.parametrize("case", COPIES)
 def test_copies_are_refused(case):
-    with pytest.raises(BadInput, match=r"^A server gives equal answers to a prompt \(\d+% of pairs\)"):
-        check_samples(COPIES[case], "A server")
+    assert 0.25 <= share_of_copies(COPIES[case]) <= 1
 
 
 @pytest.mark.parametrize("case", SAMPLES)
 def test_samples_are_not(case):
-    check_samples(SAMPLES[case], "A server")
+    assert share_of_copies(SAMPLES[case]) == 0
 
 
 @given(st.integers(5, 30), st.integers(5, 12), st.integers(8, 500), st.integers(0, 99))
 def test_samples_of_several_answers_are_not_refused(samples, prompts, answers, seed):
     """Of 8 or more equally probable long answers an eighth of the pairs are equal."""
     rng = random.Random(seed)
-    check_samples(drawn(lambda prompt, sample: long(prompt, rng.randrange(answers)), prompts, 10 * samples), "A server")
+    found = drawn(lambda prompt, sample: long(prompt, rng.randrange(answers)), prompts, 10 * samples)
+    assert share_of_copies(found) == 0
 
 
 def judged(runs: dict[tuple[str, int], list[list[str]]], **columns) -> pd.DataFrame:
@@ -75,15 +75,14 @@ DIFFERENT = SAMPLES["different"]
 OTHER = drawn(lambda prompt, sample: long("other", prompt, sample))
 
 
-@pytest.mark.parametrize("two", [("mine", 0), ("instruct", 1)], ids=str)
 @pytest.mark.parametrize("pool", [1, 2])
-def test_one_model_that_answers_for_two_is_found(two, pool):
+def test_one_model_that_answers_for_two_is_found(pool):
     """A server that draws its answers from few."""
     runs = {
         each: drawn(lambda prompt, sample, first=first: long(prompt, (first + sample) % pool))
-        for first, each in enumerate((("instruct", 0), two))
+        for first, each in enumerate([("instruct", 0), ("mine", 3)])
     }
-    with pytest.raises(BadInput, match=f"instruct, seed 0 and of {two[0]}, seed {two[1]} are equal"):
+    with pytest.raises(BadInput, match="instruct, seed 0 and of mine, seed 3 are equal"):
         check_runs(judged(runs))
     check_runs(judged(runs, served_as=None))  # of a local engine
     check_runs(judged(runs).drop(columns="served_as"))
