@@ -351,8 +351,8 @@ def _from_api(
     if (share := share_of_copies(answers)) and _repeats(questions, answers, requests, endpoint, cache, account):
         raise BadInput(
             f"{endpoint.identity}, asked for {model}, gives equal answers to a prompt ({share:.0%} of pairs), at a "
-            f"temperature of {HIGH_TEMPERATURE:.0f} too, so they are no samples; have the server use the temperature of "
-            "a request, and turn off caches of answers."
+            f"temperature of {HIGH_TEMPERATURE:.0f} too, so they are no samples; have the server use the temperature "
+            "of a request, and turn off caches of answers."
         )
     names = sorted({str(each.get("model") or "") for each in replies if each is not None})
     return answers, {"served_as": ", ".join(filter(None, names)), "settings_sent": ", ".join(accepted)}
