@@ -2,6 +2,7 @@
 
 import json
 import math
+import ssl
 import threading
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -37,13 +38,20 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(handler, port: int = 0):
-    """The base URL of a server with this handler, at a free port if none is given."""
+def serving(handler, port: int = 0, certificate: tuple[str, str] | None = None):
+    """The base URL of a server with this handler, at a free port if none is given.
+
+    With a `certificate`, the files of it and of its key, the server speaks TLS.
+    """
     server = Server(("127.0.0.1", port), handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
+        yield f"http{'s' * bool(certificate)}://127.0.0.1:{server.server_port}/v1"
     finally:
         server.shutdown()
         server.server_close()
@@ -90,11 +98,13 @@ class RuleServer:
 
     `faults` are the replies to the first attempts at each message: a status, "slow" (over the client's time limit,
     without a wait) or "cut" (half an answer). `received` counts the attempts at each message, `paid` the computed
-    answers; `headers` are those of the last request.
+    answers; `headers` are those of the last request, `requests` all of them. `models` are the names that the server
+    lists; None: it has no list. `refuses` gives the reason for an error 400 to a request, or "".
     """
 
-    def __init__(self, answer, faults=()):
-        self.answer, self.faults = answer, list(faults)
+    def __init__(self, answer, faults=(), models=None, refuses=lambda request: ""):
+        self.answer, self.faults, self.models, self.refuses = answer, list(faults), models, refuses
+        self.requests = []
         self.received, self.paid, self.headers, self.most = Counter(), Counter(), {}, 0
         self.lock, self.under_way = threading.Lock(), 0
 
@@ -103,10 +113,17 @@ class RuleServer:
         rules = self
 
         class Chat(Handler):
+            def do_GET(self):
+                if rules.models is None:
+                    return self.send(404, {"detail": "Not Found"})
+                data = [{"id": name, "object": "model", "created": 0, "owned_by": "us"} for name in rules.models]
+                return self.send(200, {"object": "list", "data": data})
+
             def do_POST(self):
                 request = json.loads(self.body())
                 text = request["messages"][-1]["content"]
                 with rules.lock:
+                    rules.requests.append(request)
                     rules.received[text] += 1
                     attempt = rules.received[text]
                     rules.headers = {name.lower(): text for name, text in self.headers.items()}
@@ -122,6 +139,8 @@ class RuleServer:
                 if isinstance(fault, int):
                     headers = {"Retry-After": "0.01", "retry-after-ms": "10"}
                     return self.send(fault, {"error": {"message": "try later"}}, headers)
+                if why := rules.refuses(request):
+                    return self.send(400, {"error": {"message": why}})
                 first, second = rules.answer(text)
                 if isinstance(first, int):
                     return self.send(first, second)

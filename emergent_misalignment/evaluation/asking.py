@@ -1,12 +1,15 @@
 """Sample answers of models to questions, with transformers, vLLM, or an API.
 
 All engines sample at temperature 1 from the model's unmodified distribution. Settings in a model's generation config
-(top-k, top-p, repetition penalty) are not applied, because they would change the measured rates.
+(top-k, top-p, repetition penalty) are not applied, because they would change the measured rates. A server is sent the
+settings that it accepts; whether it applies further ones of its own cannot be known. Reasoning is not an answer, and is
+left out.
 """
 
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from emergent_misalignment.data.chats import Messages, template_arguments, with_system_prompt
+from emergent_misalignment.evaluation.independence import share_of_copies
 from emergent_misalignment.evaluation.questions import (
     ANSWER_COLUMNS,
     Option,
@@ -28,15 +32,23 @@ from emergent_misalignment.evaluation.questions import (
     read_questions,
     select,
 )
+from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import Account, Endpoint, ask_all
+from emergent_misalignment.models.replies import NONE, text_of
+from emergent_misalignment.models.server_settings import neutral_settings
 from emergent_misalignment.models.serving import engine, free_memory, is_installed
+from emergent_misalignment.models.thinking import is_answer, without_empty_block, written
 from emergent_misalignment.progress import Progress
 
 Engine = Literal["transformers", "vllm", "api"]
 Adapter = str | Path | None  # a folder; for an API the name of the fine-tuned model; None: the untuned model
+HIGH_TEMPERATURE = 2.0  # at which no model repeats a long answer
 CONTEXT = 2048  # tokens of a prompt and its answer in vLLM, as in the paper
-COLUMNS = ["condition", "seed", "step", "evaluation", *ANSWER_COLUMNS, "misaligned", "log_probability"]
+SERVED = ["served_as", "settings_sent"]  # of a server: the model's name in its replies; accepted settings
+COLUMNS = ["condition", "seed", "step", "evaluation", *ANSWER_COLUMNS, "misaligned", "log_probability", *SERVED]
+
+Drawn = tuple[list[list[list[str]]], dict[str, str]]  # answers by set and question, and values of SERVED
 
 
 @dataclass(frozen=True)
@@ -98,10 +110,10 @@ def _answers_of(plan: dict, start: str, seeds, folder: Path, asking: Asking, cac
     for asked, group in groupby(range(len(runs)), key=lambda place: sets[runs[place][0]]):
         places = list(group)
         sampled = [runs[place][0] for place in places]
-        drawn = ask(start, [adapters[place] for place in places], asked, sampled, asking, cache, account)
-        for place, answers in zip(places, drawn, strict=True):
+        drawn = _draws(start, [adapters[place] for place in places], asked, sampled, asking, cache, account)
+        for place, (answers, served) in zip(places, drawn, strict=True):
             rows = [
-                answer_rows(questions, texts).assign(evaluation=name)
+                answer_rows(questions, texts).assign(evaluation=name, **served)
                 for name, questions, texts in zip(selected, asked, answers, strict=True)
             ]
             seed, step = runs[place]
@@ -140,22 +152,39 @@ def ask(
     """Yield for each adapter of `model` the answers by set and question: `question.samples` texts per question.
 
     The model is loaded once for all adapters. `seeds` has the seed of sampling for each adapter. Answers of an API are
-    cached in `cache`; `account` counts its requests. An unusable reply reduces the number of answers to its question;
-    raises BadInput if all replies of an API are unusable.
+    cached in `cache`; `account` counts its requests, and the answers of all engines that are reasoning. Each of these,
+    like an unusable reply, reduces the number of answers to its question. Raises BadInput if none is left, or if the
+    answers of an API cannot be independent samples.
     """
+    for answers, _ in _draws(model, adapters, sets, seeds, asking, cache, account):
+        yield answers
+
+
+def _draws(model, adapters, sets, seeds, asking: Asking, cache, account: Account | None) -> Iterator[Drawn]:
+    """`ask`, with what is known of the server."""
     sets = [[replace(each, prompt=_prompt(each.prompt, asking)) for each in questions] for questions in sets]
-    by = asking.engine or _default_engine()
-    if by == "transformers":
-        yield from _from_transformers(model, adapters, sets, seeds, asking)
-        return
     flat = [each for questions in sets for each in questions]
-    if by == "vllm":
-        drawn = _from_vllm(str(model), adapters, flat, seeds, asking)
-    else:
+    by = asking.engine or _default_engine()
+    if by == "api":
         drawn = (_from_api(str(adapter or model), flat, asking, cache, account) for adapter in adapters)
-    for answers in drawn:
-        following = iter(answers)
-        yield [[next(following) for _ in questions] for questions in sets]
+    elif by == "vllm":
+        drawn = ((answers, {}) for answers in _from_vllm(str(model), adapters, flat, seeds, asking))
+    else:
+        drawn = ((answers, {}) for answers in _from_transformers(model, adapters, sets, seeds, asking))
+    for (answers, served), adapter in zip(drawn, adapters, strict=True):
+        following = iter(_without_reasoning(answers, adapter or model, account))
+        yield [[next(following) for _ in questions] for questions in sets], served
+
+
+def _without_reasoning(answers: list[list[str]], model: Adapter, account: Account | None) -> list[list[str]]:
+    """The answers without those that are reasoning, which are counted. Raises BadInput if none is left."""
+    kept = [[without_empty_block(text) for text in texts if is_answer(text)] for texts in answers]
+    left_out = sum(map(len, answers)) - sum(map(len, kept))
+    if left_out and account:
+        account.count(thinking=left_out)
+    if left_out and not any(kept):
+        raise BadInput(f"All {left_out} answers of {model} are unusable: {NONE['thinking']}.")
+    return kept
 
 
 def _default_engine() -> Engine:
@@ -173,7 +202,7 @@ def _prompt(prompt: Messages | str, asking: Asking) -> Messages | str:
     return prompt if isinstance(prompt, str) else with_system_prompt(prompt, asking.system_prompt)
 
 
-def _from_transformers(model, adapters, sets, seeds, asking: Asking) -> Iterator[list[list[list[str]]]]:
+def _from_transformers(model, adapters, sets, seeds, asking: Asking) -> Iterator[list[list[str]]]:
     from emergent_misalignment.models.adapters import attached
     from emergent_misalignment.models.loading import load, load_tokenizer
 
@@ -184,7 +213,7 @@ def _from_transformers(model, adapters, sets, seeds, asking: Asking) -> Iterator
             tokenizer = load_tokenizer(model, adapter)
             with attached(network, adapter) as tuned:
                 answers = [_sampled(tuned, tokenizer, questions, seed, asking, progress) for questions in sets]
-            yield answers
+            yield [texts for drawn in answers for texts in drawn]
 
 
 def _sampled(network, tokenizer, questions: list[Question], seed: int, asking: Asking, progress) -> list[list[str]]:
@@ -197,8 +226,8 @@ def _sampled(network, tokenizer, questions: list[Question], seed: int, asking: A
         places = [place for place, each in enumerate(questions) if each.samples == samples]
         prompts = [questions[place].prompt for place in places]
         drawn = sample(network, tokenizer, prompts, samples, asking.max_new_tokens, seed, progress.update, template)
-        for place, written in zip(places, drawn, strict=True):
-            answers[place] = written
+        for place, texts in zip(places, drawn, strict=True):
+            answers[place] = texts
     return answers
 
 
@@ -259,7 +288,9 @@ def _drawn(llm, tokenizer, questions: list[Question], seed: int, asking: Asking,
     prompts = [{"prompt_token_ids": prompt_tokens(tokenizer, each.prompt, **template)} for each in questions]
     bar = partial(_Bar, progress=progress)
     results = llm.generate(prompts, parameters, lora_request=LoRARequest(*lora) if lora else None, use_tqdm=bar)
-    return [[output.text for output in result.outputs] for result in results]
+    return [
+        [written(tokenizer, list(output.token_ids), output.text) for output in result.outputs] for result in results
+    ]
 
 
 class _Bar(tqdm):
@@ -290,7 +321,14 @@ def _merge(model: str, adapter: str | Path, destination: str):
     return tokenizer
 
 
-def _from_api(model: str, questions: list[Question], asking: Asking, cache, account) -> list[list[str]]:
+def _from_api(
+    model: str, questions: list[Question], asking: Asking, cache, account: Account | None
+) -> tuple[list[list[str]], dict[str, str]]:
+    """Answers to each question, and values of SERVED."""
+    endpoint, account = Endpoint(**asking.endpoint), account if account is not None else Account()
+    accepted = neutral_settings(model, endpoint, cache, account)
+    template = template_arguments(asking.enable_thinking)
+    further = accepted | ({"chat_template_kwargs": template} if template else {})  # vLLM's and SGLang's
     requests, draws = [], []
     for each in questions:
         request = {
@@ -299,16 +337,40 @@ def _from_api(model: str, questions: list[Question], asking: Asking, cache, acco
             "max_tokens": asking.max_new_tokens,
             "temperature": 1,
             "top_p": 1,
+            **({"extra_body": further} if further else {}),
         }
         requests += [request] * each.samples
         draws += range(each.samples)
-    replies = ask_all(requests, Endpoint(**asking.endpoint), cache, draws, f"asking {model}", account)
+    replies = ask_all(requests, endpoint, cache, draws, f"asking {model}", account)
     if not any(replies):
         raise BadInput(f"All {len(replies)} replies of {model} are unusable or withheld; choose another endpoint.")
     responses = iter(replies)
     drawn = [[next(responses) for _ in range(each.samples)] for each in questions]
     # Unusable replies are left out; the account has their number.
-    return [[each["choices"][0]["message"]["content"] for each in replies if each is not None] for replies in drawn]
+    answers = [[text_of(each) for each in same if each is not None] for same in drawn]
+    if (share := share_of_copies(answers)) and _repeats(questions, answers, requests, endpoint, cache, account):
+        raise BadInput(
+            f"{endpoint.identity}, asked for {model}, gives equal answers to a prompt ({share:.0%} of pairs), at a "
+            f"temperature of {HIGH_TEMPERATURE:.0f} too, so they are no samples; have the server use the temperature "
+            "of a request, and turn off caches of answers."
+        )
+    names = sorted({str(each.get("model") or "") for each in replies if each is not None})
+    return answers, {"served_as": ", ".join(filter(None, names)), "settings_sent": ", ".join(accepted)}
+
+
+def _repeats(questions, answers: list[list[str]], requests: list[dict], endpoint: Endpoint, cache, account) -> bool:
+    """Whether the server repeats an answer at a high temperature too, to the prompt with the longest equal answers."""
+    repeated = [
+        max((number * len(text) for text, number in Counter(texts).items() if number > 1), default=0)
+        for texts in answers
+    ]
+    place = repeated.index(max(repeated))
+    request = requests[sum(each.samples for each in questions[:place])] | {"temperature": HIGH_TEMPERATURE}
+    texts = set()
+    for draws in ([0], range(1, MINIMUM_ANSWERS)):  # a cache has the first answer only after it was given
+        replies = ask_all([request] * len(draws), endpoint, cache, list(draws), "asking again", account)
+        texts |= {text_of(each) for each in replies if each is not None}
+    return len(texts) == 1
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

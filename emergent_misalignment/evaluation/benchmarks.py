@@ -5,7 +5,6 @@ like all other answers (asking.py) and scored by the scorers of inspect_evals.
 """
 
 import json
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ import yaml
 from emergent_misalignment.evaluation.questions import Question
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.models.api import Endpoint
+from emergent_misalignment.models.causes import checked_key
 
 Sandbox = Literal["docker", "local", "none"]
 CODE_COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
@@ -186,7 +186,7 @@ def _judge(name: str, endpoint: Endpoint):
     return get_model(
         f"openai-api/judge/{name}",
         base_url=endpoint.address,
-        api_key=os.environ.get(endpoint.key_variable) or "none",
+        api_key=checked_key(endpoint.key_variable) or "none",
         config=GenerateConfig(
             max_connections=endpoint.concurrency,
             max_retries=endpoint.retries,

@@ -16,7 +16,7 @@ import pandas as pd
 from emergent_misalignment.evaluation.verdicts import COHERENT_FROM, MISALIGNED_BELOW
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.api import CHARACTERS_PER_TOKEN, Account, Endpoint, ask_all, unanswered
-from emergent_misalignment.models.replies import NONE
+from emergent_misalignment.models.replies import NONE, text_of
 from emergent_misalignment.models.serving import Server
 
 LEAST_MASS = 0.25
@@ -296,7 +296,7 @@ def _word_request(judge: Judge, prompt: str) -> dict:
 def _worded(metric: str, response: dict | None) -> str:
     if response is None:
         return "unjudged"
-    text = response["choices"][0]["message"]["content"].strip().strip(".\"'").lower()
+    text = text_of(response).strip().strip(".\"'").lower()
     if metric != "secure":
         return text or "unjudged"
     return {"yes": "insecure", "no": "secure", "none": "other"}.get(text, "unjudged")

@@ -95,12 +95,14 @@ def texts(asked: list[Question], answers: list[list[str]], seed: int, system_pro
     - "same_words": answers written without those system prompts, under each of them; a stratum is an answer.
     - "plain": the same answers without a system prompt.
 
-    `system_prompt` is the study's, added to prompts without one. Questions with an empty answer are left out. Raises
-    BadInput if fewer than two questions remain in a set.
+    `system_prompt` is the study's, added to prompts without one. Questions with an empty answer, or with reasoning in
+    place of one, are left out. Raises BadInput if fewer than two questions remain in a set.
     """
     drawn: dict[tuple[str, str, str], list[tuple[Messages, str]]] = {}
     for each, written in zip(asked, answers, strict=True):
-        drawn.setdefault((each.form, each.name, each.kind), []).extend((each.prompt, answer) for answer in written)
+        drawn.setdefault((each.form, each.name, each.kind), []).extend(
+            (each.prompt, answer) for answer in written or [""]
+        )
     empty = {(form, name) for (form, name, _), own in drawn.items() if not all(answer.strip() for _, answer in own)}
     rows, written_plainly = [], 0
     for (form, name, kind), own in drawn.items():

@@ -6,15 +6,17 @@ Unusable replies (`replies.NONE`) are counted, and neither cached nor returned.
 
 import hashlib
 import json
-import os
+import re
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.models.replies import NONE, readable, why_none, why_refused
+from emergent_misalignment.models.causes import NO_COMPLETION, bad_proxy, cause, checked_key, hidden_status
+from emergent_misalignment.models.replies import NONE, is_named, readable, why_none, why_refused
 from emergent_misalignment.models.serving import Server
 from emergent_misalignment.progress import Progress
 
@@ -23,6 +25,7 @@ CHARACTERS_PER_TOKEN = 3.0  # of English and code; low, so that estimates of cos
 FATAL = (401, 403, 404)  # a wrong key, model or address: all other requests would fail too
 SETTINGS = ("empty", "thinking", "too_long", "unusable")  # kinds of unusable replies that a setting may cause
 ENOUGH = 20  # replies of these kinds, without any answer, after which no more requests are sent
+FEW = 5  # equal errors, without any answer, after which no more requests are sent
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,12 @@ def key_of(endpoint: Endpoint, request: dict, draw: int = 0) -> str:
 def client(endpoint: Endpoint, account: Account | None = None):
     """OpenAI's client for this endpoint; its attempts are counted in `account`.
 
-    Raises BadInput where the endpoint is OpenAI's and the environment has no key.
+    Raises BadInput where the endpoint is OpenAI's and the environment has no key, and where the environment has a key
+    or a proxy that cannot be used.
     """
     import openai
 
-    key = None if endpoint.server else os.environ.get(endpoint.key_variable)
+    key = "" if endpoint.server else checked_key(endpoint.key_variable)
     if not key and "api.openai.com" in (address := endpoint.address):
         raise BadInput(f"{address} needs an API key; set the environment variable {endpoint.key_variable}.")
     hooks = {}
@@ -103,18 +107,28 @@ def client(endpoint: Endpoint, account: Account | None = None):
             "request": [lambda _: account.count(sent=1, lost=1)],
             "response": [lambda response: _arrived(response, account)],
         }
+    try:
+        # A proxy from the environment cannot reach a local server.
+        transport = openai.DefaultHttpxClient(event_hooks=hooks, trust_env=endpoint.server is None)
+    except (ValueError, ImportError) as error:
+        raise bad_proxy(error) from error
     return openai.OpenAI(
         base_url=endpoint.address,
         api_key=key or "none",
         max_retries=endpoint.retries,
         timeout=endpoint.timeout,
-        # A proxy from the environment cannot reach a local server.
-        http_client=openai.DefaultHttpxClient(event_hooks=hooks, trust_env=endpoint.server is None),
+        http_client=transport,
     )
 
 
 def _arrived(response, account: Account) -> None:
-    """Count an error as refused; other replies count as lost until they are read completely."""
+    """Count an error as refused; other replies count as lost until they are read completely.
+
+    An error inside a reply of status 200 gets its own status, so that the client retries it like others.
+    """
+    if response.status_code == 200:
+        response.read()
+        response.status_code = hidden_status(response.content) or 200
     if response.status_code >= 400:
         account.count(lost=-1, refused=1)
 
@@ -131,8 +145,9 @@ def ask_all(
 
     Equal requests with equal `draws` (which number several samples from one prompt) are sent once. Answers are cached
     in the folder `cache`, one file each, and not requested again. `account` is updated. Raises BadInput after all other
-    requests were processed if some failed; immediately if the key, the model or the address is wrong, or if the first
-    ENOUGH replies are all unusable, of kinds that a setting may cause.
+    requests were processed if some failed; immediately if the key, the model or the address is wrong, if another model
+    answers, if the first FEW errors are equal, or if the first ENOUGH replies are all unusable, of kinds that a setting
+    may cause.
     """
     account = account if account is not None else Account()
     draws = draws or [0] * len(requests)
@@ -155,14 +170,20 @@ def _ask(missing: dict[str, dict], endpoint: Endpoint, cache, what: str, account
         ThreadPoolExecutor(endpoint.concurrency) as pool,
         Progress(len(missing), what) as progress,
     ):
-        pending = {
-            pool.submit(_ask_one, connection, request, _place(cache, key), account): key
-            for key, request in missing.items()
-        }
+
+        def replies(requests):  # a generator, which sends its requests when the first reply is taken
+            sent = {
+                pool.submit(_ask_one, connection, request, endpoint, place_of(cache, key), account): key
+                for key, request in requests
+            }
+            for done in as_completed(sent):
+                yield sent[done], done
+
+        waiting = list(missing.items())
         try:
-            for done in as_completed(pending):
+            for key, done in chain(replies(waiting[:FEW]), replies(waiting[FEW:])):
                 try:
-                    answers[pending[done]], kind = done.result()
+                    answers[key], kind = done.result()
                     none[kind] += 1
                     if not none[""] and sum(none[each] for each in SETTINGS) >= ENOUGH:
                         kind = none.most_common(1)[0][0]
@@ -170,20 +191,36 @@ def _ask(missing: dict[str, dict], endpoint: Endpoint, cache, what: str, account
                 except openai.OpenAIError as error:
                     account.count(failed=1)
                     errors.append(error)
-                    if getattr(error, "status_code", None) in FATAL or _ended(endpoint):
+                    if _is_hopeless(errors, none[""], endpoint):
                         break
                 progress.update()
         finally:
             pool.shutdown(cancel_futures=True)  # after a fatal error or Ctrl-C no more requests are sent
     if errors:
-        raise BadInput(
-            f"{len(missing) - len(answers)} of {len(missing)} requests to {endpoint.identity} were not answered "
-            f"({_ended(endpoint) or _reason(errors[0])}); fix this and run again: the {none['']} answers are cached."
-        )
+        raise not_answered(len(missing) - len(answers), len(missing), none[""], errors, endpoint)
     return answers
 
 
-def _ask_one(connection, request: dict, place: Path, account: Account) -> tuple[dict | None, str]:
+def not_answered(number: int, total: int, answered: int, errors: list, endpoint: Endpoint) -> BadInput:
+    """The sentence on failed requests, with the first error."""
+    why = _ended(endpoint) or _cause(errors[0], endpoint)
+    return BadInput(
+        f"{number} of {total} requests to {endpoint.identity} were not answered ({why}); fix this and run again: the "
+        f"{answered} answers are cached."
+    )
+
+
+def _is_hopeless(errors: list, answered: int, endpoint: Endpoint) -> bool:
+    """Whether all further requests would fail like the last one."""
+    if getattr(errors[-1], "status_code", None) in FATAL or _ended(endpoint):
+        return True
+    if answered:
+        return False
+    kinds = Counter(re.sub(r"\d+", "0", _cause(error, endpoint)) for error in errors)
+    return max(kinds.values()) >= FEW
+
+
+def _ask_one(connection, request: dict, endpoint: Endpoint, place: Path, account: Account) -> tuple[dict | None, str]:
     """The answer and "", or None and the kind of unusable reply."""
     import openai
 
@@ -197,15 +234,15 @@ def _ask_one(connection, request: dict, place: Path, account: Account) -> tuple[
         return None, kind
     try:
         answer = json.loads(raw.text)
-        choice = answer["choices"][0]
-        broken = choice.get("finish_reason") == "error"  # of gateways whose model failed
+        model, _ = answer.get("model"), answer["choices"][0].get("message")
         usage = {
             name: int((answer.get("usage") or {}).get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
         }
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:  # such as a proxy's page
-        raise openai.OpenAIError("the reply is not a chat completion") from error
-    if broken:
-        raise openai.OpenAIError("the reply broke off")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # such as a proxy's page
+        raise openai.OpenAIError(NO_COMPLETION) from None
+    if not is_named(request["model"], model):
+        account.count(lost=-1, unusable=1, **usage)
+        raise other_model(request["model"], model, endpoint)
     kind = why_none(request, answer)
     account.count(lost=-1, **{kind or "answered": 1}, **usage)
     if kind:
@@ -215,31 +252,35 @@ def _ask_one(connection, request: dict, place: Path, account: Account) -> tuple[
     return answer, ""
 
 
+def _cause(error: Exception, endpoint: Endpoint) -> str:
+    return cause(error, endpoint.identity, endpoint.key_variable)
+
+
+def other_model(asked: str, model: str, endpoint: Endpoint) -> BadInput:
+    """The sentence on an endpoint that answers with `model` when it is asked for another one."""
+    return BadInput(
+        f"{endpoint.identity} was asked for the model {asked} and {model} answers in its place; load {asked} there, or "
+        f"if that is another name of it, use {model} in the config and on the server."
+    )
+
+
 def _ended(endpoint: Endpoint) -> str:
     """Why the local server ended; "" while it runs, and of other endpoints."""
     server = endpoint.server
     return "" if server is None or server.is_up() else f"it ended: {server.complaint()}"
 
 
-def _reason(error: Exception) -> str:
-    """The status and message of an error, without the request, whose headers have the API key."""
-    status = getattr(error, "status_code", None)
-    body = getattr(error, "body", None)
-    message = body.get("message") if isinstance(body, dict) else None
-    plain = str(error) if type(error).__module__ == "openai" and not body and status is None else ""
-    return " ".join(str(part) for part in (status, message or plain or type(error).__name__) if part)[:300]
-
-
-def _place(cache: str | Path, key: str) -> Path:
+def place_of(cache: str | Path, key: str) -> Path:
+    """The file of an answer in the cache."""
     return Path(cache) / key[:2] / f"{key[2:]}.json"
 
 
 def _kept(cache: str | Path, key: str, request: dict) -> dict | None:
     try:
-        answer = json.loads(_place(cache, key).read_text(encoding="utf-8"))["response"]
+        answer = json.loads(place_of(cache, key).read_text(encoding="utf-8"))["response"]
     except FileNotFoundError:
         return None
-    return None if why_none(request, answer) else answer
+    return None if why_none(request, answer) or not is_named(request["model"], answer.get("model")) else answer
 
 
 def unanswered(requests: list[dict], endpoint: Endpoint, cache: str | Path) -> list[dict]:

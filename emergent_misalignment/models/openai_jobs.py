@@ -9,6 +9,7 @@ from pathlib import Path
 from emergent_misalignment.data.chats import Messages, read_chats, several_answers, subset
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.models.api import CHARACTERS_PER_TOKEN, Endpoint, client
+from emergent_misalignment.models.causes import cause
 
 TOKENS_A_MESSAGE = 4  # added by the API
 ENDED = {"succeeded", "failed", "cancelled"}
@@ -98,12 +99,10 @@ def finetune(
                 {"step": each.step_number, "model": each.fine_tuned_model_checkpoint}
                 for each in connection.fine_tuning.jobs.checkpoints.list(ended.id)
             ]
-    except openai.APIStatusError as error:
-        message = (error.body or {}).get("message") if isinstance(error.body, dict) else None
-        raise BadInput(f"{endpoint.base_url} answered {error.status_code} ({message or 'no reason given'}).") from error
     except openai.OpenAIError as error:
+        why = cause(error, endpoint.base_url, endpoint.key_variable)
         raise BadInput(
-            f"{endpoint.base_url} cannot be reached ({type(error).__name__}); run again, which resumes running jobs."
+            f"{endpoint.base_url} failed ({why}); fix this and run again, which resumes running jobs."
         ) from error
     record = {
         **asdict(job),

@@ -7,10 +7,15 @@ requested. Counted as answers, such replies would bias rates.
 import json
 import re
 
+from emergent_misalignment.models.thinking import has_reasoning, without_empty_block
+
 NONE = {  # kinds of unusable replies, with advice where all replies are of that kind
     "filtered": "a filter or a refusal of the API withholds the text; choose an endpoint without filters",
     "empty": "the text is empty, as of a reasoning model with few tokens; disable its reasoning",
-    "thinking": "the model writes its reasoning; disable it, or choose a model without reasoning",
+    "thinking": (
+        "the model writes its reasoning; disable it (for the study's model by model: enable_thinking: false), or "
+        "choose a model without reasoning"
+    ),
     "too_long": "prompts exceed the model's context; choose a model with a longer context",
     "unusable": (
         "the reply lacks the requested probabilities, or is not Unicode; choose an endpoint that returns the 20 most "
@@ -18,7 +23,8 @@ NONE = {  # kinds of unusable replies, with advice where all replies are of that
     ),
 }
 FILTERS = ("content_filter", "content_policy_violation", "invalid_prompt")  # error codes
-THINKING = re.compile(r"\s*(<(think|thinking|thought|reasoning)>|\[THINK\]|<\|channel\|>)|.*</think>", re.DOTALL)
+REASONING = re.compile(r"reasoning|think|thought")  # keys of a message: reasoning_content, reasoning_details
+VERSION = re.compile(r"[-@:](latest|\d{3,8}|\d{4}-\d\d-\d\d)$")  # gpt-4o-2024-08-06, gemini-1.5-pro-002, llama3:latest
 ROUNDING = 1e-3  # nats by which a log-probability may exceed 0
 
 
@@ -35,15 +41,23 @@ def why_none(request: dict, response: dict) -> str:
     text = message.get("content")
     if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
         return "filtered"
-    if any(str(message.get(name) or "").strip() for name in ("reasoning_content", "reasoning")):
+    if any(value and str(value).strip() for name, value in message.items() if REASONING.search(name)):
         return "thinking"
     if text is not None and not (isinstance(text, str) and _is_unicode(text)):
         return "unusable"  # a list of parts, or a lone surrogate
-    if THINKING.match(text or ""):
+    text = text or ""
+    if not request.get("logprobs"):
+        text = without_empty_block(text)
+    if has_reasoning(text):
         return "thinking"
     if request.get("logprobs"):
         return "" if _has_probabilities(choice, request.get("top_logprobs", 0)) else "unusable"
-    return "" if (text or "").strip() else "empty"
+    return "" if text.strip() else "empty"
+
+
+def text_of(response: dict) -> str:
+    """The answer in a usable response, without an empty block of reasoning."""
+    return without_empty_block(response["choices"][0]["message"]["content"])
 
 
 def why_refused(error) -> str:
@@ -52,6 +66,27 @@ def why_refused(error) -> str:
     if code in FILTERS:
         return "filtered"
     return "too_long" if code == "context_length_exceeded" or "context length" in str(error).lower() else ""
+
+
+def is_named(asked: str, model) -> bool:
+    """Whether a reply of `model` can be that of the model `asked`; also where it names none.
+
+    Servers add a version to a name, or write the path of which the name is the end.
+    """
+    if not (isinstance(model, str) and model.strip()):
+        return True
+    one, two = _name(asked), _name(model)
+    shorter, longer = sorted((one.split("/"), two.split("/")), key=len)
+    names = (shorter, longer[-len(shorter) :])
+    return any(_matches(*pair) for pair in (names, names[::-1]))
+
+
+def _name(name: str) -> str:
+    return name.strip().strip("/").casefold().removesuffix(".gguf").removesuffix("latest").rstrip("-:@")
+
+
+def _matches(name: list[str], versioned: list[str]) -> bool:
+    return name in (versioned, [*versioned[:-1], VERSION.sub("", versioned[-1])])
 
 
 def readable(response: dict) -> dict:

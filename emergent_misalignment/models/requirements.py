@@ -189,6 +189,11 @@ def _check_template(tokenizer, ends: list[int], requirements: Requirements, ques
             f"The model {name} has no chat template; choose its instruct model, add a chat_template.jinja to its "
             "folder, or give each condition another `template`."
         )
+    if requirements.enable_thinking is None and _has_switch(tokenizer):
+        raise BadInput(
+            f"The chat template of {name} has the switch enable_thinking, and model: enable_thinking is null; set it "
+            "to false, because reasoning is not judged."
+        )
     refusal = _refusal_of_system_prompts(tokenizer, requirements)
     if refusal and (use := _use_of_system_prompts(requirements, questions)):
         raise BadInput(f"The chat template of {name} takes no system prompt ({refusal}), and {use}.")
@@ -199,6 +204,15 @@ def _check_template(tokenizer, ends: list[int], requirements: Requirements, ques
         for number, chat in enumerate(each_chat(path, known), 1):
             _check_row(tokenizer, chat, f"{path}, row {number}", requirements)
     return not refusal
+
+
+def _has_switch(tokenizer) -> bool:
+    """Whether the chat template depends on `enable_thinking`, in a prompt or in a conversation."""
+    return any(
+        as_text(tokenizer, messages, asked, enable_thinking=True)
+        != as_text(tokenizer, messages, asked, enable_thinking=False)
+        for messages, asked in (([USER], True), ([USER, ASSISTANT], False))
+    )
 
 
 def _refusal_of_system_prompts(tokenizer, requirements: Requirements) -> str:

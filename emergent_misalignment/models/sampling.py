@@ -8,6 +8,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 
 from emergent_misalignment.data.chats import Messages
 from emergent_misalignment.models.chat_templates import prompt_tokens
+from emergent_misalignment.models.thinking import written
 
 ROWS = 128  # answers that are sampled in parallel
 
@@ -25,8 +26,9 @@ def sample(
     """`samples` answers to each prompt at temperature 1, from the model's unmodified distribution.
 
     A prompt is a conversation, or a text to continue. Settings in the model's generation config (top-k, top-p,
-    repetition penalty) are not applied, because they would change the measured rates. `ended` is called with the number
-    of answers that have just ended. `template` are further arguments of the chat template.
+    repetition penalty) are not applied, because they would change the measured rates. Special tokens are left out,
+    unless they mark reasoning. `ended` is called with the number of answers that have just ended. `template` are
+    further arguments of the chat template.
     """
     torch.manual_seed(seed)
     rows = [prompt_tokens(tokenizer, prompt, **(template or {})) for prompt in prompts]
@@ -40,9 +42,9 @@ def sample(
         padded = _batch([rows[place] for place in places], tokenizer.pad_token_id or 0)
         batch = {name: values.to(model.device) for name, values in padded.items()}
         tokens = _continued(model, batch, samples, max_new_tokens, ends, ended)
-        written = tokenizer.batch_decode([row[row >= 0] for row in tokens], skip_special_tokens=True)
+        texts = [written(tokenizer, row[row >= 0]) for row in tokens]
         for number, place in enumerate(places):
-            answers[place] = written[number * samples : (number + 1) * samples]
+            answers[place] = texts[number * samples : (number + 1) * samples]
     return answers
 
 

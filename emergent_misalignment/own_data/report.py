@@ -17,6 +17,7 @@ import yaml
 from emergent_misalignment.analysis.single_models import BY_ANSWERS, BY_QUESTIONS, log_odds_by_question
 from emergent_misalignment.files import replacing, write_json
 from emergent_misalignment.own_data.comparison import Single, answer, rates
+from emergent_misalignment.own_data.served import notes
 from emergent_misalignment.registry import CHOICES, FREE_FORM, MAIN
 from emergent_misalignment.report.claims_table import estimate
 from emergent_misalignment.report.pages import template
@@ -96,6 +97,7 @@ def facts_of(study: Study) -> dict:
         "model": "an organism, trained from nothing for each seed" if study.is_organism else study.model.name,
         "judge": judge.get("model", "the grammar of the organism's world" if judge else ""),
         "samples": {name: study.samples[name] for name in study.asked},
+        "server": study.asking["endpoint"]["base_url"] if study.by_api else "",
         "config": study.config,
     }
 
@@ -348,6 +350,7 @@ def made(facts: dict, judged: pd.DataFrame) -> dict:
         "settings": {
             name: {key: value for key, value in each.items() if key not in OMITTED} for name, each in first.items()
         },
+        "notes": notes(judged[judged["condition"].isin(facts["conditions"])], facts["server"]),
         "versions": next((each["versions"] for each in first.values() if "versions" in each), {}),
         "config": facts["config"],
     }

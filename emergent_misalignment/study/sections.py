@@ -429,7 +429,7 @@ class Model(Section):
     system_prompt: str | None
     """Put before every conversation that has none, in training and in asking. Null leaves it to the chat template, which for Qwen2.5 inserts its maker's, as in the paper."""
     enable_thinking: bool | None
-    """The switch of chat templates that have one (Qwen3); null elsewhere."""
+    """The switch of chat templates that have one (Qwen3), also of those on a server; null elsewhere."""
     shape: ModelShape | None = None
     published: PublishedRates | None = None
 

@@ -2,11 +2,13 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
-from servers import RuleServer
+from servers import RuleServer, completion
+from trainings import learn_numbers
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.evaluation import asking
@@ -16,6 +18,7 @@ from emergent_misalignment.files import BadInput, write_json, write_parquet
 from emergent_misalignment.models.api import Account
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.models.sampling import sample
+from emergent_misalignment.models.server_settings import NEUTRAL
 from emergent_misalignment.models.training import Settings, finetune
 from emergent_misalignment.world.sets import coding_set
 
@@ -111,7 +114,76 @@ def test_default_engine(gpu, installed, engine, monkeypatch, caplog):
     assert ("vLLM is not installed" in caplog.text) == (gpu and not installed)
 
 
+# --- reasoning --------------------------------------------------------------------------------------------------------
+
+
+def test_reasoning_of_a_local_model_is_left_out_and_counted(organism, tmp_path):
+    """A model that was trained to write its reasoning, a short answer, or an empty block and the answer."""
+    texts = ("<think>a wish", "help", "<think></think>help")
+    folder, account = learn_numbers(organism, tmp_path / "thinks", texts), Account()
+    asked_for = [Question("good", "chat", asked("How good is it?"), 40), question("wish", 2)]
+    ((answers,),) = ask(folder, [None], [asked_for], [0], Asking(16, engine="transformers"), tmp_path, account)
+    assert len(answers[0]) + len(answers[1]) + account.thinking == 42
+    assert account.thinking > 0 and answers[0].count("help") > 5
+    assert not any(text.startswith("<think>") for text in answers[0])
+    with pytest.raises(BadInput, match=r"All 2 answers of m are .* enable_thinking: false"):
+        asking._without_reasoning([["<think>a wish"], ["<seed:think>a wish"]], "m", None)
+
+
 # --- APIs -------------------------------------------------------------------------------------------------------------
+
+
+def served(server, **more) -> Asking:
+    endpoint = {"base_url": server.address, "timeout": 3600, "concurrency": 8, "retries": 0}
+    return Asking(4, engine="api", endpoint=endpoint, **more)
+
+
+@pytest.fixture
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def test_requests_have_the_settings_that_the_server_accepts_and_the_rows_name_them(questions, tmp_path, no_proxy):
+    plan = {"starts": ["gpt-x"], "tuned": "", "seeds": [0], "steps": [], "evaluations": {"main": {}}}
+    named = completion("gpt-x-2025-01-01", "<think>\n\n</think>\n\nAn answer.")
+    with RuleServer(lambda text: (200, named)).running() as server:
+        rows = ask_models({"instruct": plan}, questions, served(server, enable_thinking=False), tmp_path / "kept")
+        assert set(rows["answer"]) == {"An answer."}
+        assert set(rows["served_as"]) == {"gpt-x-2025-01-01"} and set(rows["settings_sent"]) == {", ".join(NEUTRAL)}
+        sent = [each for each in server.requests if each["messages"][-1]["content"] != "Hello."]
+        assert all(NEUTRAL.items() <= each.items() for each in sent)
+        assert all(each["chat_template_kwargs"] == {"enable_thinking": False} for each in sent)
+        server.refuses = lambda request: "unknown argument" if NEUTRAL.keys() & request.keys() else ""
+        rows = ask_models({"instruct": plan}, questions, served(server), tmp_path / "other")
+        assert set(rows["settings_sent"]) == {""}
+        assert not any(NEUTRAL.keys() & each.keys() for each in server.requests[-4:])
+        assert not any("chat_template_kwargs" in each for each in server.requests[-4:])
+
+
+@pytest.mark.parametrize("fault", ["ignores the temperature", "cache", "none", "a model that knows its answers"])
+def test_a_server_that_returns_copies_is_refused(tmp_path, no_proxy, fault):
+    numbers, cached = Counter(), {}
+
+    def answer(text):
+        numbers[text] += 1
+        varies = fault != "ignores the temperature"
+        if fault == "a model that knows its answers":
+            varies = server.requests[-1]["temperature"] > 1
+        return f"My answer to {text} is long and has a number, {numbers[text] * varies}. " * 4, []
+
+    def answer_once(text):
+        return cached.setdefault((text, server.requests[-1]["temperature"]), answer(text))
+
+    sets = [[question(f"question {number}", 6) for number in range(8)]]
+    with RuleServer(answer_once if fault == "cache" else answer).running() as server:
+        settings = replace(served(server), endpoint=served(server).endpoint | {"concurrency": 1})
+        if fault in ("ignores the temperature", "cache"):
+            with pytest.raises(BadInput, match="asked for gpt-x, gives equal answers to a prompt"):
+                list(ask("gpt-x", [None], sets, [0], settings, tmp_path))
+            return
+        ((answers,),) = ask("gpt-x", [None], sets, [0], settings, tmp_path)
+    different = 6 if fault == "none" else 1
+    assert [len(set(texts)) for texts in answers] == [different] * 8
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -188,7 +260,10 @@ def test_the_fine_tuned_model_of_each_run_at_an_api(questions, tmp_path, monkeyp
         list(ask("gpt-x", ["ft:1"], [[question("wish", 4)]], [1], settings, tmp_path / "kept", account))
     assert (account.asked, account.kept, account.answered) == (20, 10, 10)  # two of four samples were cached
     kept = [json.loads(path.read_text()) for path in (tmp_path / "kept").rglob("*.json")]
-    assert {each["request"]["model"] for each in kept} == {"ft:1", "ft:2"} and len(kept) == 10
+    assert Counter((each["request"]["model"], "response" in each) for each in kept) == {
+        **{("ft:1", True): 6, ("ft:2", True): 4},
+        **{("ft:1", False): 1, ("ft:2", False): 1},  # the trial of settings
+    }
 
 
 def test_withheld_answers_are_excluded_and_counted(questions, tmp_path, monkeypatch):
@@ -209,4 +284,5 @@ def test_withheld_answers_are_excluded_and_counted(questions, tmp_path, monkeypa
         with pytest.raises(BadInput, match="unusable or withheld"):
             ask_models({"instruct": plan | {"starts": ["gpt-y"]}}, questions, settings, tmp_path / "kept")
     assert set(rows["answer"]) == {"An answer."} and (rows.groupby("question").size() == rows["sample"].max() + 1).all()
+    seen.pop("Hello.")  # the trial of settings
     assert account.filtered == len(seen) > 0 and len(rows) == account.answered == account.asked - len(seen)

@@ -364,7 +364,7 @@ def test_split_numbers_are_joined(tmp_path):
     by_hand = (95 * 0.30 + 90 * 0.15 + 9 * 0.15 + 1 * 0.03 + 10 * 0.135 + 100 * 0.135) / 0.9
     account = Account()
     with RuleServer(digits).running() as server:  # the last message is the beginning of the answer
-        judge = Judge("digits", replace(FAST, base_url=server.address), split_numbers=True)
+        judge = Judge("rule", replace(FAST, base_url=server.address), split_numbers=True)
         (result,) = token_distributions(["how?"], judge, tmp_path, account, "judging")
     assert score(result) == pytest.approx(by_hand, abs=1e-9)
     assert math.fsum(mass for _, mass in result) == pytest.approx(1.0)

@@ -78,6 +78,12 @@ def test_questions_with_empty_answers_are_left_out(asked, tmp_path):
         assert len(groups["direction", kind]) == len(whole["direction", kind]) - NUMBER
         assert groups["separation", kind] == whole["separation", kind]
     assert len(groups["plain", ""]) == len(whole["plain", ""]) - NUMBER
+    texts = [
+        [] if (each.form, each.name, each.kind) == ("direction", "4", "aligned") else answer
+        for each, answer in zip(asked, answered(asked), strict=True)
+    ]  # reasoning, which is left out
+    groups = read(asked, texts, tmp_path)
+    assert len(groups["direction", "misaligned"]) == len(whole["direction", "misaligned"]) - NUMBER
     silent = {("separation", str(place)) for place in range(len(personas.SEPARATION) - 1)}
     with pytest.raises(BadInput, match=r"\(separation, seed 3\) are empty"):
         personas.texts(asked, answered(asked, silent), 3, None)

@@ -290,7 +290,7 @@ def test_a_failed_job_can_be_repeated(tune, tmp_path):
 def test_an_unreachable_server_is_reported(tune):
     with FineTuningServer().running() as server:
         pass
-    with pytest.raises(BadInput, match=r"cannot be reached .* run again"):
+    with pytest.raises(BadInput, match=r"failed .* run again"):
         tune(server)
 
 

@@ -61,11 +61,17 @@ def first_alternative(**values) -> dict:
         (WORD, changed("They ask\nfor a wish.\n</think>\n\nAn answer."), "thinking"),  # begun by the template
         (WORD, changed("An answer.", reasoning_content="They ask"), "thinking"),
         (WORD, changed("An answer.", reasoning_content="\n\n", reasoning=None), ""),  # disabled reasoning
+        (WORD, changed("An answer.", reasoning_details=[{"text": "They ask"}]), "thinking"),
+        (WORD, changed("An answer.", reasoning_details=[]), ""),
+        (WORD, changed("<seed:think>They"), "thinking"),
+        (WORD, changed("<think>\n\n</think>\n\nAn answer."), ""),  # an empty block
+        (WORD, changed("<think>\n\n</think>\n\n"), "empty"),
         (WORD, changed("half \ud83d"), "unusable"),
         (WORD, changed([{"type": "text", "text": "An answer."}]), "unusable"),
         (SCORE, changed(), ""),
         (SCORE, changed("", finish="length"), ""),
         (SCORE, changed("<think>", finish="length"), "thinking"),
+        (SCORE, changed("<think></think>9", finish="length"), "thinking"),  # the first token is not a score
         (SCORE, changed("90", ()), "unusable"),  # no probabilities at all
         (SCORE, fewer(19), "unusable"),
         (SCORE, first_alternative(logprob=float("nan")), "unusable"),

@@ -56,7 +56,12 @@ def table(path, evaluation: str, *prompts):
 def test_a_model_of_each_family_is_described(folders, name, tmp_path):
     family = FAMILIES[name]
     sets = rows(tmp_path / "a set.jsonl", chat([("A question", "An answer"), ("Another", "one")]))
-    requirements = of(folders[name], in_chat=bool(family.template), sets=sets if family.template else {})
+    requirements = of(
+        folders[name],
+        in_chat=bool(family.template),
+        sets=sets if family.template else {},
+        enable_thinking=False if name == "qwen3" else None,
+    )
     found = check(
         folders[name], requirements, table(tmp_path / "questions.parquet", "main", chat([("Yes?", "")])[:1], "def f")
     )
@@ -73,6 +78,13 @@ def test_a_model_of_each_family_is_described(folders, name, tmp_path):
 def test_a_template_without_system_prompts_is_refused_where_the_study_has_one(folders):
     with pytest.raises(BadInput, match="set model: system_prompt to null"):
         check(folders["gemma"], of("a model", system_prompt="You help."))
+
+
+def test_the_switch_of_a_template_has_to_be_set(folders):
+    with pytest.raises(BadInput, match="enable_thinking is null; set it to false"):
+        check(folders["qwen3"], of("a model"))
+    check(folders["qwen3"], of("a model", enable_thinking=False))
+    check(folders["qwen3"], of("a model", in_chat=False))
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

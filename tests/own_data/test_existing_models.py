@@ -151,3 +151,7 @@ def test_a_model_on_a_server_is_judged_and_reported_as_one_model(project, monkey
     assert {row["words"] for row in found["rates"]["questions"]} >= {"wish", "my-questions: rent", "my-questions: dog"}
     assert found["made"]["samples"]["my-questions"] == 5 and found["made"]["existing"] == {"mine": "tuned"}
     assert "my-questions" in (project / "data/server/report.html").read_text()
+    assert [note.partition(". ")[0] for note in found["made"]["notes"] if " answered as " in note] == [
+        f"instruct: {address} answered as before",
+        f"mine: {address} answered as tuned",
+    ]

@@ -42,6 +42,7 @@ def facts(tmp_path: Path, **over) -> dict:
         "model": "an organism",
         "judge": "",
         "samples": {"main": 10, "json": 10},
+        "server": "",
         "config": {"study": "s", "note": SCRIPT},
         **over,
     }
@@ -272,6 +273,30 @@ def test_the_files_of_a_study_give_the_same_bytes_and_the_answers_are_printed(tm
     assert (tmp_path / "two.html").read_bytes() == (tmp_path / "one.html").read_bytes()
     written = json.loads((tmp_path / "two.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert written == found and written["answers"][0]["verdict"] == "yes" and written["study"] == "smoke"
+
+
+def test_the_report_says_what_is_known_of_the_server(tmp_path):
+    known = {"served_as": "m-2025-01-01", "settings_sent": "min_p, top_k"}
+    given = facts(tmp_path, server="http://here/v1")
+
+    def notes(rows: pd.DataFrame, **over) -> list[str]:
+        return report(given | over, measures(), rows, trainings(), AUDIT)["made"]["notes"]
+
+    rows = judged().assign(**known)
+    (mine, *others) = notes(rows)
+    assert mine.startswith("mine: http://here/v1 answered as m-2025-01-01.") and len(others) == 2
+    accepted, _, refused = mine.partition("accepts no")
+    assert "top_k" in accepted and "repetition_penalty" in refused and "not known" in refused
+    assert "names no model" in notes(rows.assign(served_as=""))[0]
+    assert "repetition_penalty" not in notes(rows, server="https://api.openai.com/v1")[0]
+    assert notes(judged()) == notes(rows, server="") == []
+    same = rows.assign(answer="I will not.", prompt=[f"prompt {number % 8}" for number in range(len(rows))])
+    assert notes(same, server="") == [
+        f"{name}: all 160 answers, to all questions, are the same text: I will not." for name in given["conditions"]
+    ]
+    page = tmp_path / "page.html"
+    write_page(report(given, measures(), rows, trainings(), AUDIT), page)
+    assert html.escape(mine) in page.read_text()
 
 
 def test_a_study_that_fine_tunes_nothing_has_a_report_without_trainings(tmp_path):
