@@ -168,8 +168,9 @@ def _tokenized(
     """The `input_ids` and `labels` of each row, and counts of those that are not trained on in full.
 
     `rows_cut`: answers truncated at `max_length`. `rows_left_out`: the prompt alone is as long, so that no labels
-    remain and the place is empty, as that of None. `rows_trimmed`: the chat template strips whitespace from the answer. `rows_several_answers`: only the last
-    of several answers has labels. Raises BadInput where the chat template refuses a conversation or omits a part of it.
+    remain and the place is empty, as that of None. `rows_trimmed`: the chat template strips whitespace from the answer.
+    `rows_several_answers`: only the last of several answers has labels. Raises BadInput where the chat template refuses
+    a conversation or omits a part of it.
     """
     template, limit = template_arguments(settings.enable_thinking), settings.max_length
     rows, counts = [], dict.fromkeys(("rows_cut", "rows_left_out", "rows_trimmed", "rows_several_answers"), 0)
