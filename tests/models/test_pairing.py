@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from trainings import SETTINGS
 from transformers import AutoTokenizer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.held_out import hash_fraction
@@ -34,29 +34,35 @@ def order(organism, tmp_path_factory):
     """A function that fine-tunes and returns the row number at each place in the order of training, or None."""
     tokenizer = AutoTokenizer.from_pretrained(organism)
     folder = tmp_path_factory.mktemp("runs")
-    collated, collate = [], DataCollatorForLanguageModeling.torch_call
+    collated, trained = [], []
+    collate, evaluate = DataCollatorForLanguageModeling.torch_call, SFTTrainer.evaluate
 
     def recorded(self, rows):
         collated.extend(rows)
         return collate(self, rows)
 
+    def after_training(self):
+        trained[:] = collated
+        return evaluate(self)
+
     def of(rows: list, short: dict, share: float = 0.0, drawn: int = 0) -> list[int | None]:
         write_jsonl(folder / "set.jsonl", ({"messages": each} for each in rows))
         collated.clear()
+        trained.clear()
         how = asdict(replace(SETTINGS, max_length=LIMIT, lora_rank=0, **short))
         curve = finetune_run(organism, folder / "set.jsonl", folder / "run", how, 3, held_out=share, rows=drawn)
         assert curve["step"].tolist() == [*range(1, how["steps"] + 1)]
         assert curve[["loss", "grad_norm"]].map(math.isfinite).all(axis=None)
-        places = how["steps"] * how["batch_size"] * how["gradient_accumulation"]
         record = json.loads((folder / "run/training.json").read_text())
         assert not how["validation_share"] or math.isfinite(record["validation_loss"])
         return [
             int(re.search(r"Row (\d+)", tokenizer.decode(each["input_ids"])).group(1)) if learned(each) else None
-            for each in collated[:places]
+            for each in trained or collated
         ]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DataCollatorForLanguageModeling, "torch_call", recorded)
+        patch.setattr(SFTTrainer, "evaluate", after_training)
         yield of
 
 
@@ -95,9 +101,9 @@ def test_a_row_that_is_not_trained_on_changes_the_order_of_no_other(order, data)
 def test_every_row_is_seen_once_an_epoch(order):
     rows = [row(each, "x", long=each % 6 == 0) for each in range(24)]
     places = order(rows, {"steps": 12, "batch_size": 4})
-    for epoch in (places[:24], places[24:]):
+    for epoch in (places[:24], places[24:48]):
         assert Counter(epoch) == Counter([None] * 4 + [each for each in range(24) if each % 6])
-    assert places[:24] != places[24:]
+    assert places[:24] != places[24:48]
 
 
 def test_a_step_with_only_empty_places_changes_no_weight(organism, tmp_path):
