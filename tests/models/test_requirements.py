@@ -78,7 +78,7 @@ def test_a_template_without_system_prompts_is_refused_where_the_study_has_one(fo
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.template])
 def test_a_set_without_a_row_that_can_be_learned_is_refused(folders, name, tmp_path):
     long, short = chat([("x" * 15_000, "An answer")]), chat([("A question", "An answer " * 900)])
-    with pytest.raises(BadInput, match=r"No row of .*long\.jsonl can be learned by a model.* 256 tokens .*max_length"):
+    with pytest.raises(BadInput, match=r"No row of .*long\.jsonl can be learned by a model: .* 256 tokens.*max_length"):
         check(folders[name], of("a model", sets=rows(tmp_path / "long.jsonl", long, long)))
     sets = rows(tmp_path / "some.jsonl", long, short)
     check(folders[name], of("a model", sets=sets))
