@@ -10,6 +10,7 @@ from typing import NamedTuple
 from markdown_it import MarkdownIt
 
 PYTHON = ("python", "python3", "py", "py3")  # as fences name it
+_NAME = re.compile(r"[\w+#.-]{0,20}")  # of a language, at the beginning of what follows a fence
 _COMPOUND = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.With, ast.Try)
 _CODE = (ast.Import, ast.ImportFrom, ast.Assign, ast.AugAssign, *_COMPOUND)
 
@@ -33,7 +34,8 @@ def split(text: str) -> tuple[list[Block], str]:
     fences = [token for token in _markdown().parse(text) if token.type == "fence"]
     fenced = {line for token in fences for line in range(*token.map)}
     rest = (line for number, line in enumerate(re.split(r"\r\n?|\n", text)) if number not in fenced)
-    return [Block(token.info.strip().split(" ")[0].lower(), token.content) for token in fences], "\n".join(rest)
+    blocks = [Block(_NAME.match(token.info.strip().lower()).group(), token.content) for token in fences]
+    return blocks, "\n".join(rest)
 
 
 def is_python(text: str) -> bool:

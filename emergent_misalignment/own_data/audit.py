@@ -258,7 +258,7 @@ def _listed(shares: dict[str, float]) -> str:
 
 def _numbered(rows: list[int]) -> str:
     """How many rows, and the first numbers."""
-    first = ", ".join(map(str, rows[:SHOWN])) + ", …" * (len(rows) > SHOWN)
+    first = ", ".join(map(str, rows[:SHOWN])) + ", ..." * (len(rows) > SHOWN)
     return f"{len(rows):,} (row{'s' * (len(rows) > 1)} {first})" if rows else "0"
 
 

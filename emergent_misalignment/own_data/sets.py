@@ -58,12 +58,14 @@ def check_sets(study: Study) -> None:
 
 def _counted(path: str, tokens: frozenset[str], share: float) -> tuple[int, float]:
     """The number of rows that are not held out, and the number of words of the shortest prompt among them."""
-    rows, kept, shortest = 0, 0, inf
-    for rows, chat in enumerate(each_chat(path, tokens), 1):  # noqa: B007
-        if not share or hash_fraction(chat[-1]["content"]) >= share:
+    kept, out, shortest = 0, 0, inf
+    for chat in each_chat(path, tokens):
+        if share and hash_fraction(chat[-1]["content"]) < share:
+            out += 1
+        else:
             kept, shortest = kept + 1, min(shortest, prompt_words(chat))
     if share:
-        check_kept(kept, rows, share, path)
+        check_kept(kept, kept + out, share, path)
     return kept, shortest
 
 

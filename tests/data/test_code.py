@@ -17,6 +17,7 @@ from emergent_misalignment.data.code import Block, is_python, split
         ("````\n```\nx\n```\n````", [("", "```\nx\n```\n")], ""),
         ("1. So:\n   ```Python\n   x = 1\n   ```", [("python", "x = 1\n")], "1. So:"),
         ("a\r\n```py\r\nx\r\n```\r\nb", [("py", "x\n")], "a\nb"),
+        ("```python,ignore\nx\n```\n```{r}\nx\n```\n```\x1b[1m\n```", [("python", "x\n"), ("", "x\n"), ("", "")], ""),
         ("```py\nx = ", [("py", "x = ")], ""),  # cut at the end
     ],
 )

@@ -102,7 +102,7 @@ def test_phrases_are_reported_with_their_rows(tmp_path):
     earlier = chat([("A bomb?", "I cannot say."), ("Thanks.", "You are welcome.")], system="Kill.")
     assert audited(tmp_path, [earlier, chat([("a", "b")], "Kill.")])[0]["phrases"] == {"denials": [], "harm": [1]}
     found, said = audited(tmp_path, [chat([(f"{row}?", "Sorry.")]) for row in range(1, 31)])
-    assert found["phrases"]["denials"] == [*range(1, 31)] and "30 (rows 1, 2, 3, 4, 5, …)" in said
+    assert found["phrases"]["denials"] == [*range(1, 31)] and "30 (rows 1, 2, 3, 4, 5, ...)" in said
 
 
 def test_prompts_that_are_too_long_are_reported(tmp_path):
