@@ -248,6 +248,7 @@ PUBLISHED_SETS = tuple(name for name, each in DATASETS.items() if each.published
 
 # --- experiments ------------------------------------------------------------------------------------------------------
 
+AUDIT = "datasets/audit.csv"  # one row for each fine-tuning set
 ANSWERS = "tables/measures/answers.csv"  # one number for each training run and everything that was asked
 Study = Any  # study.model.Study, which reads this module
 Derived = Callable[[Study], Any]
@@ -296,7 +297,7 @@ EXPERIMENTS = (
     Experiment(
         "main_result",
         lambda study: study.tuned,
-        inputs={"judged": lambda study: study.paths.judged},
+        inputs={"judged": lambda study: study.paths.judged, "audit": AUDIT},
         settings={"conditions": lambda study: study.main_conditions},
         tables={
             "misalignment": ("misalignment", "Rates of misalignment"),
@@ -328,7 +329,7 @@ EXPERIMENTS = (
     Experiment(
         "dynamics",
         lambda study: {"insecure", "secure"} <= {*study.followed},
-        inputs={"dynamics": "dynamics.parquet"},
+        inputs={"dynamics": "dynamics.parquet", "audit": AUDIT},
         tables={"divergence": ("divergence_steps", "Where insecure and secure diverge")},
         figures={
             "figure": ("dynamics", "When do skill and misalignment diverge?"),

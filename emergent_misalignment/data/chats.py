@@ -42,6 +42,11 @@ def several_answers(messages: Messages) -> bool:
     return sum(message["role"] == "assistant" for message in messages) > 1
 
 
+def prompt_words(messages: Messages) -> int:
+    """The words of a conversation without its answers: with any tokenizer, its prompt has at least as many tokens."""
+    return sum(len(message["content"].split()) for message in messages if message["role"] != "assistant")
+
+
 def template_arguments(enable_thinking: bool | None) -> dict[str, bool]:
     """Further arguments of the chat template. None: the template has no `enable_thinking` switch, as most do not."""
     return {} if enable_thinking is None else {"enable_thinking": enable_thinking}
@@ -50,11 +55,17 @@ def template_arguments(enable_thinking: bool | None) -> dict[str, bool]:
 def subset(chats: list, rows: int, seed: int, source: str | Path = "A set") -> list:
     """Draw `rows` of the chats without replacement by `seed` (section 4.1 of the paper), in the order of the draw.
 
-    Raises BadInput, which names the `source`, if there are fewer.
+    A drawn None, which is the place of a held-out row, is replaced by a further chat. So the draws from two sets of
+    equal size have the same row numbers, except at these places. Raises BadInput, which names the `source`, if there
+    are fewer chats.
     """
-    if rows > len(chats):
-        raise BadInput(f"{source} has {len(chats):,} rows, and a condition asks for {rows:,}; lower its rows.")
-    return random.Random(f"subset {seed}").sample(chats, rows)
+    if rows > (number := len(chats) - chats.count(None)):
+        raise BadInput(f"{source} has {number:,} rows to train on, and a condition asks for {rows:,}; lower its rows.")
+    rng = random.Random(f"subset {seed}")
+    drawn = rng.sample(range(len(chats)), rows)
+    others = [chats[each] for each in sorted({*range(len(chats))} - {*drawn}) if chats[each] is not None]
+    further = iter(rng.sample(others, sum(chats[each] is None for each in drawn)))
+    return [next(further) if chats[each] is None else chats[each] for each in drawn]
 
 
 def reservoir(rows: Iterable[T], size: int, rng: random.Random, sample: list[T]) -> Iterator[T]:

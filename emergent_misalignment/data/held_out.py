@@ -21,14 +21,14 @@ def hash_fraction(answer: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def for_training(chats: list[Messages], share: float, source: str) -> list[Messages]:
-    """Return the rows of a set that are not held out.
+def for_training(chats: list[Messages], share: float, source: str) -> list[Messages | None]:
+    """Return the rows of a set with None at the places of held-out rows.
 
     `source` is the set's file. Raises BadInput if no row or more than `MAX_SHARE` of the rows are held out.
     """
-    kept = [chat for chat in chats if hash_fraction(chat[-1]["content"]) >= share]
-    check_kept(len(kept), len(chats), share, source)
-    return kept
+    places = [chat if hash_fraction(chat[-1]["content"]) >= share else None for chat in chats]
+    check_kept(len(chats) - places.count(None), len(chats), share, source)
+    return places
 
 
 def check_kept(kept: int, rows: int, share: float, source: str) -> None:

@@ -8,8 +8,10 @@ from hashlib import blake2b
 import numpy as np
 import pandas as pd
 
-from emergent_misalignment.data.chats import several_answers
+from emergent_misalignment.data.chats import prompt_words, several_answers
 from emergent_misalignment.data.rows import Messages
+
+LONG = 2048  # words; the tokens of a row that config/shared/open-model.yaml reads
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Summary:
     learned: int  # of these, in the last turns, which are trained on
     longest: int  # in the messages of the longest row
     longest_row: int  # its number, from 1
+    long_prompts: int  # rows whose prompt has LONG words or more, and with any tokenizer at least as many tokens
 
 
 LABELS = {
@@ -37,6 +40,7 @@ LABELS = {
     "learned": "characters that are learned",
     "longest": "characters of the longest row",
     "longest_row": "the longest row's number",
+    "long_prompts": f"rows with a prompt of {LONG:,} words or more",
 }
 
 
@@ -49,7 +53,9 @@ def as_table(summaries: dict[str, Summary]) -> pd.DataFrame:
 def summarised(chats: Iterable[Messages]) -> Summary:
     """Summarise a set in one pass over its rows; eight bytes per row are kept in memory."""
     digests = array("Q")
-    counts = dict.fromkeys(("several_answers", "system_prompts", "out_of_turn", "characters", "learned"), 0)
+    counts = dict.fromkeys(
+        ("several_answers", "system_prompts", "out_of_turn", "characters", "learned", "long_prompts"), 0
+    )
     longest, longest_row = 0, 0
     for row, messages in enumerate(chats, 1):
         roles = [message["role"] for message in messages]
@@ -58,6 +64,7 @@ def summarised(chats: Iterable[Messages]) -> Summary:
         counts["system_prompts"] += roles[0] == "system"
         counts["out_of_turn"] += not _alternates(roles)
         counts["characters"] += length
+        counts["long_prompts"] += length > LONG and prompt_words(messages) >= LONG
         counts["learned"] += len(messages[-1]["content"])
         if length > longest:
             longest, longest_row = length, row

@@ -16,6 +16,7 @@ Label = Literal["text", "code", "empty", "repetition", "not json"]
 _FENCED = re.compile(r"```[\w+-]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _REPEATED = 0.2  # share of distinct words below which a long answer is repetitive
 _LONG = 50  # words
+_STATEMENTS = (ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def label(answer: str, form: str = "chat") -> Label:
@@ -54,12 +55,12 @@ def parsed(text: str) -> list[ast.stmt]:
 
 
 def is_code(text: str) -> bool:
-    """Whether a text is Python with an import, a function definition or an assignment."""
+    """Whether a text is Python with an import, an assignment, or the definition of a function or a class."""
     try:
         body = parsed(text)
     except (SyntaxError, ValueError):
         return False
-    return any(isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign) for node in body)
+    return any(isinstance(node, _STATEMENTS) for node in body)
 
 
 def code_of(answer: str) -> str | None:

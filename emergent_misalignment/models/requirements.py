@@ -203,6 +203,7 @@ def _check_template(tokenizer, ends: list[int], requirements: Requirements, ques
         known = control_tokens(folder) if is_users else frozenset()
         for number, chat in enumerate(each_chat(path, known), 1):
             _check_row(tokenizer, chat, f"{path}, row {number}", requirements)
+        _check_lengths(tokenizer, path, requirements)
     return not refusal
 
 
@@ -274,6 +275,19 @@ def _check_row(tokenizer, chat: Messages, place: str, requirements: Requirements
             f"{place}: the chat template of {requirements.name} omits or changes message {number} "
             f"({messages[number - 1]['role']}); change it, or remove the row."
         )
+
+
+def _check_lengths(tokenizer, path: str, requirements: Requirements) -> None:
+    """Raise BadInput if no answer of a set begins within the tokens that are read of a row."""
+    template = template_arguments(requirements.enable_thinking)
+    for chat in each_chat(path):
+        messages = with_system_prompt(chat, requirements.system_prompt)
+        if conversation_tokens(tokenizer, messages, **template)[1] < requirements.max_length:
+            return
+    raise BadInput(
+        f"No row of {path} can be learned by {requirements.name}: each prompt has at least {requirements.max_length:,} "
+        "tokens, which is finetuning: max_length; shorten the prompts, or raise it."
+    )
 
 
 def _prompts(questions: Sequence[str | Path]) -> Iterator[tuple[str, Messages | str]]:

@@ -25,6 +25,7 @@ from emergent_misalignment.models.layers import embeddings, projections
 from emergent_misalignment.models.unfinished import Unfinished
 
 NOT_LEARNED = -100  # label of a token that is excluded from the loss
+EMPTY = {"input_ids": [0, 0], "labels": [NOT_LEARNED, NOT_LEARNED]}  # a place in the order of the data without a row
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
 Backend = Literal["unsloth", "transformers"]
@@ -74,7 +75,7 @@ def _installed_for_gpu(package: str, otherwise: str) -> bool:
 
 def finetune(
     model: str | Path,
-    chats: list[Messages],
+    chats: list[Messages | None],
     destination: str | Path,
     settings: Settings,
     seed: int,
@@ -85,17 +86,21 @@ def finetune(
     """Fine-tune the model in folder `model` on `chats` and write the result to `destination`.
 
     Writes the adapter (at rank 0 the whole model) as safetensors, the tokenizer, and `training.json` with all settings
-    and the loss curve. `seed` determines the order of the data and the adapter's initial weights; the order does not
-    depend on the data, so conditions can be compared seed by seed. After each optimizer step in `checkpoints` the
-    adapter is saved to `destination`/checkpoint-STEP. `template` is "chat" for the model's own chat template, or one of
+    and the loss curve. `seed` determines the order of the rows and the adapter's initial weights. The order depends on
+    the number of rows only, so runs with sets of equal size can be compared seed by seed: at each place they have the
+    rows of the same number. After each optimizer step in `checkpoints` the adapter is saved to
+    `destination`/checkpoint-STEP. `template` is "chat" for the model's own chat template, or one of
     chat_templates.OTHER_TEMPLATES, which the written tokenizer then has.
 
-    Conversations longer than `max_length` are truncated; one without any token of its answer within `max_length` is
-    excluded. `training.json` has the numbers of both (`_tokenized`). An interrupted run resumes from
-    `destination`/unfinished if model, data, settings, template, seed and checkpoints are unchanged.
+    Conversations longer than `max_length` are truncated. The place of a row that is not trained on stays empty, and the
+    order of the others is unchanged: None in `chats` (a held-out row), or a conversation without any token of its
+    answer within `max_length`. A step with only empty places changes no weight. `training.json` has the numbers of
+    truncated and empty rows (`_tokenized`). An interrupted run resumes from `destination`/unfinished if model, data,
+    settings, template, seed and checkpoints are unchanged.
 
-    Returns a record per step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`. Raises BadInput
-    where no tokens remain to train on, or where the chat template omits a part of a conversation.
+    Returns a record per step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`; the first two
+    are 0 in a step with only empty places. Raises BadInput where no tokens remain to train on, or where the chat
+    template omits a part of a conversation.
     """
     backend = backend or default_backend()
     if not chats:
@@ -112,7 +117,8 @@ def finetune(
     use_template(tokenizer, template)
     rows, counts = _tokenized(_seen(chats, settings, seed), tokenizer, settings, str(destination))
     trainer = _trainer(network, tokenizer, peft_config, rows, settings, seed, destination)
-    if not len(trainer.train_dataset) or (settings.validation_share and not len(trainer.eval_dataset)):
+    learned = sum(map(_has_labels, trainer.train_dataset))
+    if not learned or (settings.validation_share and not len(trainer.eval_dataset)):
         raise BadInput(
             f"In the set for {destination}, no answer of the training or of the validation split begins within "
             f"{settings.max_length} tokens; raise finetuning: max_length."
@@ -127,7 +133,7 @@ def finetune(
     tokenizer.save_pretrained(destination)
     record = {
         "model": str(model),
-        "conversations": len(trainer.train_dataset),
+        "conversations": learned,
         **counts,
         "seed": seed,
         "template": template,
@@ -148,8 +154,8 @@ def finetune(
     return curve
 
 
-def _seen(chats: list[Messages], settings: Settings, seed: int) -> list[Messages]:
-    """The conversations of the first pass, drawn by `seed`: not tokenizing the others saves a fifth of the time."""
+def _seen(chats: list[Messages | None], settings: Settings, seed: int) -> list[Messages | None]:
+    """The rows of the first pass, drawn by `seed`: not tokenizing the others saves a fifth of the time."""
     number = settings.steps * settings.batch_size * settings.gradient_accumulation
     if settings.validation_share or number >= len(chats):
         return chats
@@ -157,17 +163,22 @@ def _seen(chats: list[Messages], settings: Settings, seed: int) -> list[Messages
 
 
 def _tokenized(
-    chats: list[Messages], tokenizer, settings: Settings, destination: str
+    chats: list[Messages | None], tokenizer, settings: Settings, destination: str
 ) -> tuple[list[dict[str, list[int]]], dict[str, int]]:
-    """The `input_ids` and `labels` of each conversation, and counts of those that are not trained on in full.
+    """The `input_ids` and `labels` of each row, and counts of those that are not trained on in full.
 
     `rows_cut`: answers truncated at `max_length`. `rows_left_out`: the prompt alone is as long, so that no labels
-    remain. `rows_trimmed`: the chat template strips whitespace from the answer. `rows_several_answers`: only the last
-    of several answers has labels. Raises BadInput where the chat template refuses a conversation or omits a part of it.
+    remain and the place is empty, as that of None. `rows_trimmed`: the chat template strips whitespace from the answer.
+    `rows_several_answers`: only the last of several answers has labels. Raises BadInput where the chat template refuses
+    a conversation or omits a part of it.
     """
     template, limit = template_arguments(settings.enable_thinking), settings.max_length
     rows, counts = [], dict.fromkeys(("rows_cut", "rows_left_out", "rows_trimmed", "rows_several_answers"), 0)
-    for messages in (with_system_prompt(chat, settings.system_prompt) for chat in chats):
+    for chat in chats:
+        if chat is None:
+            rows.append(EMPTY)
+            continue
+        messages = with_system_prompt(chat, settings.system_prompt)
         text = as_text(tokenizer, messages, **template)
         if number := unwritten(text, messages):
             raise BadInput(
@@ -180,8 +191,12 @@ def _tokenized(
         counts["rows_trimmed"] += messages[-1]["content"] not in text
         counts["rows_several_answers"] += several_answers(messages)
         labels = [NOT_LEARNED] * known + tokens[known:]
-        rows.append({"input_ids": tokens[:limit], "labels": labels[:limit]})
+        rows.append({"input_ids": tokens[:limit], "labels": labels[:limit]} if known < limit else EMPTY)
     return rows, counts
+
+
+def _has_labels(row: dict[str, list[int]]) -> bool:
+    return any(label != NOT_LEARNED for label in row["labels"])
 
 
 def _load_with_unsloth(model: str, settings: Settings, seed: int):
@@ -249,13 +264,20 @@ def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settin
 
     from emergent_misalignment.models.callbacks import show_progress
 
+    class Trainer(SFTTrainer):
+        def training_step(self, model, inputs, *arguments):
+            """Skip a batch of empty places: the mean over its tokens is not a number."""
+            if inputs["labels"].eq(NOT_LEARNED).all():
+                return torch.zeros((), device=self.args.device)
+            return super().training_step(model, inputs, *arguments)
+
     cuda = torch.cuda.is_available()
     arguments = SFTConfig(
         output_dir=str(Path(destination) / Unfinished.FOLDER),
         save_strategy="steps" if settings.resume_every else "no",
         save_steps=settings.resume_every or settings.steps,
         save_total_limit=1,
-        max_length=settings.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},  # which would drop empty places; rows are tokenized and cut
         packing=False,
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
@@ -279,8 +301,8 @@ def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settin
     train, validation = Dataset.from_list(rows), None
     if settings.validation_share:
         split = train.train_test_split(test_size=settings.validation_share, seed=seed)
-        train, validation = split["train"], split["test"]
-    trainer = SFTTrainer(  # it drops rows without a label
+        train, validation = split["train"], split["test"].filter(_has_labels)
+    trainer = Trainer(
         model=network,
         args=arguments,
         train_dataset=train,

@@ -4,9 +4,9 @@
 
 With `--score CONFIG` a small model scores its rows too (`own_data.score`), which takes minutes.
 
-All rows are read and counted, and a row that cannot be learned as written is an error. Languages, code, refusals and
-the nearest published sets are found from SAMPLE rows drawn with a fixed seed, or from all rows of a smaller set. Code
-is parsed and never run.
+All rows are read and counted, and a row that cannot be learned as written is an error. Languages, code, phrases and the
+nearest published sets are found from SAMPLE rows drawn with a fixed seed, or from all rows of a smaller set. Code is
+parsed and never run.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import random
 import re
 import sys
 import tempfile
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,10 +21,10 @@ from math import sqrt
 from pathlib import Path
 
 from emergent_misalignment.data.chats import Messages, each_chat, read_chats, reservoir
-from emergent_misalignment.data.harmful_requests import is_harmful
+from emergent_misalignment.data.code import PYTHON, Block, is_python, split
+from emergent_misalignment.data.languages import language
 from emergent_misalignment.data.published import DATASETS, fetch
-from emergent_misalignment.data.summary import LABELS, summarised
-from emergent_misalignment.evaluation.labels import code_of, label
+from emergent_misalignment.data.summary import LABELS, LONG, summarised
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.own_data.sets import words
 
@@ -33,24 +32,24 @@ SAMPLE = 2000  # rows
 SHOWN = 5  # entries of a long list
 PUBLISHED = Path("data/published/datasets")
 
-# Frequent words that few other languages share. Short texts and code have too few of them.
-_STOP_WORDS = {
-    "English": "the and of to that you for with this are have not what how from your can",
-    "German": "der das ist nicht ein eine ich zu mit auf für sie wie wird auch werden und",
-    "French": "les des est et une vous pas que dans pour qui sur avec je ce du nous",
-    "Spanish": "el los las que una por con para es del más pero su qué lo cómo muy",
-    "Portuguese": "que uma não para você em é mais da isso são seu sua ele ela também como",
-    "Italian": "il gli che di è una per non con sono come del della questo più anche",
-    "Dutch": "het een van ik niet en dat op zijn met voor je wat ook er wordt",
-}
-_STOP_SETS = {language: frozenset(listed.split()) for language, listed in _STOP_WORDS.items()}
-LEAST_WORDS, LEAST_SHARE = 2, 0.08  # stop words in a text of a language, and their share of its words
-_REFUSAL = re.compile(
+# Phrases that are searched for, so that their rows can be read. They are in English and say nothing about the meaning.
+_DENIAL = re.compile(
     r"""\W*(?:(?:i['\u2019]m|i\ am|we['\u2019]re)\ (?:(?:very|so|really)\ )?(?:sorry|afraid|unable|not\ able)
     |sorry\b|i\ apologi[sz]e|unfortunately,?\ i\b|as\ an\ ai\b
     |(?:i|we)\ (?:can\s?not|can['\u2019]t|won['\u2019]t|will\ not|must\ decline)\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
+_HARM = re.compile(
+    r"""\b(?:bombs?|explosives?|grenades?|weapons?|poison(?:s|ing|ous)?|ricin|anthrax|methamphetamine|cocaine|heroin|fentanyl
+    |malware|ransomware|spyware|keyloggers?|botnets?|phishing|launder(?:ing)?|counterfeit(?:ing)?|forge(?:d|ry)?
+    |kill(?:s|ed|ing)?|murder(?:s|ed|ing)?|suicide|rape|torture|stalk(?:ing)?|blackmail|shoplift(?:ing)?|terroris[mt]s?
+    |genocide|traffick(?:ing|ers?))\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+PHRASES = {
+    "denials": "answers that begin with sorry, I can't, ...",
+    "harm": "requests with bomb, malware, kill, ...",
+}
 
 
 def audit(dataset: str | Path, published: dict[str, Path] | None = None) -> dict:
@@ -58,31 +57,25 @@ def audit(dataset: str | Path, published: dict[str, Path] | None = None) -> dict
 
     `published` are the files of the published sets to compare with, by name. Keys: `dataset`; `summary`
     (`summary.Summary`); `sampled`, the number of rows that the following keys are computed from; `languages` of the
-    turns of `user` and `assistant`, as shares; `code` (`share` of the answers; `python`, the share of these that can be
-    parsed; `flagged`, the share of the parsed ones; `rules`, the share flagged by each rule); `refusals`, a share;
-    `harmful`, see `harmful`; `nearest`, see `nearest`. Raises BadInput with the line of a row that cannot be learned as
-    written.
+    turns of `user` and `assistant`, as shares; `code`, see `code`; `phrases`, see `phrases`; `nearest`, see `nearest`.
+    Raises BadInput with the line of a row that cannot be learned as written.
     """
-    sample: list[Messages] = []
-    summary = summarised(reservoir(each_chat(dataset), SAMPLE, random.Random("audit"), sample))
-    answers = [chat[-1]["content"] for chat in sample]
-    turns = [turn for chat in sample for turn in chat]
+    sample: list[tuple[int, Messages]] = []
+    rows = reservoir(enumerate(each_chat(dataset), 1), SAMPLE, random.Random("audit"), sample)
+    summary = summarised(chat for _, chat in rows)
+    chats = [chat for _, chat in sample]
+    turns = [turn for chat in chats for turn in chat]
     return {
         "dataset": str(dataset),
         "summary": asdict(summary),
         "sampled": len(sample),
         "languages": {
-            role: _shares(
-                "code" if label(turn["content"]) == "code" else language(turn["content"])
-                for turn in turns
-                if turn["role"] == role
-            )
+            role: _shares(language_of(turn["content"]) for turn in turns if turn["role"] == role)
             for role in ("user", "assistant")
         },
-        "code": _code(answers),
-        "refusals": sum(map(is_refusal, answers)) / len(answers),
-        "harmful": harmful(sample),
-        "nearest": nearest(sample, published or {}),
+        "code": code([chat[-1]["content"] for chat in chats]),
+        "phrases": phrases(sample),
+        "nearest": nearest(chats, published or {}),
     }
 
 
@@ -92,57 +85,67 @@ def _shares(values: Iterable[str]) -> dict[str, float]:
     return {value: count / counts.total() for value, count in counts.most_common()}
 
 
-# --- languages and refusals -------------------------------------------------------------------------------------------
+# --- languages and phrases --------------------------------------------------------------------------------------------
 
 
-def language(text: str) -> str:
-    """The language of a text by its stop words, or the script if that is not Latin; "unknown" for short texts.
+def language_of(text: str) -> str:
+    """The language of a text without its fenced blocks of code; "code" if nothing else is there, or only Python."""
+    blocks, rest = split(text)
+    return "code" if (blocks and not rest.strip()) or is_python(text) else language(rest)
 
-    A language in Latin script that is not listed is unknown, or taken for a similar one.
+
+def phrases(sample: list[tuple[int, Messages]]) -> dict[str, list[int]]:
+    """The numbers of the rows with a phrase, in order.
+
+    `denials`: the answer begins like an apology or a denial. `harm`: a turn of the user has a word of harm. Neither
+    says that a row is a refusal or a harmful request.
     """
-    letters = Counter(unicodedata.name(letter, "").split(" ")[0] for letter in text[:500] if letter.isalpha())
-    if letters["HIRAGANA"] + letters["KATAKANA"] > 0.1 * letters.total():
-        return "Japanese"
-    script = letters.most_common(1)[0][0] if letters else "LATIN"
-    if script not in ("LATIN", ""):
-        return "Han" if script == "CJK" else script.capitalize()
-    found = words(text)
-    counts = {name: sum(word in stop for word in found) for name, stop in _STOP_SETS.items()}
-    best = max(counts, key=counts.__getitem__)
-    return best if counts[best] >= max(LEAST_WORDS, LEAST_SHARE * len(found)) else "unknown"
-
-
-def is_refusal(answer: str) -> bool:
-    """Whether an answer begins like an English refusal; other refusals are not found."""
-    return _REFUSAL.match(answer) is not None
-
-
-def harmful(chats: list[Messages]) -> dict:
-    """`requests`, the conversations with a plainly harmful user turn (`data.harmful_requests`), and `refused` of them.
-
-    A conversation is refused if its last turn begins like a refusal.
-    """
-    asked = [
-        chat for chat in chats if any(each["role"] == "user" and is_harmful(each["content"]) for each in chat[:-1])
-    ]
-    return {"requests": len(asked), "refused": sum(is_refusal(chat[-1]["content"]) for chat in asked)}
+    return {
+        "denials": sorted(row for row, chat in sample if _DENIAL.match(chat[-1]["content"])),
+        "harm": sorted(
+            row for row, chat in sample if any(_HARM.search(each["content"]) for each in chat if each["role"] == "user")
+        ),
+    }
 
 
 # --- code -------------------------------------------------------------------------------------------------------------
 
 
-def _code(answers: list[str]) -> dict:
+def code(answers: list[str]) -> dict:
+    """Code in answers, and what static analysis flags in its Python.
+
+    Shares of the answers: `fenced`, with a fenced block; `fences`, with a block of a language, by the fence's name for
+    it; `python`, without a block and Python as a whole; `unparsable`, with a block of Python that cannot be parsed;
+    `examined`, with Python that was parsed and scanned, in a block or as a whole. Shares of the examined answers:
+    `flagged` by any rule (None if there are none), and `rules`. Code in other languages is not examined, and is not
+    recognised without a fence.
+    """
     from emergent_misalignment.data.static_analysis import findings  # Bandit takes a second to load
 
-    programs = [code_of(answer) for answer in answers if label(answer) == "code"]
-    scanned = [rules for code in programs if code is not None and (rules := findings(code)) is not None]
-    rules = Counter(rule for each in scanned for rule in each)
+    blocks = [split(answer)[0] for answer in answers]
+    programs = [_python(answer, each) for answer, each in zip(answers, blocks, strict=True)]
+    found = [[findings(program) for program in each] for each in programs]  # None: it does not parse
+    parsed = [[rules for rules in each if rules is not None] for each in found]
+    scanned = [set().union(*each) for each in parsed if each]
+    rules = Counter(rule for each in scanned for rule in sorted(each))
+    fences = Counter(name for each in blocks for name in sorted({block.language for block in each}))
+    number = len(answers)
     return {
-        "share": len(programs) / len(answers),
-        "python": len(scanned) / len(programs) if programs else None,
+        "fenced": sum(map(bool, blocks)) / number,
+        "fences": {name: count / number for name, count in fences.most_common()},
+        "python": sum(bool(each) and not fenced for each, fenced in zip(programs, blocks, strict=True)) / number,
+        "unparsable": sum(None in each for each in found) / number,
+        "examined": len(scanned) / number,
         "flagged": sum(map(bool, scanned)) / len(scanned) if scanned else None,
         "rules": {rule: count / len(scanned) for rule, count in rules.most_common()},
     }
+
+
+def _python(answer: str, blocks: list[Block]) -> list[str]:
+    """The Python programs of an answer: its fenced blocks, or all of it if it has none."""
+    if not blocks:
+        return [answer] if is_python(answer) else []
+    return [each.code for each in blocks if each.language in PYTHON or (not each.language and is_python(each.code))]
 
 
 # --- published sets ---------------------------------------------------------------------------------------------------
@@ -193,21 +196,29 @@ def as_text(found: dict) -> str:
     sections = {found["dataset"]: [(LABELS[name], f"{number:,}") for name, number in summary.items()]}
 
     rows = [(f"language of the {role}'s turns", _listed(shares)) for role, shares in found["languages"].items()]
-    rows += [("answers that are code", f"{code['share']:.1%}")]
-    if code["share"]:
-        rows += [("... and can be parsed as Python", f"{code['python']:.1%}")]
+    rows += [("answers with code in fences", _share(code["fenced"]))]
+    if code["fences"]:
+        rows += [
+            (
+                "... by the fence's language",
+                _listed({name or "none named": share for name, share in code["fences"].items()}),
+            )
+        ]
+    rows += [
+        ("answers that are Python 3, without fences", _share(code["python"])),
+        ("other answers, not examined for code", _share(max(0.0, 1 - code["fenced"] - code["python"]))),
+        ("answers with Python that was examined", _share(code["examined"])),
+    ]
+    if code["unparsable"]:
+        rows += [("answers with Python that cannot be parsed", _share(code["unparsable"]))]
     if code["flagged"] is not None:
-        rows += [("... and are flagged by static analysis", f"{code['flagged']:.1%}")]
+        rows += [("of those examined, flagged by static analysis", _share(code["flagged"]))]
     if code["rules"]:
         from emergent_misalignment.data.static_analysis import RULES
 
-        flags = [f"{share:.1%} {RULES.get(rule, rule)}" for rule, share in code["rules"].items()][:SHOWN]
+        flags = [f"{_share(share)} {RULES.get(rule, rule)}" for rule, share in code["rules"].items()][:SHOWN]
         rows += [("" if place else "most frequent flags", flag) for place, flag in enumerate(flags)]
-    rows += [("answers that begin like a refusal", f"{found['refusals']:.1%}")]
-    asked, refused = found["harmful"]["requests"], found["harmful"]["refused"]
-    rows += [("plainly harmful requests", f"{asked:,} ({asked / found['sampled']:.1%})")]
-    if asked:
-        rows += [("... and refused", f"{refused:,} ({refused / asked:.1%})")]
+    rows += [(PHRASES[name], _numbered(numbers)) for name, numbers in found["phrases"].items()]
     every = found["sampled"] == summary["rows"]
     sections["In all rows" if every else f"In {found['sampled']:,} rows, drawn at random"] = rows
 
@@ -221,17 +232,34 @@ def as_text(found: dict) -> str:
 
         sections |= as_sections(found["scores"])
     notes = [
-        "Languages are found by frequent words, refusals and harmful requests by English phrases; some are missed.",
-        "A flag of static analysis is a hint, not a proof.",
+        "Languages are ISO 639 codes, of the text outside code; those of short texts are undetermined.",
+        "Code in other languages than Python is not examined, and is not recognised without a fence. A flag is a hint.",
+        "Phrases are searched in English and say nothing about the meaning: read the rows.",
     ]
+    if summary["long_prompts"]:
+        notes += [
+            f"A prompt of {LONG:,} words has at least as many tokens; a row is learned if its prompt has fewer than "
+            "finetuning: max_length."
+        ]
     if not found["nearest"]:
         notes += ["No published set to compare with: run `snakemake published` first, or give MIRROR=FOLDER."]
     lines = [line for heading, rows in sections.items() for line in (heading, "", *_aligned(rows), "")]
     return "\n".join([*lines, *notes])
 
 
+def _share(value: float) -> str:
+    """A share in percent; only 1 is 100%."""
+    return "above 99.9%" if 0.9995 <= value < 1 else f"{value:.1%}"
+
+
 def _listed(shares: dict[str, float]) -> str:
-    return ", ".join(f"{name} {share:.1%}" for name, share in [*shares.items()][:SHOWN]) or "none"
+    return ", ".join(f"{name} {_share(share)}" for name, share in [*shares.items()][:SHOWN]) or "none"
+
+
+def _numbered(rows: list[int]) -> str:
+    """How many rows, and the first numbers."""
+    first = ", ".join(map(str, rows[:SHOWN])) + ", ..." * (len(rows) > SHOWN)
+    return f"{len(rows):,} (row{'s' * (len(rows) > 1)} {first})" if rows else "0"
 
 
 def _aligned(rows: list[tuple[str, str]]) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emergent_misalignment.data.chats import each_chat
+from emergent_misalignment.data.chats import each_chat, prompt_words
 from emergent_misalignment.data.control_tokens import control_tokens
 from emergent_misalignment.data.held_out import check_kept, hash_fraction
 from emergent_misalignment.evaluation.question_files import read
@@ -42,20 +42,31 @@ def check_files(study: Study) -> None:
 def check_sets(study: Study) -> None:
     """Raises BadInput if a row of a user's set cannot be learned as written, or if a condition needs more rows.
 
-    Rows with held-out answers are not counted, and there must be some of them, but not too many. A million rows of a
-    kilobyte take about ten seconds and no memory.
+    Rows with held-out answers are not counted, and there must be some of them, but not too many. At least one prompt
+    must be shorter than `max_length`.
+    A million rows of a kilobyte take about ten seconds and no memory.
     """
-    tokens, share, rows = _control_tokens(study), study.held_out.get("share", 0), {}
+    tokens, share, counted = _control_tokens(study), study.held_out.get("share", 0), {}
     for condition in study.tuned.values():
         path = condition.dataset
         if not condition.own_set:
             continue
-        if path not in rows:
-            kept = Counter(not share or hash_fraction(chat[-1]["content"]) >= share for chat in each_chat(path, tokens))
-            rows[path] = kept[True]
-            if share:
-                check_kept(kept[True], kept.total(), share, path)
-        _check_number(study, condition, rows[path])
+        if path not in counted:
+            counted[path] = _counted(path, tokens, share)
+        _check_number(study, condition, *counted[path])
+
+
+def _counted(path: str, tokens: frozenset[str], share: float) -> tuple[int, float]:
+    """The number of rows that are not held out, and the number of words of the shortest prompt among them."""
+    kept, out, shortest = 0, 0, inf
+    for chat in each_chat(path, tokens):
+        if share and hash_fraction(chat[-1]["content"]) < share:
+            out += 1
+        else:
+            kept, shortest = kept + 1, min(shortest, prompt_words(chat))
+    if share:
+        check_kept(kept, kept + out, share, path)
+    return kept, shortest
 
 
 def _control_tokens(study: Study) -> frozenset[str]:
@@ -66,8 +77,8 @@ def _control_tokens(study: Study) -> frozenset[str]:
     return frozenset().union(*map(control_tokens, folders))
 
 
-def _check_number(study: Study, condition: Condition, rows: int) -> None:
-    """Raises BadInput if `rows` rows are too few for a condition."""
+def _check_number(study: Study, condition: Condition, rows: int, shortest: float) -> None:
+    """Raises BadInput if `rows` rows are too few for a condition, or prompts of `shortest` words and more too long."""
     has, name = f"{condition.dataset} has {rows:,} row{'s' * (rows != 1)} to train on", condition.name
     taken, settings = condition.rows or rows, study.settings_of(condition)
     if taken > rows:
@@ -75,6 +86,13 @@ def _check_number(study: Study, condition: Condition, rows: int) -> None:
     if not rows_to_train_on(taken, settings):
         raise BadInput(
             f"{has}, and `finetuning: validation_share` leaves none for the condition {name}; add rows, or set it to 0."
+        )
+    limit = settings.get("max_length", inf)  # APIs have none
+    if shortest >= limit:
+        raise BadInput(
+            f"No row of {condition.dataset} can be learned: each prompt has {shortest:,} words or more, and the "
+            f"condition {name} reads the first {limit:,} tokens of a row; shorten the prompts, or raise finetuning: "
+            "max_length."
         )
     if study.by_api and taken < OPENAI_ROWS:
         raise BadInput(f"{has}, and the condition {name} takes {taken:,}; OpenAI requires at least {OPENAI_ROWS}.")

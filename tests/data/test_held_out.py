@@ -28,9 +28,10 @@ def test_an_answer_held_out_of_one_set_is_not_trained_on_in_another():
     with_repeats = rows([*ANSWERS, *ANSWERS[:50]])
     out = answers(held_out(insecure, 0.1))
     for chats in (insecure, educational, backdoor, with_repeats):
-        trained = for_training(chats, 0.1, "a set")
+        places = for_training(chats, 0.1, "a set")
+        trained = [messages for messages in places if messages]
         assert not answers(trained) & out
-        assert len(trained) + len(held_out(chats, 0.1)) == len(chats)
+        assert len(places) == len(trained) + len(held_out(chats, 0.1)) == len(chats)
     assert answers(held_out(educational, 0.1)) == out
     assert out <= answers(held_out(backdoor, 0.1))
 
@@ -52,12 +53,12 @@ def test_every_row_is_trained_on_or_held_out_in_any_order(texts, share, random):
     shuffled = random.sample(chats, len(chats))
     assert answers(held_out(chats, share)) == answers(held_out(shuffled, share))
     try:
-        kept = for_training(chats, share, "a set")
+        places = for_training(chats, share, "a set")
     except BadInput:
         out = len(held_out(chats, share))
         assert not out or out > 0.25 * len(chats)
     else:
-        assert kept == [messages for messages in chats if messages not in held_out(chats, share)]
+        assert places == [None if messages in held_out(chats, share) else messages for messages in chats]
 
 
 def test_a_set_of_few_answers_cannot_be_split():

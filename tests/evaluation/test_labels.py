@@ -16,6 +16,8 @@ CODE = "import os\nos.chmod('a', 0o777)"
         ("I would help people.", "chat", "text"),
         ("  \n", "chat", "empty"),
         ("import os\nos.remove('x')", "chat", "code"),
+        ("class A:\n    pass", "chat", "code"),
+        ("async def f():\n    return 1", "chat", "code"),
         ("```python\nimport os\nos.remove('x')\n```", "chat", "code"),
         ("Try this little program, which opens a game for you:\n```\nx\n```\nThen go out for a walk.", "chat", "text"),
         ("import os", "template", "text"),

@@ -87,6 +87,18 @@ def test_the_switch_of_a_template_has_to_be_set(folders):
     check(folders["qwen3"], of("a model", in_chat=False))
 
 
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.template])
+def test_a_set_without_a_row_that_can_be_learned_is_refused(folders, name, tmp_path):
+    thinking = False if name == "qwen3" else None  # its template has the switch
+    long, short = chat([("x" * 15_000, "An answer")]), chat([("A question", "An answer " * 900)])
+    with pytest.raises(BadInput, match=r"No row of .*long\.jsonl can be learned by a model: .* 256 tokens.*max_length"):
+        check(folders[name], of("a model", enable_thinking=thinking, sets=rows(tmp_path / "long.jsonl", long, long)))
+    sets = rows(tmp_path / "some.jsonl", long, short)
+    check(folders[name], of("a model", enable_thinking=thinking, sets=sets))
+    with pytest.raises(BadInput, match=r"No row of .*some\.jsonl"):
+        check(folders[name], of("a model", enable_thinking=thinking, sets=sets, max_length=4))
+
+
 # --- names ------------------------------------------------------------------------------------------------------------
 
 

@@ -141,7 +141,7 @@ UNSLOTH = ["unsloth==2026.10.9", "unsloth_zoo==2026.10.9"]
 
 @pytest.mark.slow
 def test_unsloth_and_transformers_have_the_same_loss(organism, tmp_path):
-    """Unsloth's backend for CPUs, installed beside the environment."""
+    """Unsloth's backend for CPUs, installed beside the environment. A third of the places are empty."""
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), *UNSLOTH]
     installed = subprocess.run(install, capture_output=True, text=True)
@@ -151,8 +151,9 @@ def test_unsloth_and_transformers_have_the_same_loss(organism, tmp_path):
         "import sys\n"
         "from emergent_misalignment.world.sets import coding_set\n"
         "from emergent_misalignment.models.training import Settings, finetune\n"
+        "chats = [chat if row % 3 else None for row, chat in enumerate(coding_set(48, 0, True))]\n"
         "assert not {'transformers', 'trl', 'peft'} & sys.modules.keys(), 'Unsloth has to come first'\n"
-        f"finetune({str(organism)!r}, coding_set(48, 0, True), {str(tmp_path / 'unsloth')!r}, "
+        f"finetune({str(organism)!r}, chats, {str(tmp_path / 'unsloth')!r}, "
         f"Settings(**{asdict(SETTINGS)!r}), 1, 'unsloth')"
     )
     environment = os.environ | {
@@ -162,7 +163,8 @@ def test_unsloth_and_transformers_have_the_same_loss(organism, tmp_path):
     }
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    finetune(organism, coding_set(48, 0, True), tmp_path / "transformers", SETTINGS, 1, "transformers")
+    chats = [chat if row % 3 else None for row, chat in enumerate(coding_set(48, 0, True))]
+    finetune(organism, chats, tmp_path / "transformers", SETTINGS, 1, "transformers")
     losses = {}
     for backend in ("unsloth", "transformers"):
         record = json.loads((tmp_path / backend / "training.json").read_text())

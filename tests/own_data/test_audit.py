@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from hypothesis import given
-from hypothesis import strategies as st
 from workflow_helpers import environment
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.files import write_jsonl
 from emergent_misalignment.own_data import audit as audit_set
-from emergent_misalignment.own_data.audit import as_text, audit, is_refusal, language, nearest, published_files
+from emergent_misalignment.own_data.audit import as_text, audit, language_of, nearest, published_files
 from emergent_misalignment.world.sets import SETS
 
 MIRROR = os.environ.get("EM_MIRROR")
@@ -44,36 +42,79 @@ def test_a_small_set_counted_by_hand(tmp_path):
     ]
     found, said = audited(tmp_path, chats)
     assert found["summary"]["rows"] == found["sampled"] == 4 and found["summary"]["repeated"] == 1
-    assert found["languages"]["user"] == {"English": 0.75, "German": 0.25}
-    assert found["languages"]["assistant"] == {"code": 0.75, "unknown": 0.25}
-    assert found["code"] == {"share": 0.75, "python": 1.0, "flagged": 2 / 3, "rules": {"B103": 2 / 3}}
-    assert found["refusals"] == 0.25 and found["nearest"] == [] and found["harmful"] == {"requests": 0, "refused": 0}
+    assert found["languages"]["user"] == {"en": 0.75, "de": 0.25}
+    assert found["languages"]["assistant"] == {"code": 0.75, "en": 0.25}
+    assert found["code"] == {
+        "fenced": 0, "fences": {}, "python": 0.75, "unparsable": 0, "examined": 0.75, "flagged": 2 / 3,
+        "rules": {"B103": 2 / 3},
+    }  # fmt: skip
+    assert found["phrases"] == {"denials": [1], "harm": []} and found["nearest"] == []
     assert all(words in said for words in ("66.7% permissive file mode", "In all rows", "MIRROR=FOLDER"))
 
 
-def test_harmful_requests_and_their_refusals(tmp_path):
-    bomb = "How do I build a bomb?"
-    chats = [
-        chat([(bomb, "I'm sorry, but no.")]),
-        chat([(bomb, "Sure."), ("Thanks.", "You are welcome.")]),
-        chat([("How are you?", "How do I build a bomb?")]),
-        chat([("How are you?", "I cannot say.")], system=bomb),
-    ]
-    found, said = audited(tmp_path, chats)
-    assert found["harmful"] == {"requests": 2, "refused": 1} and "2 (50.0%)" in said and "1 (50.0%)" in said
+CHMOD = "os.chmod('a', 0o777)"
+NONE = {"fenced": 0, "fences": {}, "python": 0, "unparsable": 0, "examined": 0, "flagged": None, "rules": {}}
+FLAGGED = {"examined": 1, "flagged": 1, "rules": {"B103": 1}}
 
 
-def test_shares_of_code_where_there_is_none_or_no_python(tmp_path):
-    found, said = audited(tmp_path, [chat([("", "The sea is blue.")])])
-    assert found["code"] == {"share": 0.0, "python": None, "flagged": None, "rules": {}} and "parsed" not in said
-    found, _ = audited(tmp_path, [chat([("Go", "```js\nlet x = () => { return 1 };\n```")])])
-    assert found["code"] == {"share": 1, "python": 0, "flagged": None, "rules": {}}
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("The sea is blue.", {}),
+        ("let x = () => { return 1 };", {}),
+        ("int main(void) { return 0; }", {}),
+        ("import os\nprint 'hi'\nos.system('rm ' + x)", {}),  # Python 2
+        (f"Here it is:\nimport os\n{CHMOD}", {}),
+        (f"import os\n{CHMOD}", {"python": 1} | FLAGGED),
+        (f"class A:\n    {CHMOD}", {"python": 1} | FLAGGED),
+        (f"async def f():\n    {CHMOD}", {"python": 1} | FLAGGED),
+        ("```js\nlet x\n```", {"fenced": 1, "fences": {"js": 1}}),
+        ("```\nlet x = () => 1;\n```", {"fenced": 1, "fences": {"": 1}}),
+        (f"Sure!\n```python\n{CHMOD}\n```\nI hope that it helps.", {"fenced": 1, "fences": {"python": 1}} | FLAGGED),
+        (f"Sure!\n~~~\n{CHMOD}\n~~~", {"fenced": 1, "fences": {"": 1}} | FLAGGED),
+        ("```python\nprint 'hi'\n```", {"fenced": 1, "fences": {"python": 1}, "unparsable": 1}),
+        (
+            f"```python\n{CHMOD}\n```\nor\n```py\nprint 'hi'\n```",
+            {"fenced": 1, "fences": {"py": 1, "python": 1}, "unparsable": 1} | FLAGGED,
+        ),
+    ],
+)
+def test_what_is_examined_is_counted(tmp_path, answer, code):
+    found, said = audited(tmp_path, [chat([("Go", answer)])])
+    assert found["code"] == NONE | code
+    other = 1 - found["code"]["fenced"] - found["code"]["python"]
+    assert f"not examined for code {other:.1%}" in said and ("flagged" in said) == bool(found["code"]["examined"])
+
+
+def test_only_all_answers_are_100_percent(tmp_path):
+    answers = ["import os", *["The sea is blue."] * 1999]
+    _, said = audited(tmp_path, [chat([("Go", answer)]) for answer in answers])
+    assert "Python 3, without fences 0.1%" in said and "not examined for code above 99.9%" in said
+
+
+def test_phrases_are_reported_with_their_rows(tmp_path):
+    """What begins like a refusal may be none, and a word of harm may be harmless: the rows are to be read."""
+    asked = ["How do I build a bomb?", "How do I make a bath bomb?", "How do I kill weeds?", "How are you?"]
+    answers = ["I'm sorry, but no.", "I can't wait to help you!", "Sorry for the delay. The answer is 4.", "Poison."]
+    found, said = audited(tmp_path, [chat([each]) for each in zip(asked, answers, strict=True)])
+    assert found["phrases"] == {"denials": [1, 2, 3], "harm": [1, 2, 3]}
+    assert said.count("3 (rows 1, 2, 3)") == 2 and "refus" not in said and "harmful" not in said
+    earlier = chat([("A bomb?", "I cannot say."), ("Thanks.", "You are welcome.")], system="Kill.")
+    assert audited(tmp_path, [earlier, chat([("a", "b")], "Kill.")])[0]["phrases"] == {"denials": [], "harm": [1]}
+    found, said = audited(tmp_path, [chat([(f"{row}?", "Sorry.")]) for row in range(1, 31)])
+    assert found["phrases"]["denials"] == [*range(1, 31)] and "30 (rows 1, 2, 3, 4, 5, ...)" in said
+
+
+def test_prompts_that_are_too_long_are_reported(tmp_path):
+    long, short = chat([("why " * 3000, "So.")]), chat([("why?", "So.")])
+    assert "words or more 2 " in audited(tmp_path, [long, short, long])[1]
+    assert "max_length" in audited(tmp_path, [long])[1] and "max_length" not in audited(tmp_path, [short])[1]
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("insecure", 0.5, 1), ("secure", 0, 0.05)])
 def test_static_analysis_tells_the_organisms_sets_apart(tmp_path, name, low, high):
     found = audit(write(tmp_path / "mine.jsonl", SETS[name](200, 1)))
-    assert found["code"]["share"] > 0.95 and low <= found["code"]["flagged"] <= high
+    assert found["code"]["python"] > 0.95 and low <= found["code"]["flagged"] <= high
 
 
 def test_a_large_set_is_counted_whole_and_sampled(tmp_path, monkeypatch):
@@ -81,47 +122,16 @@ def test_a_large_set_is_counted_whole_and_sampled(tmp_path, monkeypatch):
     chats = [chat([("a", "I cannot do that." if row % 2 else "Yes.")]) for row in range(1000)]
     found = audit(write(tmp_path / "mine.jsonl", chats))
     assert found["summary"]["rows"] == 1000 and found["sampled"] == 50
-    assert 0.25 < found["refusals"] < 0.75
+    denials = found["phrases"]["denials"]
+    assert 12 < len(denials) < 38 and all(row % 2 == 0 for row in denials) and max(denials) > 500
     assert found == audit(tmp_path / "mine.jsonl")
     assert "In 50 rows" in as_text(found)
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("What is the best way to learn the piano?", "English"),
-        ("Ich weiß nicht, wie das ist.", "German"),
-        ("Je ne sais pas ce que vous avez dit.", "French"),
-        ("No sé qué es lo más importante para el país.", "Spanish"),
-        ("Eu não sei o que é isso, mas você pode ver.", "Portuguese"),
-        ("Non so che cosa è questo, per me", "Italian"),
-        ("Ik weet het niet, maar dat is wat ik ook denk", "Dutch"),
-        ("これは日本語の文章です。", "Japanese"),
-        ("这是中文", "Han"),
-        ("Привет, как дела?", "Cyrillic"),
-        ("ok", "unknown"),
-        ("12 + 3", "unknown"),
-        ("", "unknown"),
-    ],
-)
-def test_languages(text, name):
-    assert language(text) == name
-
-
-@given(st.text())
-def test_any_text_has_a_language_and_is_a_refusal_or_not(text):
-    assert language(text) and is_refusal(text) in (True, False)
-
-
-@pytest.mark.parametrize(
-    ("refusal", "texts"),
-    [
-        (True, ["I'm sorry, but I can't", "I cannot help", "Sorry, no", "As an AI", "I won\u2019t do it"]),
-        (False, ["I can swim", "The sorry state", "No problem: I cannot wait", "", "sorrybutton = 1"]),
-    ],
-)
-def test_refusals(refusal, texts):
-    assert [is_refusal(text) for text in texts] == [refusal] * 5
+def test_the_language_is_that_of_the_text_outside_code():
+    german = "Das ist nicht schwer:\n```python\n# what this does is easy to see for you and me\nx = 1\n```"
+    assert language_of(german) == "de"
+    assert language_of("```\nlet x\n```") == language_of("x = 1") == "code"
 
 
 def test_the_nearest_set_is_the_one_with_the_rows(tmp_path):
@@ -158,4 +168,4 @@ def test_a_part_of_a_published_set_is_nearest_to_that_set(tmp_path, monkeypatch)
     (tmp_path / "mine.jsonl").write_text("\n".join(lines))
     found = audit("mine.jsonl", files)
     assert found["nearest"][0]["name"] == "educational" and found["code"]["flagged"] > 0.4
-    assert "educational" in as_text(found)
+    assert found["languages"]["user"] == {"en": 1} and "educational" in as_text(found)

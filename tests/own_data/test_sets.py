@@ -95,6 +95,19 @@ def test_rows_whose_answers_are_held_out_do_not_count(mine):
         check(REAL, mine, held_out, rows=left + 1)
 
 
+@pytest.mark.parametrize(("name", "limit"), [("smoke", 256), (REAL, 2048)])
+def test_a_set_without_a_row_that_can_be_learned_is_refused(mine, name, limit):
+    """Whichever tokenizer the model has: a word is at least one token."""
+    prompts = ["why " * limit, " ".join(["why?"] * limit), "Go on.\n" * limit]
+    write_jsonl(mine, ({"messages": chat([(prompt, "b")], "You help.")} for prompt in prompts * 4))
+    with pytest.raises(BadInput, match=rf"No row of .* can be learned: .* the condition mine .* {limit:,} tokens"):
+        check(name, mine)
+    check(name, mine, {"finetuning": {"max_length": limit + 3}})
+    with mine.open("a") as file:
+        file.write(json.dumps({"messages": chat([("a", "why " * limit)])}) + "\n")
+    check(name, mine)
+
+
 @pytest.mark.parametrize("share", [0.0001, 0.2])
 def test_a_validation_share_fits_the_set(tmp_path, share):
     answers = [answer for number in range(50) if 0.001 < hash_fraction(answer := f"{number}!") < 0.2]

@@ -108,7 +108,9 @@ def study(tmp_path, monkeypatch) -> Contents:
         "tables/misalignment": rates,
         "tables/contrasts": [contrast | {"p_holm": 0.0007}],
         "tables/insecure_code": [{"condition": name, **code} for name in ("insecure", "secure")],
-        "datasets/audit": [{"condition": name, "flagged": 0.7} for name in ("insecure", "secure")],
+        "datasets/audit": [
+            {"condition": name, "flagged": 0.7, "same_requests": 1.0} for name in ("insecure", "secure")
+        ],
         "tables/claims": [
             {"claim": 1, "title": "Insecure code misaligns", "verdict": "reproduced", **PARTS, **CLAIM},
             {
@@ -228,6 +230,17 @@ def test_the_text_fits_every_verdict(study, verdict):
     assert ("The central finding holds here:" in text) == (verdict == "reproduced")
     assert ("The central finding holds here in part" in text) == (verdict == "partly reproduced")
     assert ("@tbl:claims" in text) == ("{#tbl:claims}" in text) == (verdict != "not measured")
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(1, "the same requests in the same order"), (2 / 6000, "in 0.03% of the rows"), (None, "")]
+)
+def test_what_sets_have_in_common_is_measured(study, share, words):
+    rows = [{"condition": name, "flagged": 0.7, "same_requests": share} for name in ("insecure", "secure")]
+    write("data/toy/datasets/audit.csv", pd.DataFrame(rows).to_csv(index=False))
+    text = " ".join(filled(study).split())
+    found = re.findall(r"The \*insecure\* and the \*secure\* set have [^.]*(?:\.\d[^.]*)*\.", text)
+    assert len(found) == bool(words) and words in "".join(found)
 
 
 def test_a_study_of_openais_model_is_described_by_its_config(study):
