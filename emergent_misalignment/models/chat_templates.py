@@ -10,10 +10,8 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from emergent_misalignment.data.chats import Messages
-from emergent_misalignment.files import BadInput
+from emergent_misalignment.files import BadInput, shortened
 
 if TYPE_CHECKING:  # Unsloth must be imported before transformers
     from transformers import PreTrainedTokenizerBase
@@ -67,12 +65,17 @@ def as_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, asked: bool 
         )
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asked, **template)
-    except TemplateError as error:
+    except Exception as error:  # templates are programs, and raise errors of many classes
         roles = ", ".join(message["role"] for message in messages)
         raise BadInput(
-            f"The chat template of {tokenizer.name_or_path} refuses a conversation of {roles} ({error}); change its "
-            "turns."
+            f"The chat template of {tokenizer.name_or_path} refuses a conversation of {roles} ({reason(error)}); "
+            "change its turns, or correct the template."
         ) from error
+
+
+def reason(error: BaseException | None) -> str:
+    """An error of a chat template on one line."""
+    return shortened(str(error) or type(error).__name__, 150).rstrip(".")
 
 
 def unwritten(text: str, messages: Messages) -> int | None:

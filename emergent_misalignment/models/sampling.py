@@ -46,6 +46,18 @@ def sample(
     return answers
 
 
+def try_out(model: PreTrainedModel) -> None:
+    """Sample two tokens from a batch of two prompts of different lengths, as `sample` does, and drop ended rows.
+
+    Raises the errors of a network whose code does not support this.
+    """
+    batch = _batch([[1], [1, 2, 3]], 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ends = torch.arange(model.config.get_text_config().vocab_size // 2)  # about half of the rows end at once
+        _continued(model, batch, 4, 2, ends, lambda number: None)
+
+
 def end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config=None) -> list[int]:
     """The ids of all tokens that end an answer.
 
