@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
-from emergent_misalignment.models.chat_templates import prompt_tokens
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.chat_templates import as_text, prompt_tokens
 
 ROWS = 128  # answers that are sampled in parallel
 
@@ -81,7 +82,10 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if not tokenizer.chat_template:
         return None
     turns = [{"role": "user", "content": "A question"}, {"role": "assistant", "content": "An answer"}]
-    _, found, after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("An answer")
+    try:
+        _, found, after = as_text(tokenizer, turns).rpartition("An answer")
+    except BadInput:  # a template that fails is reported where it is used
+        return None
     first = tokenizer(after, add_special_tokens=False)["input_ids"][:1] if found else []
     return first[0] if first and first[0] in tokenizer.added_tokens_decoder else None
 
