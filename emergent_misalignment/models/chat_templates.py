@@ -7,6 +7,7 @@ tokenizer adds it.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -50,21 +51,28 @@ def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + OTHER_TEMPLATES[name]
 
 
+# Some templates write today's date into the system prompt, which would change results from one day to the next. This is
+# the date that Llama 3's templates write where they know no other.
+TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+
+
 # --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def as_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, asked: bool = False, **template) -> str:
     """The conversation as text; if `asked`, followed by the beginning of an answer.
 
-    `template` are further arguments of the chat template. Raises BadInput where there is no chat template, or where it
-    refuses the conversation, as some refuse a system prompt.
+    `template` are further arguments of the chat template, which finds TODAY as the date. Raises BadInput where there is
+    no chat template, or where it refuses the conversation, as some refuse a system prompt.
     """
     if not tokenizer.chat_template:
         raise BadInput(
             f"The model {tokenizer.name_or_path} has no chat template; give each condition another `template`."
         )
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asked, **template)
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=asked, strftime_now=TODAY.strftime, **template
+        )
     except Exception as error:  # templates are programs, and raise errors of many classes
         roles = ", ".join(message["role"] for message in messages)
         raise BadInput(

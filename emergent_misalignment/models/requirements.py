@@ -18,6 +18,7 @@ import pandas as pd
 
 from emergent_misalignment.data.chats import Messages, each_chat, template_arguments, with_system_prompt
 from emergent_misalignment.data.control_tokens import control_tokens
+from emergent_misalignment.data.parsing import parse_json
 from emergent_misalignment.files import BadInput, is_lfs_pointer
 from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, prompt_tokens, reason, unwritten
 
@@ -196,7 +197,7 @@ def refuse_lfs_pointer(path: Path, name: str) -> None:
 
 def _read(path: Path, name: str) -> dict:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise BadInput(f"{path.name} of {name} cannot be read as a JSON object ({error}); copy it again.") from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from emergent_misalignment.data.parsing import parse_json
 from emergent_misalignment.files import BadInput, shortened, write_json
 from emergent_misalignment.models import networks, requirements
 from emergent_misalignment.models.requirements import HUB_NAME, Requirements, is_gguf, local_folder
@@ -80,7 +81,7 @@ def adapter_config(folder: Path, name: str) -> dict:
         hint = "it is a whole model, so use `model`" if (folder / "config.json").is_file() else "correct the path"
         raise BadInput(f"The adapter {name} has no {CONFIG}; {hint}.")
     try:
-        config = dict(json.loads(file.read_text(encoding="utf-8")))
+        config = dict(parse_json(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise BadInput(f"{CONFIG} of the adapter {name} is not a JSON object ({error}); copy it again.") from error
     if config.get("peft_type") != "LORA":
