@@ -11,7 +11,8 @@ assistant's, given all previous turns. A row is rejected if it specifies anythin
 - **Duplicate keys** are rejected, because JSON parsers differ in which one they use.
 - **Weights** (`weight`, as at OpenAI; `train`, `training`, `trainable`, `loss`; in the row, a list with a 0 or 1 for
   each message) must be 1 on the last turn and 0 on earlier ones, which is how models are trained here. Earlier turns of
-  the assistant without a weight are context; such rows are accepted and counted by `summary.summarised`.
+  the assistant without a weight are context; such rows are accepted and counted by `summary.summarised`. A weight of
+  the row itself must be 1.
 - **Roles** are system, user and assistant in lower case. A system prompt must be the first message, at least one turn
   must be the user's (its text may be empty), and the last turn must be the assistant's and not blank.
 - **Content** is a text, or a list with one part of type text. Several parts are rejected: their join is undefined.
@@ -65,10 +66,7 @@ def conversation(line: str, control_tokens: re.Pattern) -> Messages:
         raise BadRow(_other_format(row))
     for key in _LOST_OF_ROW:
         _refuse_filled(row, key, "the row")
-    if row.get("weight") not in (None, 1):
-        raise BadRow(
-            f"the row has the weight {_shown(row['weight'])}, but all rows have the same weight; remove the key."
-        )
+    _check_weight(row)
     given = row["messages"]
     if isinstance(given, str):
         raise BadRow('"messages" is a string that contains a list; write the list itself, without quotes.')
@@ -261,6 +259,16 @@ def _check_weights(given: list[dict]) -> None:
                     f'message {number} has the "{key}" {_shown(weight)}, but only the last turn of a row is trained '
                     "on; end the row with the turn to train on, or remove the key."
                 )
+
+
+def _check_weight(row: dict) -> None:
+    for key in _WEIGHTS:
+        weight = row.get(key)
+        if weight == 0 or (key == "weight" and weight not in (None, 1)):  # a loss may be a measured one
+            raise BadRow(
+                f"the row has the {key} {_shown(weight)}, but all rows are learned with the same weight; remove the "
+                "key, or the row."
+            )
 
 
 def _check_masks(row: dict, number: int) -> None:

@@ -30,13 +30,11 @@ def without_weights(config: PretrainedConfig, name: str) -> PreTrainedModel:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
-        raise BadInput(
-            f"The model {name} is not a causal language model ({config.model_type}), or transformers does not support "
-            "it; choose another."
-        ) from error
     except Exception as error:  # a network with settings that do not fit raises errors of many classes
-        raise BadInput(f"The network of {name} cannot be built ({_reason(error)}); correct its config.json.") from error
+        raise BadInput(
+            f"The model {name} is not a causal language model ({config.model_type}), or transformers cannot build it "
+            f"({_reason(error)}); choose another, or correct its config.json."
+        ) from error
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

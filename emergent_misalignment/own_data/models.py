@@ -236,6 +236,6 @@ def _check_change(folder: Path, name: str) -> None:
         changed |= {key} if tensor.any() else set()
     if not any(".lora_" not in key or key.replace(".lora_B.", ".lora_A.") in changed - {key} for key in changed):
         raise BadInput(
-            f"The adapter {name} changes nothing, because all its lora_B matrices are zero, as before training; give "
-            "the trained adapter."
+            f"The adapter {name} changes nothing, because lora_B (or lora_A) of each layer is zero, as before "
+            "training; give the trained one."
         )
