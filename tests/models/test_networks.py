@@ -96,8 +96,10 @@ def test_a_shard_that_lacks_its_tensors_is_refused(folder):
     refused(folder, "lack")
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(torch.float32, float("nan")), (torch.bfloat16, float("-inf")), (torch.float16, float("inf"))],
+)
 def test_values_that_are_not_finite_are_refused_once_the_model_is_placed(folder, kind, value):
     weights = {key: weight.to(kind) for key, weight in load_file(folder / "model.safetensors").items()}
     rewrite(folder, weights)
