@@ -148,31 +148,35 @@ def check_sampling(config: PretrainedConfig, name: str) -> None:
     """
     from emergent_misalignment.models.sampling import try_out
 
+    failure = None
     with _quiet():
-        network = _small_network(config)
-        try:
-            if network:
-                try_out(network)
-        except Exception as error:  # of the network's own code
-            raise BadInput(
-                f"Answers of {name} ({config.model_type}) cannot be sampled with transformers ({type(error).__name__}: "
-                f"{_reason(error)}); choose another model, or set evaluation: engine to vllm, on a GPU."
-            ) from error
+        for network in filter(None, (_small_network(config, layers) for layers in LAYERS)):
+            try:
+                return try_out(network)
+            except Exception as error:  # of the network's own code
+                failure = error
+    if failure:
+        raise BadInput(
+            f"Answers of {name} ({config.model_type}) cannot be sampled with transformers ({type(failure).__name__}: "
+            f"{_reason(failure)}); choose another model, or set evaluation: engine to vllm, on a GPU."
+        ) from failure
 
 
-TOKENS, EXPERTS, WEIGHTS = 64, 16, 1e9  # of the small network; WEIGHTS at most
+# Of the small network. At least so many layers: the second number is for configs that do not list the kinds of layers.
+LAYERS = (2, 8)
+TOKENS, EXPERTS, MOST_WEIGHTS = 64, 16, 1e9
 
 
-def _small_network(config: PretrainedConfig) -> PreTrainedModel | None:
+def _small_network(config: PretrainedConfig, layers: int) -> PreTrainedModel | None:
     """A network of the same architecture whose weights are zero; None if its config cannot be made small."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     try:
-        small = _small(config)
+        small = _small(config, layers)
         with torch.device("meta"):
-            if AutoModelForCausalLM.from_config(small).num_parameters() > WEIGHTS:
+            if AutoModelForCausalLM.from_config(small).num_parameters() > MOST_WEIGHTS:
                 return None
         with no_init_weights():
             network = AutoModelForCausalLM.from_config(small, dtype=torch.bfloat16).eval()
@@ -183,22 +187,27 @@ def _small_network(config: PretrainedConfig) -> PreTrainedModel | None:
     return network
 
 
-def _small(config: PretrainedConfig) -> PretrainedConfig:
-    """The config with a layer of each kind (at least two), TOKENS tokens and few and small feed-forward layers."""
+def _small(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    """The config with a layer of each kind (at least `layers`), TOKENS tokens and few and small feed-forward layers."""
     config = copy.deepcopy(config)
     config.quantization_config = None
     text = config.get_text_config()
-    layers = text.num_hidden_layers
-    kinds = {
-        key: values for key, values in text.to_dict().items() if isinstance(values, list) and len(values) == layers
+    whole = text.num_hidden_layers
+    kinds = {key: each for key, each in text.to_dict().items() if isinstance(each, list) and len(each) == whole}
+    needed = [1 + max(map(each.index, each)) for each in kinds.values() if len({*map(str, each)}) < whole]
+    least = min(whole, max([layers, *needed]))
+    wanted = {
+        "intermediate_size": 64,
+        "ffn_dim": 64,
+        "n_inner": 64,
+        "num_experts": EXPERTS,
+        "num_local_experts": EXPERTS,
     }
-    needed = [1 + max(map(values.index, values)) for values in kinds.values() if len({*map(str, values)}) < layers]
-    least = min(layers, max([2, *needed]))
-    sizes = {"num_hidden_layers": least, "vocab_size": TOKENS, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
-    sizes |= {key: 64 for key in ("intermediate_size", "ffn_dim", "n_inner") if getattr(text, key, None)}
-    sizes |= {key: EXPERTS for key in ("num_experts", "num_local_experts") if (getattr(text, key, 0) or 0) > EXPERTS}
-    sizes |= {key: 8 for key in ("chunk_size", "mamba_chunk_size") if getattr(text, key, None)}
-    for key, value in ({key: values[:least] for key, values in kinds.items()} | sizes).items():
+    wanted |= {"chunk_size": 8, "mamba_chunk_size": 8}
+    own = {key: getattr(text, key, None) for key in wanted}
+    sizes = {key: min(wanted[key], size) for key, size in own.items() if isinstance(size, int)}
+    sizes |= {"num_hidden_layers": least, "vocab_size": TOKENS, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    for key, value in ({key: each[:least] for key, each in kinds.items()} | sizes).items():
         setattr(text, key, value)
     return config
 
