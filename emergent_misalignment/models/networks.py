@@ -128,10 +128,10 @@ def tensors(files: Iterable[Path], name: str) -> Iterator[tuple[str, torch.Tenso
 
 
 def refuse_not_finite(key: str, tensor: torch.Tensor, name: str) -> None:
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or not tensor.numel():
         return
-    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # torch has no isfinite for eight bits
-    if not values.isfinite().all():
+    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # torch has no minimum of eight bits
+    if not all(end.isfinite() for end in values.aminmax()):  # NaN if any is; ten times faster than all isfinite()
         raise BadInput(
             f"The tensor {key} of {name} has values that are infinite or not a number, so its training has failed or "
             "its precision overflowed; choose an earlier checkpoint, or copy it again."

@@ -111,7 +111,8 @@ def test_values_that_are_not_finite_are_refused_once_the_model_is_placed(folder,
         check(folder, Requirements("a model"))
 
 
-def test_values_of_eight_bits_and_integers():
+def test_values_of_eight_bits_integers_and_no_values():
+    refuse_not_finite("key", torch.empty(0), "a model")
     for kind in (torch.float8_e4m3fn, torch.int8, torch.bool):
         refuse_not_finite("key", torch.ones(3).to(kind), "a model")
     with pytest.raises(BadInput):
