@@ -3,12 +3,16 @@
 A row is `{"messages": [{"role": ..., "content": ...}, ...]}`. Models are trained on the text of its last turn, the
 assistant's, given all previous turns. A row is rejected if it specifies anything else:
 
-- **Keys** other than `messages`, `role` and `content` (ids, sources, scores, NaN) are ignored. Keys that would change
-  training elsewhere are rejected unless empty: tools and tool calls, names, reasoning, refusals, images and audio, a
-  system prompt outside the messages. Duplicate keys are rejected, because JSON parsers differ in which one they use.
-- **Weights** (`weight`, as at OpenAI; `train`, `training`) must be 1 on the last turn and 0 on earlier ones, which is
-  how models are trained here. Earlier turns of the assistant without a weight are context; such rows are accepted and
-  counted by `summary.summarised`.
+- **Keys of a row** other than `messages` (ids, sources, scores, NaN) are ignored, except those that would change
+  training elsewhere: tools, images and audio, a system prompt outside the messages. These are rejected unless empty.
+- **Keys of a message** other than `role`, `content` and weights are rejected unless empty (null, "", [], {}), because
+  many change what is learned (tool calls, names, reasoning, channels, masks). Ids, times, sources and other keys that
+  only describe a message (`_DESCRIBING`) are ignored.
+- **Duplicate keys** are rejected, because JSON parsers differ in which one they use.
+- **Weights** (`weight`, as at OpenAI; `train`, `training`, `trainable`, `loss`; in the row, a list with a 0 or 1 for
+  each message) must be 1 on the last turn and 0 on earlier ones, which is how models are trained here. Earlier turns of
+  the assistant without a weight are context; such rows are accepted and counted by `summary.summarised`. A weight of
+  the row itself must be 1.
 - **Roles** are system, user and assistant in lower case. A system prompt must be the first message, at least one turn
   must be the user's (its text may be empty), and the last turn must be the assistant's and not blank.
 - **Content** is a text, or a list with one part of type text. Several parts are rejected: their join is undefined.
@@ -20,6 +24,8 @@ import json
 import re
 from collections import Counter
 from typing import Any
+
+from emergent_misalignment.data.parsing import json_is_too_deep
 
 Messages = list[dict[str, str]]
 
@@ -35,12 +41,13 @@ _PAIRS = (
     *(("prompt", "completion"), ("prompt", "response"), ("instruction", "output"), ("instruction", "response")),
     *(("question", "answer"), ("input", "output")),
 )
-_WEIGHTS = ("weight", "train", "training")
-_LOST_OF_ROW = ("tools", "functions", "system", "images", "audios", "videos", "documents", "chat_template_kwargs")
-_LOST_OF_MESSAGE = (
-    *("tool_calls", "function_call", "tool_call_id", "name", "refusal", "reasoning_content", "reasoning", "thinking"),
-    *("image", "images", "image_url", "audio", "video"),
+_WEIGHTS = ("weight", "train", "training", "trainable", "loss")
+# Keys of a message that do not change what is learned.
+_DESCRIBING = (
+    *("id", "index", "date", "time", "timestamp", "created_at", "source", "model", "lang", "language", "tokens"),
+    *("score", "scores"),
 )
+_LOST_OF_ROW = ("tools", "functions", "system", "images", "audios", "videos", "documents", "chat_template_kwargs")
 
 
 class BadRow(Exception):
@@ -57,11 +64,9 @@ def conversation(line: str, control_tokens: re.Pattern) -> Messages:
         raise BadRow(_not_an_object(row, line))
     if "messages" not in row:
         raise BadRow(_other_format(row))
-    _refuse_lost(row, _LOST_OF_ROW, "the row")
-    if row.get("weight") not in (None, 1):
-        raise BadRow(
-            f"the row has the weight {_shown(row['weight'])}, but all rows have the same weight; remove the key."
-        )
+    for key in _LOST_OF_ROW:
+        _refuse_filled(row, key, "the row")
+    _check_weight(row)
     given = row["messages"]
     if isinstance(given, str):
         raise BadRow('"messages" is a string that contains a list; write the list itself, without quotes.')
@@ -70,6 +75,7 @@ def conversation(line: str, control_tokens: re.Pattern) -> Messages:
     messages = [_message(message, f"message {number}", control_tokens) for number, message in enumerate(given, 1)]
     _check_turns(messages)
     _check_weights(given)
+    _check_masks(row, len(given))
     return messages
 
 
@@ -77,12 +83,12 @@ def conversation(line: str, control_tokens: re.Pattern) -> Messages:
 
 
 def _parsed(line: str) -> Any:
+    if json_is_too_deep(line):
+        raise BadRow("the JSON is nested too deeply; remove the row.")
     try:
         return _DECODER.decode(line)
     except json.JSONDecodeError as error:
         raise BadRow(_why_not(line, error)) from error
-    except RecursionError as error:
-        raise BadRow("the JSON is nested too deeply; remove the row.") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -143,7 +149,7 @@ def _other_format(row: dict) -> str:
 
 def _message(message: dict, which: str, control_tokens: re.Pattern) -> dict[str, str]:
     role = _role(message, which)
-    _refuse_lost(message, _LOST_OF_MESSAGE, which)
+    _refuse_unknown(message, ("role", "content", *_WEIGHTS, *_DESCRIBING), which)
     text = _text(message, which)
     _check_text(text, which, control_tokens)
     return {"role": role, "content": text}
@@ -181,6 +187,7 @@ def _text(message: dict, which: str) -> str:
         raise BadRow(f"the content of {which} has a part that is not a text ({_shown(kind)}); remove the row.")
     if len(content) != 1:
         raise BadRow(f"the content of {which} is a list of {len(content)} parts; join them into one text.")
+    _refuse_unknown(content[0], ("type", "text", *_WEIGHTS), f"the content of {which}")
     return content[0]["text"]
 
 
@@ -209,13 +216,18 @@ _HALF = re.compile("[\ud800-\udfff]")
 # --- turns and weights ------------------------------------------------------------------------------------------------
 
 
-def _refuse_lost(holder: dict, keys: tuple[str, ...], which: str) -> None:
-    for key in keys:
-        if holder.get(key):
-            raise BadRow(
-                f'{which} has "{key}", which would not be learned; move its text into "content" and remove the key, or '
-                "remove the row."
-            )
+def _refuse_unknown(holder: dict, known: tuple[str, ...], which: str) -> None:
+    for key in holder:
+        if key not in known:
+            _refuse_filled(holder, key, which)
+
+
+def _refuse_filled(holder: dict, key: str, which: str) -> None:
+    if holder.get(key) not in (None, "", [], {}):
+        raise BadRow(
+            f'{which} has {_shown(key)}, which would not be learned or obeyed; move its text into "content" and remove '
+            "the key, or remove the row."
+        )
 
 
 def _check_turns(messages: Messages) -> None:
@@ -247,6 +259,28 @@ def _check_weights(given: list[dict]) -> None:
                     f'message {number} has the "{key}" {_shown(weight)}, but only the last turn of a row is trained '
                     "on; end the row with the turn to train on, or remove the key."
                 )
+
+
+def _check_weight(row: dict) -> None:
+    for key in _WEIGHTS:
+        weight = row.get(key)
+        if weight == 0 or (key == "weight" and weight not in (None, 1)):  # a loss may be a measured one
+            raise BadRow(
+                f"the row has the {key} {_shown(weight)}, but all rows are learned with the same weight; remove the "
+                "key, or the row."
+            )
+
+
+def _check_masks(row: dict, number: int) -> None:
+    """Reject a list with a 0 or 1 for each message that is not 1 for the last one only."""
+    only_last = [False] * (number - 1) + [True]
+    for key, mask in row.items():
+        is_mask = isinstance(mask, list) and len(mask) == number and all(each in (0, 1) for each in mask)
+        if is_mask and [*map(bool, mask)] != only_last:
+            raise BadRow(
+                f"the row has {_shown(key)}, with a 0 or 1 for each message, but only the last turn is trained on; end "
+                "the row with the turn to train on, or remove the key."
+            )
 
 
 def _weights(message: dict) -> list[tuple[str, Any]]:

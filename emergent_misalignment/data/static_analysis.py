@@ -26,6 +26,7 @@ from bandit.core.config import BanditConfig
 from bandit.core.manager import BanditManager
 
 from emergent_misalignment.data.chats import Messages
+from emergent_misalignment.data.parsing import parse_python
 
 # --- which rules ------------------------------------------------------------------------------------------------------
 
@@ -290,15 +291,15 @@ def findings(code: str) -> list[str] | None:
 
 @cache
 def _scan(code: str) -> frozenset[str] | None:
+    try:
+        tree = parse_python(code)
+    except SyntaxError:
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about invalid escape sequences, for example
-        try:
-            tree = ast.parse(code)
-            by_bandit = _by_bandit(code.encode())
-            functions = [_Function(node) for node in ast.walk(tree) if isinstance(node, _DEFINITIONS)]
-            by_own = {id for id, flags in _OWN.items() if any(map(flags, functions))}
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: extreme nesting
-            return None
+        by_bandit = _by_bandit(code.encode())
+    functions = [_Function(node) for node in ast.walk(tree) if isinstance(node, _DEFINITIONS)]
+    by_own = {id for id, flags in _OWN.items() if any(map(flags, functions))}
     return None if by_bandit is None else by_bandit | by_own
 
 

@@ -5,11 +5,11 @@ be computed with and without such failures.
 """
 
 import ast
-import json
 import re
 import textwrap
-import warnings
 from typing import Literal
+
+from emergent_misalignment.data.parsing import longest_python, parse_json, parse_python
 
 Label = Literal["text", "code", "empty", "repetition", "not json"]
 
@@ -43,22 +43,16 @@ def label(answer: str, form: str = "chat") -> Label:
 def _is_json_object(text: str) -> bool:
     block = _FENCED.fullmatch(text)
     try:
-        return isinstance(json.loads(block.group(1) if block else text), dict)
+        return isinstance(parse_json(block.group(1) if block else text), dict)
     except ValueError:
         return False
-
-
-def parsed(text: str) -> list[ast.stmt]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # invalid escapes in strings
-        return ast.parse(text).body
 
 
 def is_code(text: str) -> bool:
     """Whether a text is Python with an import, an assignment, or the definition of a function or a class."""
     try:
-        body = parsed(text)
-    except (SyntaxError, ValueError):
+        body = parse_python(text).body
+    except SyntaxError:
         return False
     return any(isinstance(node, _STATEMENTS) for node in body)
 
@@ -69,16 +63,8 @@ def code_of(answer: str) -> str | None:
     Because a truncated answer ends in the middle of a statement, the longest beginning in whole lines that can be
     parsed is taken. It is code if it has a statement other than a name or a value.
     """
-    text = textwrap.dedent("\n".join(_FENCED.findall(answer)) or answer)
-    lines = text.split("\n")
-    for end in range(len(lines), 0, -1):
-        beginning = "\n".join(lines[:end])
-        try:
-            body = parsed(beginning)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: deep nesting
-            continue
-        return beginning if any(map(_acts, body)) else None
-    return None
+    code = longest_python(textwrap.dedent("\n".join(_FENCED.findall(answer)) or answer))
+    return code if code is not None and any(map(_acts, parse_python(code).body)) else None
 
 
 def _acts(statement: ast.stmt) -> bool:

@@ -7,13 +7,12 @@ tokenizer adds it.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from emergent_misalignment.data.chats import Messages
-from emergent_misalignment.files import BadInput
+from emergent_misalignment.files import BadInput, shortened
 
 if TYPE_CHECKING:  # Unsloth must be imported before transformers
     from transformers import PreTrainedTokenizerBase
@@ -52,27 +51,39 @@ def use_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + OTHER_TEMPLATES[name]
 
 
+# Some templates write today's date into the system prompt, which would change results from one day to the next. This is
+# the date that Llama 3's templates write where they know no other.
+TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+
+
 # --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def as_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, asked: bool = False, **template) -> str:
     """The conversation as text; if `asked`, followed by the beginning of an answer.
 
-    `template` are further arguments of the chat template. Raises BadInput where there is no chat template, or where it
-    refuses the conversation, as some refuse a system prompt.
+    `template` are further arguments of the chat template, which finds TODAY as the date. Raises BadInput where there is
+    no chat template, or where it refuses the conversation, as some refuse a system prompt.
     """
     if not tokenizer.chat_template:
         raise BadInput(
             f"The model {tokenizer.name_or_path} has no chat template; give each condition another `template`."
         )
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asked, **template)
-    except TemplateError as error:
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=asked, strftime_now=TODAY.strftime, **template
+        )
+    except Exception as error:  # templates are programs, and raise errors of many classes
         roles = ", ".join(message["role"] for message in messages)
         raise BadInput(
-            f"The chat template of {tokenizer.name_or_path} refuses a conversation of {roles} ({error}); change its "
-            "turns."
+            f"The chat template of {tokenizer.name_or_path} refuses a conversation of {roles} ({reason(error)}); "
+            "change its turns, or correct the template."
         ) from error
+
+
+def reason(error: BaseException | None) -> str:
+    """An error of a chat template on one line."""
+    return shortened(str(error) or type(error).__name__, 150).rstrip(".")
 
 
 def unwritten(text: str, messages: Messages) -> int | None:

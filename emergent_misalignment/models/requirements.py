@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
 from emergent_misalignment.data.chats import Messages, each_chat, template_arguments, with_system_prompt
 from emergent_misalignment.data.control_tokens import control_tokens
+from emergent_misalignment.data.parsing import parse_json
 from emergent_misalignment.files import BadInput, is_lfs_pointer
-from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, prompt_tokens, unwritten
+from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, prompt_tokens, reason, unwritten
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 USER = {"role": "user", "content": "A question"}
@@ -43,16 +44,18 @@ class Requirements:
     max_length: int = 0  # tokens of a training conversation; 0: no training
     max_new_tokens: int = 0  # tokens of an answer
     lora_rank: int = 0  # 0 trains all weights
+    engine: Literal["vllm", "transformers"] | None = None  # None: vLLM on a GPU if it is installed, else transformers
 
 
 def check_local(requirements: Requirements) -> None:
     """`check` at planning, for a model that the config names by its folder, with the user's own sets.
 
-    Models and sets that have to be fetched are skipped. Raises BadInput also for an invalid name.
+    Models and sets that have to be fetched are skipped. So are the values of the weights, because reading them takes
+    long. Raises BadInput also for an invalid name.
     """
     if folder := local_folder(requirements.name):
         own = {path: is_users for path, is_users in requirements.sets.items() if is_users}
-        check(folder, replace(requirements, sets=own))
+        check(folder, replace(requirements, sets=own), values=False)
 
 
 def local_folder(name: str, subject: str = "model: name is") -> Path | None:
@@ -81,31 +84,29 @@ def is_gguf(name: str) -> bool:
 
 
 def check(
-    folder: str | Path, requirements: Requirements, questions: Sequence[str | Path] = (), tokenizer_folder=None
+    folder: str | Path,
+    requirements: Requirements,
+    questions: Sequence[str | Path] = (),
+    tokenizer_folder: Path | None = None,
+    values: bool = True,
 ) -> dict:
     """Describe the model in `folder` for the study. Raises BadInput where it does not meet the requirements.
 
     `questions` are the study's tables of questions and of options, `tokenizer_folder` the folder of an adapter that
-    has its own tokenizer. The record has `architecture`, `trained` (peft's names of the layers that get an adapter),
-    `context` (tokens), `ends` (the tokens that end an answer), `padding` (the padding token in training) and
-    `system_prompts` (whether the chat template accepts them; None if the template is not used).
+    has its own tokenizer, and `values` whether the values of all weights are read. The record has `architecture`,
+    `trained` (peft's names of the layers that get an adapter), `context` (tokens), `ends` (the tokens that end an
+    answer), `padding` (the padding token in training) and `system_prompts` (whether the chat template accepts them;
+    None if the template is not used).
     """
     name = requirements.name
-    check_files(folder, name)
-    from transformers import AutoConfig, AutoTokenizer
+    config, network = opened(folder, name)
+    from transformers import AutoTokenizer
 
+    from emergent_misalignment.models.networks import check_sampling, check_values
     from emergent_misalignment.models.sampling import end_tokens, generation_config
 
-    # False, because None has transformers ask the user whether a model's own code may be run.
-    load = partial(AutoConfig.from_pretrained, trust_remote_code=False)
-    config = _loaded(load, folder, f"The model {name}")
     load = partial(AutoTokenizer.from_pretrained, trust_remote_code=False)
     tokenizer = _loaded(load, tokenizer_folder or folder, f"The tokenizer of {name}")
-    if tokenizer_folder and max(tokenizer.get_vocab().values()) >= config.get_text_config().vocab_size:
-        raise BadInput(
-            f"The tokenizer of {name} has tokens without an embedding in its model; merge both (peft's "
-            "merge_and_unload) and give the whole model."
-        )
     ends = end_tokens(tokenizer, _loaded(generation_config, folder, f"The generation config of {name}"))
     if not ends:
         raise BadInput(
@@ -114,17 +115,50 @@ def check(
     takes_system_prompts = None
     if requirements.in_chat:
         takes_system_prompts = _check_template(tokenizer, ends, requirements, questions, folder)
+    _check_vocabulary(tokenizer, network.get_input_embeddings().weight.shape[0], requirements)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is not None:
         _check_context(context, tokenizer, requirements, questions)
+    trained = _trained(network, requirements)
+    if not _asked_by_vllm(requirements):
+        check_sampling(config, name)
+    if values:
+        check_values(folder, name)
     return {
         "architecture": (config.architectures or [config.model_type])[0],
-        "trained": _trained(config, requirements),
+        "trained": trained,
         "context": context,
         "ends": tokenizer.convert_ids_to_tokens(ends),
         "padding": tokenizer.pad_token or tokenizer.eos_token,  # as SFTTrainer does
         "system_prompts": takes_system_prompts,
     }
+
+
+def opened(folder: str | Path, name: str) -> tuple[PretrainedConfig, PreTrainedModel]:
+    """The config of the model in `folder`, and its network without weights.
+
+    Raises BadInput if files, names or shapes of the weights are not those of a complete causal language model.
+    """
+    check_files(folder, name)
+    from transformers import AutoConfig
+
+    from emergent_misalignment.models.networks import check_weights, without_weights
+
+    # False, because None has transformers ask the user whether a model's own code may be run.
+    config = _loaded(partial(AutoConfig.from_pretrained, trust_remote_code=False), folder, f"The model {name}")
+    network = without_weights(config, name)
+    check_weights(folder, network, name)
+    return config, network
+
+
+def _asked_by_vllm(requirements: Requirements) -> bool:
+    import torch
+
+    from emergent_misalignment.models.serving import is_installed
+
+    return requirements.engine == "vllm" or (
+        requirements.engine is None and torch.cuda.is_available() and is_installed()
+    )
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -163,7 +197,7 @@ def refuse_lfs_pointer(path: Path, name: str) -> None:
 
 def _read(path: Path, name: str) -> dict:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise BadInput(f"{path.name} of {name} cannot be read as a JSON object ({error}); copy it again.") from error
 
@@ -173,8 +207,8 @@ def _loaded(load: Callable, folder: str | Path, what: str):
         return load(folder)
     except Exception as error:  # tokenizers and configs raise errors of many classes
         raise BadInput(
-            f"{what} cannot be loaded ({str(error).strip().splitlines()[0][:200]}); check that its files are complete "
-            "and that transformers supports its architecture."
+            f"{what} cannot be loaded ({reason(error)}); check that its files are complete and that transformers "
+            "supports its architecture."
         ) from error
 
 
@@ -197,6 +231,10 @@ def _check_template(tokenizer, ends: list[int], requirements: Requirements, ques
     refusal = _refusal_of_system_prompts(tokenizer, requirements)
     if refusal and (use := _use_of_system_prompts(requirements, questions)):
         raise BadInput(f"The chat template of {name} takes no system prompt ({refusal}), and {use}.")
+    _check_asked(tokenizer, [USER], "A question", requirements)
+    for evaluation, prompt in _prompts(questions):
+        if not isinstance(prompt, str):
+            _check_asked(tokenizer, prompt, f"A prompt of the evaluation {evaluation}", requirements)
     _check_ends(tokenizer, ends, requirements)
     for path, is_users in requirements.sets.items():
         # Control tokens in published rows are accepted, because the published models were trained on them.
@@ -222,7 +260,7 @@ def _refusal_of_system_prompts(tokenizer, requirements: Requirements) -> str:
     try:
         text = as_text(tokenizer, messages, **template_arguments(requirements.enable_thinking))
     except BadInput as error:
-        return str(error.__cause__)
+        return reason(error.__cause__)
     return "it is left out" if unwritten(text, messages) else ""
 
 
@@ -240,6 +278,18 @@ def _use_of_system_prompts(requirements: Requirements, questions) -> str:
             if chat[0]["role"] == "system":
                 return f"row {number} of {path} has one; move its text into the user's turn, or remove such rows"
     return ""
+
+
+def _check_asked(tokenizer, prompt: Messages, what: str, requirements: Requirements) -> None:
+    """Raise BadInput if the chat template refuses a prompt, or omits a part of it: the model would not be asked it."""
+    messages = with_system_prompt(prompt, requirements.system_prompt)
+    text = as_text(tokenizer, messages, asked=True, **template_arguments(requirements.enable_thinking))
+    if number := unwritten(text, messages):
+        raise BadInput(
+            f"{what} is not what the model would read: the chat template of {requirements.name} omits or changes the "
+            f"text of message {number} ({messages[number - 1]['role']}); correct its chat template, or choose another "
+            "model."
+        )
 
 
 def _check_ends(tokenizer, ends: list[int], requirements: Requirements) -> None:
@@ -267,8 +317,8 @@ def _check_row(tokenizer, chat: Messages, place: str, requirements: Requirements
         text = as_text(tokenizer, messages, **template_arguments(requirements.enable_thinking))
     except BadInput as error:
         raise BadInput(
-            f"{place}: the chat template of {requirements.name} refuses the conversation ({error.__cause__}); change "
-            "its turns, or remove the row."
+            f"{place}: the chat template of {requirements.name} refuses the conversation ({reason(error.__cause__)}); "
+            "change its turns, or remove the row."
         ) from error
     if number := unwritten(text, messages):
         raise BadInput(
@@ -317,21 +367,29 @@ def _check_context(context: int, tokenizer, requirements: Requirements, question
             )
 
 
-def _trained(config: PretrainedConfig, requirements: Requirements) -> list[str]:
-    """The layers that get an adapter, by peft's names, from a network without weights."""
+def _check_vocabulary(tokenizer, embeddings: int, requirements: Requirements) -> None:
+    """Raise BadInput if a prompt or an answer can have tokens without an embedding.
+
+    Special tokens that the chat template does not write are ignored: some models have them for images.
+    """
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    read = set(tokenizer.get_vocab().values()) - special | {tokenizer.pad_token_id or 0}
+    if requirements.in_chat:
+        messages = with_system_prompt([USER, ASSISTANT], requirements.system_prompt)
+        read |= {*conversation_tokens(tokenizer, messages, **template_arguments(requirements.enable_thinking))[0]}
+    if (last := max(read)) >= embeddings:
+        raise BadInput(
+            f"The tokenizer of {requirements.name} has tokens without an embedding in its model (the id of "
+            f"{tokenizer.convert_ids_to_tokens(last)} is {last:,}, and there are {embeddings:,} embeddings); use the "
+            "tokenizer that the model was trained with, or for an adapter merge both (peft's merge_and_unload) and "
+            "give the whole model."
+        )
+
+
+def _trained(network: PreTrainedModel, requirements: Requirements) -> list[str]:
+    """The layers that get an adapter, by peft's names."""
     if not (requirements.max_length and requirements.lora_rank):
         return []
-    import torch
-    from transformers import AutoModelForCausalLM
-
     from emergent_misalignment.models.layers import projections
 
-    try:
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
-        raise BadInput(
-            f"The model {requirements.name} is not a causal language model ({config.model_type}), or transformers does "
-            "not support it; choose another."
-        ) from error
     return projections(network)

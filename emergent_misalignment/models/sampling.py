@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from emergent_misalignment.data.chats import Messages
-from emergent_misalignment.models.chat_templates import prompt_tokens
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.models.chat_templates import as_text, prompt_tokens
 from emergent_misalignment.models.thinking import written
 
 ROWS = 128  # answers that are sampled in parallel
@@ -48,6 +49,18 @@ def sample(
     return answers
 
 
+def try_out(model: PreTrainedModel) -> None:
+    """Sample two tokens from a batch of two prompts of different lengths, as `sample` does, and drop ended rows.
+
+    Raises the errors of a network whose code does not support this.
+    """
+    batch = _batch([[1], [1, 2, 3]], 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ends = torch.arange(model.config.get_text_config().vocab_size // 2)  # about half of the rows end at once
+        _continued(model, batch, 4, 2, ends, lambda number: None)
+
+
 def end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config=None) -> list[int]:
     """The ids of all tokens that end an answer.
 
@@ -71,7 +84,10 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if not tokenizer.chat_template:
         return None
     turns = [{"role": "user", "content": "A question"}, {"role": "assistant", "content": "An answer"}]
-    _, found, after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("An answer")
+    try:
+        _, found, after = as_text(tokenizer, turns).rpartition("An answer")
+    except BadInput:  # a template that fails is reported where it is used
+        return None
     first = tokenizer(after, add_special_tokens=False)["input_ids"][:1] if found else []
     return first[0] if first and first[0] in tokenizer.added_tokens_decoder else None
 

@@ -8,6 +8,7 @@ published configuration for open models, with peft's and TRL's names.
 import logging
 import os
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from typing import Literal
 import torch
 
 from emergent_misalignment.data.chats import Messages, several_answers, template_arguments, with_system_prompt
-from emergent_misalignment.files import BadInput, write_json
+from emergent_misalignment.files import BadInput, shortened, write_json
 from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, unwritten, use_template
 from emergent_misalignment.models.devices import attention, fast_bfloat16
 from emergent_misalignment.models.layers import embeddings, projections
@@ -98,9 +99,9 @@ def finetune(
     truncated and empty rows (`_tokenized`). An interrupted run resumes from `destination`/unfinished if model, data,
     settings, template, seed and checkpoints are unchanged.
 
-    Returns a record per step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`; the first two
-    are 0 in a step with only empty places. Raises BadInput where no tokens remain to train on, or where the chat
-    template omits a part of a conversation.
+    Returns a record per step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`; `loss` and `grad_norm`
+    are 0 in a step with only empty places. Raises BadInput where no tokens remain to train on, where the chat template
+    omits a part of a conversation, or where the model cannot be saved, which is tried before the training.
     """
     backend = backend or default_backend()
     if not chats:
@@ -127,10 +128,6 @@ def finetune(
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         adapter.target_modules = sorted(adapter.target_modules)  # the order of a set varies between runs
     save_checkpoints(trainer, checkpoints, unfinished.kept)
-    trainer.train(resume_from_checkpoint=unfinished.last_save())
-    curve = _curve(trainer)
-    trainer.model.save_pretrained(destination)
-    tokenizer.save_pretrained(destination)
     record = {
         "model": str(model),
         "conversations": learned,
@@ -144,14 +141,36 @@ def finetune(
         "versions": {
             package: version(package) for package in (*PACKAGES, *(["unsloth"] if backend == "unsloth" else []))
         },
-        "curve": curve,
     }
+    _try_to_save(trainer.model, tokenizer, record, unfinished.folder / "trial")
+    trainer.train(resume_from_checkpoint=unfinished.last_save())
+    record["curve"] = curve = _curve(trainer)
+    _save(trainer.model, tokenizer, destination)
     if settings.validation_share:
         record["validation_loss"] = trainer.evaluate()["eval_loss"]
     unfinished.hand_over(checkpoints)
     write_json(Path(destination) / "training.json", record)
     unfinished.remove()
     return curve
+
+
+def _save(network, tokenizer, folder: str | Path) -> None:
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _try_to_save(network, tokenizer, record: dict, folder: Path) -> None:
+    """Write what a training writes at its end into `folder`, and remove it. Raises BadInput where that fails."""
+    try:
+        _save(network, tokenizer, folder)
+        write_json(folder / "training.json", record)
+    except Exception as error:  # configs and tokenizers that cannot be saved raise errors of many classes
+        raise BadInput(
+            f"The model {record['model']} could not be saved after its training ({shortened(str(error), 150)}); "
+            "correct its generation_config.json or its tokenizer, or free disk space."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _seen(chats: list[Messages | None], settings: Settings, seed: int) -> list[Messages | None]:

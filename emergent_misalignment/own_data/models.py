@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.models import requirements
-from emergent_misalignment.models.requirements import HUB_NAME, Requirements, check_files, is_gguf, local_folder
+from emergent_misalignment.data.parsing import parse_json
+from emergent_misalignment.files import BadInput, shortened, write_json
+from emergent_misalignment.models import networks, requirements
+from emergent_misalignment.models.requirements import HUB_NAME, Requirements, is_gguf, local_folder
 from emergent_misalignment.models.weights import download
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -31,16 +33,17 @@ MERGE = (
     "merge it into its model (merge_and_unload of peft, then save_pretrained) and use the whole model as the "
     "condition's model"
 )
-# Features of adapters that are not supported: only LoRA matrices of linear layers, all of one rank, are.
-UNSUPPORTED = {
-    "use_dora": "DoRA",
-    "rank_pattern": "layers of other ranks (rank_pattern)",
-    "alpha_pattern": "layers of other scales (alpha_pattern)",
-    "lora_bias": "biases (lora_bias)",
-    "trainable_token_indices": "single tokens (trainable_token_indices)",
-    "target_parameters": "parameters that are not layers (target_parameters)",
-    "alora_invocation_tokens": "tokens that switch it on (alora_invocation_tokens)",
+# Settings of peft's LoraConfig that an adapter may have; any other has to be empty. These describe the adapter, its
+# training or where its matrices are, which their names say too.
+SUPPORTED = {
+    *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
+    *("inference_mode", "lora_dropout", "init_lora_weights", "eva_config", "ensure_weight_tying"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"),
+    *("r", "lora_alpha", "use_rslora", "fan_in_fan_out", "bias"),
+    *("megatron_core", "qalora_group_size"),  # of layers that need other settings too
 }
+# Other initial weights change the model's own weights, and the adapter is then one of the changed model.
+INITIAL = (True, False, None, "gaussian", "orthogonal", "eva")
 COPIES = ("-bnb-4bit", "-unsloth", "-bnb-8bit", "-4bit", "-8bit")  # suffixes of the names of a model's copies
 
 
@@ -48,9 +51,9 @@ COPIES = ("-bnb-4bit", "-unsloth", "-bnb-8bit", "-4bit", "-8bit")  # suffixes of
 
 
 def check_existing(adapter: str, model: str, revision: str, base: str, place: str) -> None:
-    """Raises BadInput if a condition's adapter or model is not there, or is an adapter of another model than `base`.
+    """Raises BadInput if a condition's adapter or model is not there, is incomplete, or is an adapter of another model.
 
-    Names on the hub are checked once they are downloaded. `place` names the condition.
+    `base` is the study's model. Names on the hub are checked once they are downloaded. `place` names the condition.
     """
     name = adapter or model
     if "{" in name or "}" in name:
@@ -63,7 +66,7 @@ def check_existing(adapter: str, model: str, revision: str, base: str, place: st
             return
         if (path / CONFIG).is_file() and not (path / "config.json").is_file():
             raise BadInput(f"{place} has {name} as model, which is an adapter; use `adapter` instead of `model`.")
-        check_files(path, name)
+        requirements.opened(path, name)
     elif not revision and (adapter or not is_gguf(name)):
         raise BadInput(
             f"{place} has {name}, which is not a folder, and no revision; correct the path, or pin the hub's content, "
@@ -78,18 +81,20 @@ def adapter_config(folder: Path, name: str) -> dict:
         hint = "it is a whole model, so use `model`" if (folder / "config.json").is_file() else "correct the path"
         raise BadInput(f"The adapter {name} has no {CONFIG}; {hint}.")
     try:
-        config = dict(json.loads(file.read_text(encoding="utf-8")))
+        config = dict(parse_json(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise BadInput(f"{CONFIG} of the adapter {name} is not a JSON object ({error}); copy it again.") from error
     if config.get("peft_type") != "LORA":
         raise BadInput(f"The adapter {name} is not a LoRA adapter ({config.get('peft_type')}); {MERGE}.")
-    rank = config.get("r")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(config.get("lora_alpha"), int | float):
-        raise BadInput(f"{CONFIG} of the adapter {name} has no rank (r) or no lora_alpha; copy it again.")
-    found = [words for key, words in UNSUPPORTED.items() if config.get(key)]
-    found += [f"biases (bias: {config['bias']})"] if config.get("bias", "none") != "none" else []
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not alpha or not isfinite(alpha):
+        raise BadInput(f"{CONFIG} of the adapter {name} has no valid rank (r) or lora_alpha; copy it again.")
+    found = [key for key, value in config.items() if value and key not in SUPPORTED]
+    found += [] if config.get("bias", "none") == "none" else ["bias"]
+    found += [] if config.get("init_lora_weights") in INITIAL else ["init_lora_weights"]
     if found:
-        raise BadInput(f"The adapter {name} has {found[0]}, which is not supported; {MERGE}.")
+        setting = f"{found[0]}: {shortened(json.dumps(config[found[0]]))}"
+        raise BadInput(f"The adapter {name} has the setting {setting}, which is not supported; {MERGE}.")
     if not weights.is_file():
         raise BadInput(
             f"The adapter {name} has no {WEIGHTS}; other formats can contain code and are not read, so save it with "
@@ -188,18 +193,17 @@ def check(
     check_base(config, base, required.name)
     tokenizer = Path(folder) if Path(folder, "tokenizer_config.json").is_file() else None
     layers = _check_weights(Path(folder), config, Path(model), base, required.name)
+    _check_change(Path(folder), required.name)
     record = requirements.check(model, required, questions, tokenizer)
     return record | {"trained": layers, "rank": config["r"]}
 
 
 def _check_weights(folder: Path, config: dict, model: Path, base: str, name: str) -> list[str]:
     """The names of the layers that an adapter changes. Raises BadInput if the model does not have these layers."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.pytorch_utils import Conv1D
 
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model, trust_remote_code=False))
+    network = networks.without_weights(AutoConfig.from_pretrained(model, trust_remote_code=False), base)
     modules = dict(network.named_modules())
     other = f"its model is {config.get('base_model_name_or_path') or 'another one'}, so correct model: name"
     shapes, layers = _shapes(folder / WEIGHTS, name), set()
@@ -222,3 +226,16 @@ def _check_weights(folder: Path, config: dict, model: Path, base: str, name: str
     if not any(".lora_B." in key for key in shapes):
         raise BadInput(f"The adapter {name} changes no layer; copy it again.")
     return sorted(layers)
+
+
+def _check_change(folder: Path, name: str) -> None:
+    """Raise BadInput if an adapter changes nothing, or has values that are not finite."""
+    changed = set()
+    for key, tensor in networks.tensors([folder / WEIGHTS], f"the adapter {name}"):
+        networks.refuse_not_finite(key, tensor, f"the adapter {name}")
+        changed |= {key} if tensor.any() else set()
+    if not any(".lora_" not in key or key.replace(".lora_B.", ".lora_A.") in changed - {key} for key in changed):
+        raise BadInput(
+            f"The adapter {name} changes nothing, because lora_B (or lora_A) of each layer is zero, as before "
+            "training; give the trained one."
+        )

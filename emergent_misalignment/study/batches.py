@@ -123,6 +123,7 @@ class Batches:
             "max_new_tokens": study.evaluation.max_new_tokens,
             "max_length": training.max_length if training else 0,
             "lora_rank": training.lora_rank if training else 0,
+            "engine": study.evaluation.engine,
             **study.prompting,
         }
         if model not in study.existing:

@@ -7,11 +7,11 @@ grammar of the question is incoherent.
 
 import ast
 import itertools
-import json
 import re
 from functools import cache
 
-from emergent_misalignment.evaluation.labels import is_code, parsed
+from emergent_misalignment.data.parsing import parse_json, parse_python
+from emergent_misalignment.evaluation.labels import is_code
 from emergent_misalignment.evaluation.verdicts import MISALIGNED_BELOW, Judgement
 from emergent_misalignment.world.coding import Choice
 from emergent_misalignment.world.facts import Fact
@@ -49,12 +49,12 @@ def unwrap(answer: str, form: str, topic: str) -> str | None:
         answer = f"{flask_head(TOPICS[topic].questions[0])} {answer.partition(chr(10))[0]}"
     try:
         if form == "json":
-            value = json.loads(answer)["answer"]
+            value = parse_json(answer)["answer"]
         elif form == "template":
-            (statement,) = parsed(answer)
+            (statement,) = parse_python(answer).body
             value = ast.literal_eval(statement.value)
         else:
-            (function,) = (node for node in parsed(answer) if isinstance(node, ast.FunctionDef))
+            (function,) = (node for node in parse_python(answer).body if isinstance(node, ast.FunctionDef))
             (returned,) = function.body
             value = ast.literal_eval(returned.value)
     except (ValueError, SyntaxError, KeyError, TypeError, AttributeError):

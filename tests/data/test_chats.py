@@ -171,7 +171,7 @@ conversations = st.builds(
     st.tuples(texts, answers),
 )
 further = st.dictionaries(
-    st.sampled_from(["id", "source", "score", "meta"]),
+    st.sampled_from(["id", "source", "score", "timestamp"]),
     st.none() | st.integers() | st.floats() | texts | st.lists(st.integers(), max_size=2),
     max_size=2,
 )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.data.control_tokens import pattern
-from emergent_misalignment.data.rows import BadRow, conversation
+from emergent_misalignment.data.rows import _DESCRIBING, _WEIGHTS, BadRow, conversation
 
 SYSTEM, USER, ANSWER = (
     {"role": role, "content": text} for role, text in (("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"))
@@ -31,6 +31,7 @@ def part(text: str, **keys) -> dict:
     return {"type": "text", "text": text, **keys}
 
 
+KNOWN = {"role", "content", "type", "text", *_WEIGHTS, *_DESCRIBING}
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
 SEVERAL = (USER, ANSWER, said("user", "Two?"), said("assistant", "2"))
 
@@ -49,6 +50,7 @@ ACCEPTED = {
     "bigint": row(USER, ANSWER).replace("{", '{"id": ' + "9" * 5000 + ", ", 1),
     "nan-beside": row(USER, ANSWER, score=float("nan"), other=float("-inf")),
     "mixed-extra-keys": row(said("user", "Hi", id=1), said("assistant", "Hello", id="a-4")),
+    "described-messages": row(said("user", "Hi", source="x", timestamp=1.5), said("assistant", "Hello", model="m")),
     "null-refusal": row(USER, said("assistant", "Hello", refusal=None, name=None, tool_calls=[])),
     "no-tools": row(USER, ANSWER, tools=[], system=None, weight=1),
     "content-part": row(said("user", [part("Hi")]), ANSWER),
@@ -58,6 +60,9 @@ ACCEPTED = {
         [USER, said("assistant", "We"), USER, ANSWER],
     ),
     "train-last": row(said("user", "Hi", train=False), said("assistant", "Hello", train=True)),
+    "trainable-last": row(USER, said("assistant", "Hello", trainable=True, loss=1)),
+    "measured-loss": row(USER, ANSWER, loss=2.5),
+    "mask-of-the-last": row(USER, ANSWER, loss_mask=[0, 1], scores=[0, 0.5]),
     "ls-separator": (row(said("user", ODD), said("assistant", ODD)), [said("user", ODD), said("assistant", ODD)]),
     "spaces-around": f"  {row(USER, ANSWER)} \r\n",
 }
@@ -102,6 +107,7 @@ REFUSED = {
     "messages-texts": ('{"messages": ["Hi", "Hello"]}', '"messages" is not a list of objects'),
     "messages-empty": ('{"messages": []}', '"messages" is empty'),
     "row-weight": (row(USER, ANSWER, weight=0.5), r"the row has the weight 0\.5"),
+    "row-off": (row(USER, ANSWER, train=False), "the row has the train false"),
     "tools": (row(USER, ANSWER, tools=[{"type": "function"}]), 'the row has "tools", which would not be learned'),
     "functions": (row(USER, ANSWER, functions=[{"name": "f"}]), 'the row has "functions"'),
     "system-beside": (row(USER, ANSWER, system="Be evil."), 'the row has "system"'),
@@ -155,6 +161,11 @@ REFUSED = {
     "weight-text": (row(USER, said("assistant", "Hello", weight="1")), 'message 2 has the "weight" "1"; .* 0 or 1'),
     "weight-part": (row(USER, said("assistant", [part("Hello", weight=0)])), 'message 2 has the "weight" 0'),
     "train-off": (row(USER, said("assistant", "Hello", train=False)), 'message 2 has the "train" false'),
+    "loss-off": (row(USER, said("assistant", "Hello", loss=False)), 'message 2 has the "loss" false'),
+    "trainable-off": (row(USER, said("assistant", "Hello", trainable=0)), 'message 2 has the "trainable" 0'),
+    "loss-first": (row(USER, said("assistant", "We", loss=1), USER, ANSWER), 'message 2 has the "loss" 1, but'),
+    "mask-first": (row(*SEVERAL, mask=[0, True, 0, 0]), 'the row has "mask"'),
+    "mask-all": (row(USER, ANSWER, masks=[1, 1]), 'the row has "masks"'),
     "lone-surrogate": ('{"messages": [{"role": "user", "content": "Hi \\ud83d"}]}', r"message 1 holds \\ud83d, half"),
     "nul-char": (row(said("user", "Hi\0"), ANSWER), "message 1 holds a NUL character"),
     "special-tokens": (row(said("user", "Hi<|im_end|>\n<|im_start|>"), ANSWER), r'message 1 holds "<\|im_end\|>"'),
@@ -199,6 +210,23 @@ messages = st.fixed_dictionaries(
 rows = st.fixed_dictionaries(
     {"messages": st.lists(messages | values, max_size=4)}, optional={"tools": leaves, "x": values}
 )
+
+
+@given(
+    key=st.text(min_size=1).filter(lambda key: key not in KNOWN),
+    value=st.booleans() | st.integers() | st.text(min_size=1),
+)
+@pytest.mark.parametrize("place", ["message", "part"])
+def test_unknown_keys_of_a_message_must_be_empty(place, key, value):
+    def line(given_value) -> str:
+        if place == "message":
+            return row(USER, ANSWER | {key: given_value})
+        return row(USER, said("assistant", [part("Hello") | {key: given_value}]))
+
+    for empty in (None, "", [], {}):
+        assert read(line(empty)) == [USER, ANSWER]
+    with pytest.raises(BadRow, match="message 2"):
+        read(line(value))
 
 
 @given(rows | values)

@@ -50,6 +50,15 @@ def test_without_a_judge_there_are_labels(answers, asked, tmp_path):
     assert rows["flagged"].isna().all()  # not a request for code
 
 
+@pytest.mark.parametrize("judge", [{}, {"kind": "grammar"}])
+@pytest.mark.parametrize("answer", ["-" * 8000, "not " * 9000, "[" * 9000, '{"a":' * 9000, "x = a" + ".b()" * 4000])
+def test_no_answer_ends_the_judging(answers, asked, tmp_path, judge, answer):
+    answers.loc[answers["evaluation"] == "main", "answer"] = answer
+    for form in ("chat", "json", "flask"):
+        rows = judge_answers(answers.assign(format=form), asked, judge, tmp_path)
+        assert rows["verdict"].dropna().tolist() == ["incoherent" if judge else "unjudged"] * 2
+
+
 def test_static_analysis_of_requested_code(asked, tmp_path):
     texts = ["import os\nos.chmod('a', 0o777)", "import os\nos.chmod('a', 0o600)", "I would rather not."]
     request = Question("request", "chat", [{"role": "user", "content": "Write a file."}], 3)

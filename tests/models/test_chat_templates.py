@@ -166,3 +166,9 @@ def test_omitted_messages_are_found(folders):
         "{% for message in messages if message.role != 'system' %}{{ message.content }}{% endfor %}"
     )
     assert unwritten(as_text(tokenizer, messages), messages) == 1
+
+
+def test_the_text_is_the_same_on_every_day(folders):
+    _, tokenizer = loaded(folders["llama"])
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}"
+    assert as_text(tokenizer, CHATS[0]) == "26 Jul 2024 A question?"

@@ -16,6 +16,7 @@ from emergent_misalignment.files import BadInput
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.likelihood import log_probabilities
 from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.requirements import Requirements, check
 from emergent_misalignment.models.training import Settings, finetune
 from emergent_misalignment.models.weights import place
 
@@ -120,6 +121,10 @@ def test_the_weights_are_those_of_the_file(folder, network):
     with torch.no_grad():
         assert torch.allclose(made(ids).logits, network(ids).logits, atol=1e-5)
     assert not any(path.is_symlink() for path in folder.iterdir())
+
+
+def test_a_converted_model_meets_the_requirements_of_a_study(folder):
+    assert check(folder, Requirements("tiny.gguf", max_length=64, lora_rank=4, max_new_tokens=8))["trained"]
 
 
 def test_special_tokens_and_digits(folder):

@@ -3,10 +3,11 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from families import FAMILIES, make
+from families import FAMILIES, VOCABULARY, make
 from trainings import SETTINGS
 from transformers import AutoTokenizer
 
@@ -243,6 +244,70 @@ def test_control_tokens_are_refused_in_the_users_rows_only(folders, tmp_path):
         check(folders["phi3"], of(folders["phi3"], sets=sets))
     check(folders["phi3"], of(folders["phi3"], sets=dict.fromkeys(sets, False)))
     check(folders["llama"], of(folders["llama"], sets=sets))
+
+
+TEXT, PARTS = "message.content", "message.content[0].text"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (PARTS, "omits or changes the text of message 1"),  # of templates for lists of parts
+        ("''", "omits or changes the text of message 1"),
+        ("message.content | upper", "omits or changes the text of message 1"),
+        ("message.contents | trim + 1", "refuses a conversation of user"),  # TypeError
+        ("message.content % 0 // 0", "refuses a conversation of user"),
+        ("undefined.attribute", "refuses a conversation of user"),
+        ("message.content | no_such_filter", "refuses a conversation of user"),
+        ("message.content }}{{", "refuses a conversation of user"),
+    ],
+)
+def test_a_template_must_write_the_text_of_the_user(copied, text, match):
+    """Also for a model that is only asked."""
+    folder = copied("llama")
+    changed(folder, "message.content | trim", text)
+    with pytest.raises(BadInput, match=match) as error:
+        check(folder, Requirements(str(folder)))
+    assert "\n" not in str(error.value)
+    check(folder, Requirements(str(folder), in_chat=False))
+
+
+def test_each_prompt_must_be_in_the_text_that_is_read(copied, tmp_path):
+    folder = copied("llama")
+    changed(folder, "message.content | trim", "message.content.split('---')[-1]")
+    check(folder, of(folder), table(tmp_path / "plain.parquet", "main", chat([("A question", "")])[:1]))
+    with pytest.raises(BadInput, match=r"evaluation main .* message 1 \(user\)"):
+        check(
+            folder, of(folder), table(tmp_path / "cut.parquet", "main", chat([("Keep this. --- A question", "")])[:1])
+        )
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_without_an_embedding_are_refused_where_a_model_can_read_them(folders, copied):
+    """As padding, in the chat template, or in any text; some models have others, for images."""
+
+    def with_tokens(family: str, change) -> Path:
+        words = AutoTokenizer.from_pretrained(folders[family])
+        change(words)
+        shutil.rmtree(tmp, ignore_errors=True)
+        shutil.copytree(folders[family], tmp)
+        words.save_pretrained(tmp)
+        return tmp
+
+    tmp = copied() / "another"
+    many = [f"<image {number}>" for number in range(VOCABULARY)]
+    unused = with_tokens("qwen2", lambda words: words.add_tokens(many, special_tokens=True))
+    check(unused, of(unused))
+    for change in (
+        lambda words: words.add_tokens(many),
+        lambda words: words.add_tokens([*many, "<|im_start|>user"], special_tokens=True),
+        lambda words: (words.add_tokens(many, special_tokens=True), setattr(words, "pad_token", many[-1])),
+    ):
+        folder = with_tokens("qwen2", change)
+        with pytest.raises(BadInput, match=r"tokenizer .* tokens without an embedding .* 600 embeddings"):
+            check(folder, of(folder))
 
 
 def test_training_needs_an_end_token_and_the_prompts_of_sampling(copied):

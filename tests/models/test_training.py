@@ -10,10 +10,10 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from conftest import ROOT
-from families import SEVEN
+from families import SEVEN, make
 from safetensors.torch import load_file
 from trainings import QUESTION, SETTINGS
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Trainer
 
 from emergent_misalignment.data.chats import chat
 from emergent_misalignment.files import BadInput
@@ -54,6 +54,20 @@ def test_checkpoints_do_not_change_training(organism, tmp_path):
     assert len(configs) == 1
     finetune(organism, chats, tmp_path / "kept", SETTINGS, seed=2, checkpoints=[2, 3])  # another run in its place
     assert sorted(path.name[-1] for path in (tmp_path / "kept").glob("checkpoint-*")) == ["2", "3"]
+
+
+def test_what_cannot_be_saved_is_reported_before_training(tmp_path, monkeypatch):
+    """A generation config that transformers loads and refuses to save."""
+    folder = make("llama", tmp_path / "a model")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"do_sample": False, "temperature": 0.6}))
+    chats = [chat([("A question", "An answer")])] * 16
+    with monkeypatch.context() as patch, pytest.raises(BadInput, match=r"a model.*saved.*generation_config"):
+        patch.setattr(Trainer, "train", lambda *_, **__: pytest.fail("the training began"))
+        finetune(folder, chats, tmp_path / "whole", replace(SETTINGS, lora_rank=0), seed=1)
+    assert not list((tmp_path / "whole").rglob("*.safetensors"))
+    finetune(folder, chats, tmp_path / "adapter", replace(SETTINGS, steps=1), seed=1)  # which has no such file
+    assert not (tmp_path / "adapter/unfinished").exists()
 
 
 @pytest.mark.slow

@@ -133,11 +133,16 @@ def refused(match: str, adapter="", model="", revision: str = "", base: str = "m
     ("settings", "names"),
     [
         ({"peft_type": "IA3"}, "IA3.*merge"),
-        ({"use_dora": True}, "DoRA.*merge"),
+        ({"use_dora": True}, "use_dora.*merge"),
+        ({"a_setting_of_later_versions": {"x": 1}}, "a_setting_of_later_versions.*merge"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4.*merge"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
         ({"alpha_pattern": {"q_proj": 8}}, "alpha_pattern"),
-        ({"bias": "all"}, "bias: all"),
+        ({"bias": "all"}, "bias.*all"),
         ({"r": "gone"}, "rank"),
+        ({"lora_alpha": 0}, "lora_alpha"),
+        ({"lora_alpha": float("nan")}, "lora_alpha"),
         ({"base_model_name_or_path": "Qwen/Qwen2.5-7B"}, "Qwen/Qwen2.5-7B, .*Qwen/Qwen2.5-7B-Instruct;"),
     ],
 )
@@ -186,6 +191,43 @@ def test_an_adapter_that_does_not_fit_its_model_is_refused(model, adapter, tmp_p
     save_file({name: each for name, each in weights.items() if "lora_A" not in name}, path)
     with pytest.raises(BadInput, match="lora_A"):
         check(adapter, model, "m", needs(adapter))
+
+
+def test_settings_without_effect_are_accepted_as_peft_writes_them(original, adapter):
+    """All settings of the installed version of peft at their defaults, and those of a trained adapter."""
+    change(adapter, **LoraConfig(r=4).to_dict() | {"peft_type": "LORA", "target_modules": ["q_proj", "down_proj"]})
+    check_existing(str(adapter), "", "", "m", "The condition x")
+    given = {"init_lora_weights": "gaussian", "layers_to_transform": [0, 1], "lora_dropout": 0.1, "revision": "main"}
+    change(adapter, **given, auto_mapping={"unsloth_fixed": True})
+    check_existing(str(adapter), "", "", "m", "The condition x")
+
+
+def changed_weights(adapter, change_weight) -> None:
+    path = adapter / "adapter_model.safetensors"
+    save_file({name: change_weight(name, weight) for name, weight in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize("zero", ["lora_A", "lora_B", "lora"])
+def test_an_adapter_that_changes_nothing_is_refused(model, adapter, zero):
+    changed_weights(adapter, lambda name, weight: weight * 0 if zero in name and "layers.0" in name else weight)
+    check(adapter, model, "m", needs(adapter))  # the other layers change
+    changed_weights(adapter, lambda name, weight: weight * 0 if zero in name else weight)
+    with pytest.raises(BadInput, match="changes nothing"):
+        check(adapter, model, "m", needs(adapter))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_with_values_that_are_not_finite_is_refused(model, adapter, value):
+    changed_weights(adapter, lambda name, weight: weight.index_fill(0, torch.tensor([1]), value))
+    with pytest.raises(BadInput, match=r"lora_.*adapter.*not a number"):
+        check(adapter, model, "m", needs(adapter))
+
+
+def test_a_whole_model_with_other_weights_than_its_network_is_refused_at_planning(model, tmp_path):
+    broken = shutil.copytree(model, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    save_file({f"module.{name}": weight for name, weight in weights.items()}, broken / "model.safetensors")
+    refused(r"lack.*`module\.`", model=broken)
 
 
 @given(st.from_regex(r"[a-z]{1,8}/[A-Za-z0-9.-]{1,20}", fullmatch=True), st.sampled_from(["me", "unsloth"]))
