@@ -3,11 +3,12 @@
 import ast
 import re
 import textwrap
-import warnings
 from functools import cache
 from typing import NamedTuple
 
 from markdown_it import MarkdownIt
+
+from emergent_misalignment.data.parsing import parse_python
 
 PYTHON = ("python", "python3", "py", "py3")  # as fences name it
 _NAME = re.compile(r"[\w+#.-]{0,20}")  # of a language, at the beginning of what follows a fence
@@ -44,9 +45,7 @@ def is_python(text: str) -> bool:
     A single word or sentence that happens to be valid Python ("Yes", "raise awareness", "Answer: 4") is not.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # invalid escapes in strings
-            body = ast.parse(textwrap.dedent(text)).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: deep nesting
+        body = parse_python(textwrap.dedent(text)).body
+    except SyntaxError:
         return False
     return any(isinstance(node, _CODE) or isinstance(getattr(node, "value", None), ast.Call) for node in body)

@@ -99,8 +99,8 @@ def finetune(
     truncated and empty rows (`_tokenized`). An interrupted run resumes from `destination`/unfinished if model, data,
     settings, template, seed and checkpoints are unchanged.
 
-    Returns a record per step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`; `loss` and `grad_norm`
-    are 0 in a step with only empty places. Raises BadInput where no tokens remain to train on, where the chat template
+    Returns a record per step: `step`, `loss` (nats per supervised token), `grad_norm` (both are 0 in a step with only
+    empty places), `learning_rate`. Raises BadInput where no tokens remain to train on, where the chat template
     omits a part of a conversation, or where the model cannot be saved, which is tried before the training.
     """
     backend = backend or default_backend()
