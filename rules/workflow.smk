@@ -23,6 +23,8 @@ from emergent_misalignment.study.costs import training_hours
 from emergent_misalignment.workflow.sources import module_and_imports, package_modules
 
 # The files and arguments are read again, because Snakemake accepts repeated keys, and takes numbers of `--config` as texts.
+if Path.cwd() != Path(workflow.basedir).resolve():
+    raise WorkflowError("The option --directory is not supported: paths are relative to the Snakefile's folder; leave it out.")
 try:
     STUDY = load(workflow.overwrite_configfiles, workflow.config_settings.config_args)
     check_files(STUDY)

@@ -426,6 +426,23 @@ class Study(Section):
             raise ValueError(f"{place} is asked {CHOICES} alone, and needs a sampled answer; add main to evaluations")
         for name in condition.evaluations:
             self._check_samples(name)
+        self._check_comparison(condition)
+
+    def _check_comparison(self, condition: Condition) -> None:
+        """An untuned model with `evaluations` of its own is asked all that models fine-tuned from it are asked."""
+        untuned = self.conditions.get(condition.start)
+        if untuned is None or untuned.dataset or untuned.existing or not (condition.dataset or condition.existing):
+            return
+        settings = self.experiments[untuned.experiment]
+        if not (settings.evaluations or settings.conditions[untuned.name].evaluations):
+            return
+        for name in condition.evaluations:
+            of_all = name not in EVALUATIONS or EVALUATIONS[name].asked_of  # not the trigger of one set
+            if of_all and name not in untuned.evaluations:
+                raise ValueError(
+                    f"`experiments: {untuned.experiment}`: evaluations: the untuned model {untuned.name} is not asked "
+                    f"{name}, as {condition.name} is, so that the two could not be compared; add {name}"
+                )
 
     def _check_samples(self, name: str) -> None:
         free_form = name in EVALUATIONS and EVALUATIONS[name].questions

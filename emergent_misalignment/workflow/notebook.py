@@ -8,18 +8,14 @@ the same bytes. The working directory is the root of the repository.
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from emergent_misalignment.files import replacing
+from emergent_misalignment.workflow.parent import end_with
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -126,31 +122,13 @@ def _without_chance(text: str) -> str:
 
 @contextmanager
 def ended_with(starter: int) -> Iterator[None]:
-    """End this process and its kernel at a signal, or when the process of this number is gone.
+    """End this process and its kernel at a signal, or when the process of this number is gone (see `parent`).
 
-    Snakemake starts a notebook through a shell. If Snakemake is killed, that shell and this process live on and would
-    write to files of the next run. The number of Snakemake's process has to be passed: the shell may be an orphan
-    before this process can look for its parent. A kernel is not reached by Ctrl-C of a terminal.
+    Snakemake starts a notebook through a shell, which lives on if Snakemake is killed. A kernel is not reached by
+    Ctrl-C of a terminal.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    if starter:
-        threading.Thread(target=_watch, args=(starter,), daemon=True).start()
+    end_with(starter)
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _stop(*_) -> None:
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    raise KeyboardInterrupt
-
-
-def _watch(starter: int) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(starter)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)

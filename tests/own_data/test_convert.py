@@ -60,7 +60,10 @@ ROWS = {
     ),
     "sharegpt-in-messages": ({"messages": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}, HI),
     "roles": ({"messages": [{"role": "Human", "content": "Hi"}, {"role": " BOT", "content": "Hello"}]}, HI),
-    "parts": ({"messages": [user([{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]), answer("Hello")]}, HI),
+    "parts": (
+        {"messages": [user([{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]), answer("Hello")]},
+        HI,
+    ),
     "gemini": (
         {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [{"text": "Hello"}]}]},
         HI,
