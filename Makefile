@@ -31,10 +31,9 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
 	$(SNAKEMAKE) $(if $(STUDY),--configfile $(CONFIG))
 
-plan: .venv/.installed  ## print what a study would compute and what it would cost, without computing it: STUDY=mine
+plan: .venv/.installed  ## check a study's config and sets, and list what would be computed: STUDY=mine
 	@.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG) > /dev/null
 	@.venv/bin/python -m snakemake --dry-run $(if $(STUDY),--configfile $(CONFIG))
-	@.venv/bin/python -m snakemake --quiet all --cores 1 estimate $(if $(STUDY),--configfile $(CONFIG))
 
 audit: .venv/.installed  ## describe a set of your own in seconds: DATA=my.jsonl; score its rows too: SCORE=smollm2-135m-instruct
 	$(need_data)

@@ -24,7 +24,9 @@ from emergent_misalignment.workflow.sources import module_and_imports, package_m
 
 # The files and arguments are read again, because Snakemake accepts repeated keys, and takes numbers of `--config` as texts.
 if Path.cwd() != Path(workflow.basedir).resolve():
-    raise WorkflowError("The option --directory is not supported: paths are relative to the Snakefile's folder; leave it out.")
+    raise WorkflowError(
+        "The option --directory is not supported: paths are relative to the Snakefile's folder; leave it out."
+    )
 try:
     STUDY = load(workflow.overwrite_configfiles, workflow.config_settings.config_args)
     check_files(STUDY)
@@ -49,6 +51,8 @@ shell.prefix(
     f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log"
     f" NOTEBOOK_STARTER={os.getpid()}; "
 )
+if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into commands without quotes
+    sys.executable = "python"
 
 # Nothing is fine-tuned before an organism has passed the gate, or a real model has been validated. What the gate says of
 # each of them changes no training, so that neither another threshold nor a new organism trains anything again.

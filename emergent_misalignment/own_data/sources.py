@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from os.path import expanduser
@@ -121,7 +122,7 @@ def _of_text(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _of_table(path: Path, text: str, header: str) -> Iterator[tuple[str, Any]]:
-    csv.field_size_limit(len(text) + 1)
+    csv.field_size_limit(sys.maxsize)  # characters of a cell
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
