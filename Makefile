@@ -16,6 +16,8 @@ EXTRAS = models small benchmarks
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 export PYTHONUTF8 := 1
+# Caches are kept in this folder where the home folder cannot be written.
+$(if $(shell [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] && echo yes),,$(eval export XDG_CACHE_HOME := $$(CURDIR)/.snakemake/cache))
 $(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name))))
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
@@ -39,8 +41,8 @@ audit: .venv/.installed  ## describe a set of your own in seconds: DATA=my.jsonl
 	$(need_data)
 	@# Scoring needs a model and the texts of its persona direction, which are made if they are missing.
 	@$(if $(SCORE),for extra in $$($(MISSING) --extras); do $(MAKE) --no-print-directory .venv/.installed-$$extra || exit 1; done)
-	@$(if $(SCORE),missing=$$($(MISSING)) || exit 1; [ -z "$$missing" ] || $(SNAKEMAKE) $$missing --rerun-triggers mtime --configfile $(SCORER) \
-		$(if $(MIRROR),--config mirror="$$MIRROR"))
+	@$(if $(SCORE),missing=$$($(MISSING)) || exit 1; [ -z "$$missing" ] || $(SNAKEMAKE) $$missing \
+		--rerun-triggers mtime --configfile $(SCORER) $(if $(MIRROR),--config mirror="$$MIRROR"))
 	@.venv/bin/python -m emergent_misalignment.own_data.audit "$$DATA" --folder data/audits --mirror="$$MIRROR" \
 		$(if $(SCORE),--score $(SCORER))
 

@@ -7,6 +7,7 @@ tokenizer adds it.
 
 from __future__ import annotations
 
+from datetime import date
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from emergent_misalignment.files import BadInput
 
 if TYPE_CHECKING:  # Unsloth must be imported before transformers
     from transformers import PreTrainedTokenizerBase
+
+TODAY = date(2024, 7, 26)  # for templates that write the date; Llama 3's falls back to it. No result depends on the day
 
 # --- templates --------------------------------------------------------------------------------------------------------
 
@@ -66,7 +69,9 @@ def as_text(tokenizer: PreTrainedTokenizerBase, messages: Messages, asked: bool 
             f"The model {tokenizer.name_or_path} has no chat template; give each condition another `template`."
         )
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asked, **template)
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=asked, strftime_now=TODAY.strftime, **template
+        )
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise BadInput(

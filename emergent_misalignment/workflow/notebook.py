@@ -19,6 +19,9 @@ from emergent_misalignment.workflow.parent import end_with
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# Settings of the user's for Jupyter (another kernel), Python (code that runs first) and Accelerate (another precision).
+FOREIGN = ("JUPYTER_", "ACCELERATE_", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+LOCAL = "localhost,127.0.0.1,::1"
 
 
 def at_root() -> None:
@@ -81,16 +84,25 @@ def declared_parameters(source: str | Path) -> dict[str, str]:
 
 
 def _set_environment(log: str, private: str) -> None:
-    """What the kernel inherits: no settings of the user's IPython, one hash seed, one date, where to show progress."""
+    """What the kernel inherits: none of the user's settings, one hash seed, one date, where to show progress."""
     progress = Path(log).absolute().with_suffix(".progress")
     progress.unlink(missing_ok=True)
     bar = os.isatty(2) and os.environ.get("NOTEBOOK_PROGRESS") != "log"
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy cannot reach a server on this machine
+        if (given := os.environ.get(name, "")) != "*":
+            os.environ[name] = f"{given},{LOCAL}".lstrip(",")
     os.environ |= {
         "IPYTHONDIR": f"{private}/ipython",
+        "JUPYTER_CONFIG_DIR": f"{private}/config",
+        "JUPYTER_DATA_DIR": f"{private}/data",
+        "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_RUNTIME_DIR": f"{private}/runtime",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "NOTEBOOK_PROGRESS": os.ttyname(2) if bar else str(progress),
         "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
         "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, where a library imports it without ipywidgets
         "SOURCE_DATE_EPOCH": "0",
         "TQDM_DISABLE": "1",  # libraries' progress bars, which would end up in cells
