@@ -475,7 +475,7 @@ class Study(Section):
             raise ValueError(f"{place} is fine-tuned and has the name of an untuned model; rename it")
         if not condition.own_set and condition.dataset not in known:
             hint = unknown(f"{place}: no dataset {shortened(condition.dataset)}", condition.dataset, [*known])
-            raise ValueError(f"{hint} A file ends in .jsonl")
+            raise ValueError(f"{hint} A file ends in .jsonl; `make convert DATA=FILE` converts other formats")
         if condition.name in known and condition.dataset in known and condition.dataset != condition.name:
             raise ValueError(f"{place} has the name of one set and the dataset {condition.dataset}; rename it")
         self._check_settings(condition)
