@@ -47,9 +47,9 @@ BY_API = STUDY.by_api  # what asks an API runs where Snakemake runs, because com
 # Every command finds the python that runs Snakemake, whether or not its environment is activated. A prefix takes the place
 # of Snakemake's own, so that it has to ask for bash's strict mode itself. Notebooks that run side by side write their
 # progress to their logs, since they would overwrite each other's bars in a terminal. They end when this process ends.
+PYTHON_FOLDER = shlex.quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
 shell.prefix(
-    f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log"
-    f" NOTEBOOK_STARTER={os.getpid()}; "
+    f"set -euo pipefail; export PATH={PYTHON_FOLDER}:$PATH NOTEBOOK_PROGRESS=log NOTEBOOK_STARTER={os.getpid()}; "
 )
 if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into commands without quotes
     sys.executable = "python"

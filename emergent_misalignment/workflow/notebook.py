@@ -47,8 +47,7 @@ def run(source: str, log: str, output: str, parameters: dict) -> None:
         _set_environment(log, private)
         try:
             papermill.execute_notebook(
-                os.path.abspath(source),
-                os.path.abspath(log),
+                *(os.path.abspath(path).replace("{", "{{").replace("}", "}}") for path in (source, log)),
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,

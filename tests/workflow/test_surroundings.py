@@ -16,7 +16,7 @@ from conftest import ROOT
 from waiting import wait_until
 from workflow_helpers import copy_of_the_project
 
-NAME = 'it\'s (1) & $HOME "x" #%y'
+NAME = 'it\'s (1) & $HOME "x" {y} #%z'
 TARGET = "data/smoke/notebooks/world.ipynb"
 
 
