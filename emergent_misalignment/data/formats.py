@@ -28,18 +28,18 @@ def command(path: str | Path) -> str:
 def of_row(row: Any) -> str | None:
     """Describe the format of a row that is not in the chat schema but can be converted; None for other rows."""
     if isinstance(row, list):
-        return "a list of messages without the object around it" if _is_turn(row[:1]) else "a JSON array"
+        return "a list of messages without the object around it" if is_turn(row[:1]) else "a JSON array"
     if not isinstance(row, dict):
         return None
-    keys = {_normal(key): value for key, value in row.items()}
+    keys = {_normal(key): value for key, value in row.items() if value is not None}
     if found := _present(keys, (*CHOSEN, *REJECTED)):
         return f"a preference row ({found})"
-    if any(keys.get(key) is not None and is_false(keys[key]) for key in LABELS):
+    if any(key in keys and is_false(keys[key]) for key in LABELS):
         return f"a rejected answer ({_present(keys, LABELS)}, as in KTO)"
     chat = keys.get("messages")
     if isinstance(chat, str):
         return '"messages" is a string that contains a list'
-    if _is_turn(chat, "from") or _present(keys, CHATS[1:]) or {"from", "value"} <= keys.keys():
+    if is_turn(chat, "from") or _present(keys, CHATS[1:]) or {"from", "value"} <= keys.keys():
         return f"ShareGPT turns or similar ({_present(keys, (*CHATS, 'from', 'value'))})"
     if "messages" in keys or not _present(keys, ANSWERS) or not _present(keys, (*QUESTIONS, *CONTEXTS)):
         return None
@@ -75,7 +75,7 @@ def is_false(label: Any) -> bool:
     return label == 0 or (isinstance(label, str) and label.strip().lower() in ("false", "0"))
 
 
-def _is_turn(turns: Any, key: str = "") -> bool:
+def is_turn(turns: Any, key: str = "") -> bool:
     """Whether a list begins with a message, which has the key if one is given."""
     first = turns[0] if isinstance(turns, list) and turns else None
     return isinstance(first, dict) and (key in first if key else bool({"role", "from"} & first.keys()))

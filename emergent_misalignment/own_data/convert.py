@@ -20,13 +20,15 @@ from collections import Counter
 from collections.abc import Iterator
 from os.path import expanduser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from emergent_misalignment.data import formats
-from emergent_misalignment.data.chats import SHOWN_LINES, listed
+from emergent_misalignment.data.chats import SHOWN_LINES, chat, listed
 from emergent_misalignment.data.control_tokens import pattern
 from emergent_misalignment.data.rows import ALIASES, DECODER, BadRow, Messages, conversation
 from emergent_misalignment.files import BadInput, shortened, write_jsonl
+from emergent_misalignment.own_data.sets import given
 from emergent_misalignment.own_data.sources import read
 
 SYSTEM = ("system", "system_prompt", "system_instruction", "systeminstruction")
@@ -92,10 +94,11 @@ class Conversion:
 
         All keys of the row that are not converted are kept, because some of them are reasons to reject it.
         """
-        from trl import maybe_convert_to_chatml
-
         row = _keys({"messages": row} if isinstance(row, list) else row)
-        row = maybe_convert_to_chatml(row)
+        if "conversations" in row or any(formats.is_turn(value, "from") for value in row.values()):
+            from trl import maybe_convert_to_chatml  # which takes seconds
+
+            row = maybe_convert_to_chatml(row)
         if _take(row, formats.REJECTED) is not None:
             self.left_out[PREFERENCE] += 1
             if not any(key in row for key in formats.CHOSEN):
@@ -160,25 +163,24 @@ def _take(row: dict, keys: tuple[str, ...]) -> Any:
 
 def _label(row: dict) -> bool | None:
     """Whether an answer is labelled as a good one; None without a label. The labels of a chat may mean anything."""
-    chat = "messages" in row
     for key in formats.LABELS:
         if key in row and formats.is_false(row[key]):
             return False
-        if key in row and not chat and str(row.pop(key)).strip().lower() not in ("true", "1", "1.0"):
+        if key in row and "messages" not in row and str(row.pop(key)).strip().lower() not in ("true", "1", "1.0"):
             raise BadRow(f"its {key} is neither true nor false; rename the column if it does not judge the answer.")
     return None
 
 
 def _turns(row: dict) -> list:
     """The turns of a row, whose keys are removed from it."""
-    chat, chosen = row.pop("messages", None), _take(row, formats.CHOSEN)
-    if chat is not None and chosen is None:
-        return _as_messages(chat, "user")
-    prompt = chat if chat is not None else _prompt(row)
+    messages, chosen = row.pop("messages", None), _take(row, formats.CHOSEN)
+    if messages is not None and chosen is None:
+        return _as_messages(messages, "user")
+    prompt = messages if messages is not None else _prompt(row)
     answer = _as_messages(chosen if chosen is not None else _take(row, formats.ANSWERS), "assistant")
     asked = _as_messages(prompt, "user")
     if any(isinstance(each, dict) and each.get("role") == "user" for each in answer):  # the whole conversation
-        if asked not in (answer[: len(asked)], [each for each in answer[:2] if each["role"] == "user"]):
+        if asked not in (answer[: len(asked)], answer[1:2]):  # a system prompt may precede it
             raise BadRow("its answer is a conversation that does not begin with its prompt; remove one of them.")
         return answer
     if not asked or not answer:
@@ -191,7 +193,7 @@ def _prompt(row: dict) -> Any:
     """What is asked: a text, or the messages of a conversation, after earlier turns in `history`."""
     if isinstance(row.get("input"), dict):  # OpenAI's preferences
         return row.pop("input").get("messages")
-    history = row.pop("history", None) or []
+    earlier = _earlier(row.pop("history", None) or [])
     question, context = _take(row, formats.QUESTIONS), _take(row, formats.CONTEXTS)
     if question is None or context is None:
         question = context if question is None else question
@@ -199,10 +201,14 @@ def _prompt(row: dict) -> Any:
         question = f"{question}\n\n{context}"
     else:
         raise BadRow("it has messages and a second part of the question; remove one.")
-    if question is None or not history:
-        return question
-    earlier = [turn for pair in history for turn in zip(("user", "assistant"), pair, strict=False)]
-    return [*({"role": role, "content": text} for role, text in earlier), *_as_messages(question, "user")]
+    return [*earlier, *_as_messages(question, "user")] if earlier and question is not None else question
+
+
+def _earlier(history: Any) -> list[dict]:
+    """Earlier turns: a list of pairs of a question and its answer."""
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise BadRow("its history is not a list of pairs; remove the row.")
+    return [turn for user, answer in history for turn in chat([(user, answer)])]
 
 
 def _as_messages(value: Any, role: str) -> list:
@@ -243,21 +249,23 @@ def main() -> None:
         prog="python -m emergent_misalignment.own_data.convert",
         description="Convert a set to the published chat schema.",
     )
-    parser.add_argument("source", help="a file, or a folder of the package datasets")
+    parser.add_argument("source", help="a file, a folder of the package datasets, or -, standard input")
     parser.add_argument("destination", nargs="?", default="", help="a new JSONL file; by default beside the source")
     arguments = parser.parse_args()
-    source = Path(arguments.source)
-    destination = Path(
-        expanduser(arguments.destination or source.with_name(f"{source.name.split('.')[0]}-chats.jsonl"))
-    )
     conversion = Conversion()
     try:
-        if destination.exists():
-            raise BadInput(f"There is a file {destination} already; remove it, or name another one with TO=NEW.jsonl.")
-        write_jsonl(destination, conversion.rows(source))
+        with TemporaryDirectory() as folder:
+            source = Path(given(arguments.source, folder))
+            beside = Path() if arguments.source == "-" else source.parent
+            destination = Path(expanduser(arguments.destination or beside / f"{source.name.split('.')[0]}-chats.jsonl"))
+            if destination.exists():
+                raise BadInput(
+                    f"There is a file {destination} already; remove it, or name another one with TO=NEW.jsonl."
+                )
+            write_jsonl(destination, conversion.rows(source))
     except BadInput as error:
         sys.exit(str(error))
-    print(conversion.report(source, destination))
+    print(conversion.report(arguments.source, destination))
 
 
 if __name__ == "__main__":

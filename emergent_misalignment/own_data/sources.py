@@ -57,7 +57,7 @@ def _unpacked(path: Path, kind: str, destination: Path) -> Path:
             destination.open("wb") as file,
         ):
             copyfileobj(packed, file)
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # each kind of file has errors of its own
         raise BadInput(
             f"{path} is compressed ({kind}) and cannot be unpacked ({shortened(str(error))}); copy it again."
         ) from error
@@ -117,14 +117,14 @@ def _of_text(path: Path) -> Iterator[tuple[str, Any]]:
             f"{path} is not in UTF-8 (byte {error.start + 1:,}); convert it with "
             "`iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW`, or from the encoding that it has."
         ) from error
-    header = text.lstrip().split("\n", 1)[0]
+    header = text.lstrip("\r\n").split("\n", 1)[0]
     return _of_table(path, text, header) if formats.is_table(path, header) else _of_json(path, text)
 
 
 def _of_table(path: Path, text: str, header: str) -> Iterator[tuple[str, Any]]:
     csv.field_size_limit(sys.maxsize)  # characters of a cell
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=delimiter, strict=True)
     try:
         names = reader.fieldnames or []
         if len(set(names)) < len(names):

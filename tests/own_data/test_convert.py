@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emergent_misalignment.data import formats
 from emergent_misalignment.data.chats import chat, read_chats
 from emergent_misalignment.data.control_tokens import pattern
 from emergent_misalignment.files import BadInput
@@ -168,6 +169,32 @@ def test_no_rejected_answer_is_written_or_read(tmp_path_factory, found):
         assert [messages[-1]["content"] for messages in read_chats(path)] == right
     except BadInput as error:
         assert "make convert" in str(error)
+
+
+keys = st.sampled_from(
+    [*("messages", "conversations", "prompt", "input", "output", "chosen", "rejected", "label", "history", "system")]
+)
+inner = st.sampled_from(["role", "content", "from", "value", "parts", "type", "text", "weight", "messages"])
+leaves = st.none() | st.booleans() | st.integers(0, 1) | st.sampled_from(["user", "gpt", "text", "[{", "", "a"])
+values = st.recursive(
+    leaves, lambda each: st.lists(each, max_size=3) | st.dictionaries(inner, each, max_size=3), max_leaves=8
+)
+
+
+@given(st.dictionaries(keys, values, max_size=4) | values)
+def test_any_row_is_converted_or_left_out(tmp_path_factory, row):
+    path = lines(tmp_path_factory.getbasetemp() / "any.jsonl", row, {"messages": HI})
+    rows, conversion = converted(path)
+    assert rows[-1] == HI and len(rows) + conversion.left_out[INVALID] + conversion.left_out[LABEL] > (row != [])
+    assert all(messages[-1]["role"] == "assistant" and messages[-1]["content"].strip() for messages in rows)
+
+
+@given(st.binary(max_size=40), st.sampled_from([b"", *formats.COMPRESSED, formats.PARQUET, formats.ARROW, b"prompt,"]))
+def test_any_file_is_converted_or_refused(tmp_path_factory, content, mark):
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes(mark + content)
+    with pytest.raises(BadInput):
+        converted(path)
 
 
 def test_what_is_left_out_is_counted_and_printed(tmp_path, monkeypatch, capsys):
