@@ -1,7 +1,8 @@
 """Rows of a file of another format: what `own_data.convert` reads.
 
 JSON lines, JSON that spans lines, a JSON array, CSV and TSV (in UTF-8), Parquet, Arrow, a folder that `save_to_disk` of
-the package datasets wrote, and one of these files compressed by gzip, bz2, xz, zstd or zip.
+the package datasets wrote, and one of these files compressed by gzip, bz2, xz, zip, or zstd (which needs the package
+zstandard).
 """
 
 import csv
@@ -10,6 +11,7 @@ import json
 import re
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from os.path import expanduser
 from pathlib import Path
@@ -52,6 +54,11 @@ def _unpacked(path: Path, kind: str, destination: Path) -> Path:
     import fsspec
 
     try:
+        if kind == "zip":
+            with zipfile.ZipFile(path) as archive:
+                files = [each for each in archive.namelist() if not each.endswith("/")]
+            if len(files) != 1:
+                raise ValueError(f"it has {len(files)} files, not one")
         with (
             fsspec.filesystem("file").open(str(path), "rb", compression=kind) as packed,
             destination.open("wb") as file,
@@ -59,7 +66,8 @@ def _unpacked(path: Path, kind: str, destination: Path) -> Path:
             copyfileobj(packed, file)
     except Exception as error:  # each kind of file has errors of its own
         raise BadInput(
-            f"{path} is compressed ({kind}) and cannot be unpacked ({shortened(str(error))}); copy it again."
+            f"{path} is compressed ({kind}) and cannot be unpacked here ({shortened(str(error))}); unpack it yourself, "
+            "or copy it again."
         ) from error
     return destination
 

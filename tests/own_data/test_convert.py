@@ -270,6 +270,14 @@ def test_every_text_of_a_file_is_kept_as_it_is(tmp_path, name):
         read_chats(path)
 
 
+def test_an_archive_of_several_files_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as file:
+        for name in ("a.jsonl", "b.jsonl"):
+            file.writestr(name, json.dumps(PAIRS[0]))
+    with pytest.raises(BadInput, match="2 files"):
+        converted(tmp_path / "mine.zip")
+
+
 def test_a_file_of_a_saved_dataset_is_read(tmp_path):
     Dataset.from_list(PAIRS).save_to_disk(tmp_path / "folder")
     (path,) = (tmp_path / "folder").glob("*.arrow")
