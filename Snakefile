@@ -3,11 +3,14 @@
 A study is a config: the default one, or that of `--configfile`. All studies use the same rules.
 """
 
+import os
+
 from snakemake.utils import min_version
 
 from emergent_misalignment.models import serving
 from emergent_misalignment.study import extras
 from emergent_misalignment.workflow.lock import one_run_at_a_time
+from emergent_misalignment.workflow.parent import end_with
 
 min_version("9.27")
 
@@ -15,10 +18,16 @@ min_version("9.27")
 report: "rules/report/workflow.rst"
 
 
+# All paths are relative to the folder of this file, also with `snakemake -s` from another folder.
+workdir: workflow.basedir
+
+
 include: "rules/workflow.smk"
 
 
 onstart:
+    if workflow.is_main_process and "STUDY_MAKE" in os.environ:
+        end_with(int(os.environ["STUDY_MAKE"]))  # of a make that is killed, no run is left
     one_run_at_a_time()
     ahead = {job.rule.name for job in workflow.dag.needrun_jobs()}
     extras.check(STUDY, ahead)

@@ -23,6 +23,10 @@ from emergent_misalignment.study.costs import training_hours
 from emergent_misalignment.workflow.sources import module_and_imports, package_modules
 
 # The files and arguments are read again, because Snakemake accepts repeated keys, and takes numbers of `--config` as texts.
+if Path.cwd() != Path(workflow.basedir).resolve():
+    raise WorkflowError(
+        "The option --directory is not supported: paths are relative to the Snakefile's folder; leave it out."
+    )
 try:
     STUDY = load(workflow.overwrite_configfiles, workflow.config_settings.config_args)
     check_files(STUDY)
@@ -43,10 +47,12 @@ BY_API = STUDY.by_api  # what asks an API runs where Snakemake runs, because com
 # Every command finds the python that runs Snakemake, whether or not its environment is activated. A prefix takes the place
 # of Snakemake's own, so that it has to ask for bash's strict mode itself. Notebooks that run side by side write their
 # progress to their logs, since they would overwrite each other's bars in a terminal. They end when this process ends.
+PYTHON_FOLDER = shlex.quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
 shell.prefix(
-    f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH NOTEBOOK_PROGRESS=log"
-    f" NOTEBOOK_STARTER={os.getpid()}; "
+    f"set -euo pipefail; export PATH={PYTHON_FOLDER}:$PATH NOTEBOOK_PROGRESS=log NOTEBOOK_STARTER={os.getpid()}; "
 )
+if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into commands without quotes
+    sys.executable = "python"
 
 # Nothing is fine-tuned before an organism has passed the gate, or a real model has been validated. What the gate says of
 # each of them changes no training, so that neither another threshold nor a new organism trains anything again.

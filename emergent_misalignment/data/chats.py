@@ -4,18 +4,20 @@ import random
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Collection, Iterable, Iterator
 from io import BufferedReader
+from os.path import expanduser
 from pathlib import Path
 from typing import TypeVar
 
 from emergent_misalignment.data import control_tokens as control
-from emergent_misalignment.data.rows import BadRow, Messages, conversation
+from emergent_misalignment.data import formats
+from emergent_misalignment.data.rows import BadRow, Messages, OtherFormat, Unfinished, conversation
 from emergent_misalignment.files import BadInput, is_lfs_pointer
 
 Turn = tuple[str, str]  # the user's message and the assistant's answer
 T = TypeVar("T")
 
 MAX_LINE = 2**26  # bytes; a longer line is another format and is not read into memory
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip"}
+SHOWN_LINES = 10  # of those that cannot be learned
 
 
 def chat(turns: list[Turn], system: str = "") -> Messages:
@@ -93,12 +95,13 @@ def each_chat(path: str | Path, control_tokens: Collection[str] = ()) -> Iterato
     with LF or CRLF; other Unicode line separators are text. Blank lines are skipped but count in line numbers.
     `control_tokens` are those of the model that will read the rows, if known; common ones are always rejected.
 
-    Raises BadInput with the file, the line, the cause and the fix: for an invalid row, a missing file, a file of
-    another kind (UTF-16, an archive, a Git LFS pointer) and, at the end, a file without rows.
+    Raises BadInput with the file, the line, the cause and the fix: for a missing file, a file or a row of another
+    format (with the command that converts it), and, at the end, for a file without rows and for invalid rows: the first
+    SHOWN_LINES of them and their number. No row is returned after an invalid one.
     """
     pattern = control.pattern(frozenset(control_tokens))
-    rows = 0
-    with _opened(path) as file:
+    rows, invalid, first = 0, 0, []
+    with opened(path) as file:
         _refuse_other_files(path, file.peek(64))
         number = 0
         while line := file.readline(MAX_LINE + 1):
@@ -107,22 +110,49 @@ def each_chat(path: str | Path, control_tokens: Collection[str] = ()) -> Iterato
                 continue
             try:
                 messages = conversation(_text(line), pattern)
+            except OtherFormat as error:
+                raise _other_format(path, number, error.found) from error
             except BadRow as error:
-                raise BadInput(f"{path}, line {number}: {error}") from error
+                if isinstance(error, Unfinished) and rows == invalid == 0 and file.peek(1):
+                    raise _other_format(path, number, "the JSON object spans several lines") from error
+                invalid += 1
+                if len(first) < SHOWN_LINES:
+                    first.append(f"line {number}: {error}")
+                continue
             rows += 1
-            yield messages
+            if not invalid:
+                yield messages
+    if invalid:
+        raise BadInput(listed(path, first, invalid))
     if not rows:
         raise BadInput(f"{path} has no rows; a set needs at least one conversation.")
 
 
-def _opened(path: str | Path) -> BufferedReader:
+def listed(path: str | Path, first: list[str], number: int) -> str:
+    """A message about the invalid rows of a file: the one there is, or the first ones with the number of all."""
+    if number == 1:
+        return f"{path}, {first[0]}"
+    which = "" if number == len(first) else f"; the first {len(first)}"
+    return "\n  ".join([f"{path} has {number:,} rows that cannot be learned as written{which}:", *first])
+
+
+def _other_format(path: str | Path, number: int, found: str) -> BadInput:
+    return BadInput(f"{path}, line {number}: {OtherFormat(found, formats.command(path))}")
+
+
+def opened(path: str | Path) -> BufferedReader:
+    """Open a file for reading bytes; `~` is the home folder. Raises BadInput if that is not possible."""
     try:
-        return Path(path).open("rb")
+        return open(expanduser(path), "rb")
     except FileNotFoundError as error:
         raise BadInput(
-            f"There is no file {path}; correct the path, which is relative to the Snakefile's folder."
+            f"There is no file {path}; correct the path, which is relative to the project's folder."
         ) from error
     except IsADirectoryError as error:
+        if formats.is_saved_dataset(expanduser(path)):
+            raise BadInput(
+                f"{path} is a folder of the package datasets; convert it with `{formats.command(path)}`."
+            ) from error
         raise BadInput(f"{path} is a folder; give the path of a file.") from error
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read ({error}); check its name and permissions.") from error
@@ -135,21 +165,13 @@ def _refuse_other_files(path: str | Path, beginning: bytes) -> None:
     if beginning.startswith((BOM_UTF16_LE, BOM_UTF16_BE, BOM_UTF32_BE)) or b"\0" in beginning[:2]:
         name = "UTF-32" if beginning.startswith((BOM_UTF32_LE, BOM_UTF32_BE)) else "UTF-16"
         raise BadInput(f"{path} is encoded in {name}; convert it with `iconv -f {name} -t UTF-8 OLD > NEW`.")
-    if beginning.startswith(b"PAR1"):
-        raise BadInput(
-            f"{path} is a Parquet file; convert it to JSONL, for example with `to_json` of the package datasets."
-        )
-    for mark, name in _COMPRESSED.items():
-        if beginning.startswith(mark):
-            raise BadInput(f"{path} is compressed ({name}); unpack it and give the path of the unpacked file.")
+    if found := formats.of_beginning(path, beginning):
+        raise BadInput(f"{path} is {found}, not lines of JSON; convert it with `{formats.command(path)}`.")
 
 
 def _text(line: bytes) -> str:
     if len(line) > MAX_LINE:
-        raise BadRow(
-            f"the line is longer than {MAX_LINE:,} bytes; write one conversation per line, for a JSON array with "
-            "`jq -c '.[]' OLD > NEW`."
-        )
+        raise OtherFormat(f"the line is longer than {MAX_LINE:,} bytes, as a JSON array may be")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -3,6 +3,8 @@
 A row is `{"messages": [{"role": ..., "content": ...}, ...]}`. Models are trained on the text of its last turn, the
 assistant's, given all previous turns. A row is rejected if it specifies anything else:
 
+- **Other formats** are rejected by their name and converted by `own_data.convert` (see `formats`): preference rows and
+  rows whose label is false are among them, so that a rejected answer is not learned.
 - **Keys of a row** other than `messages` (ids, sources, scores, NaN) are ignored, except those that would change
   training elsewhere: tools, images and audio, a system prompt outside the messages. These are rejected unless empty.
 - **Keys of a message** other than `role`, `content` and weights are rejected unless empty (null, "", [], {}), because
@@ -25,6 +27,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from emergent_misalignment.data import formats
 from emergent_misalignment.data.parsing import json_is_too_deep
 
 Messages = list[dict[str, str]]
@@ -34,13 +37,8 @@ SHAPE = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant",
 MAX_SHOWN = 40  # characters of a value in a message
 
 # Names of roles in other formats.
-_ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
+ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
 _OF_TOOLS = {"tool", "function", "ipython"}
-# Keys of other formats for the user's and the assistant's text.
-_PAIRS = (
-    *(("prompt", "completion"), ("prompt", "response"), ("instruction", "output"), ("instruction", "response")),
-    *(("question", "answer"), ("input", "output")),
-)
 _WEIGHTS = ("weight", "train", "training", "trainable", "loss")
 # Keys of a message that do not change what is learned.
 _DESCRIBING = (
@@ -54,22 +52,34 @@ class BadRow(Exception):
     """Why a row is rejected and what to do; the message completes a sentence that begins with the file and line."""
 
 
+class Unfinished(BadRow):
+    """A JSON object that does not end on its line."""
+
+
+class OtherFormat(BadRow):
+    """A row of another format, which `own_data.convert` converts."""
+
+    def __init__(self, found: str, command: str = "make convert"):
+        super().__init__(f"{found}; convert the file with `{command}`.")
+        self.found = found
+
+
 def conversation(line: str, control_tokens: re.Pattern) -> Messages:
     """Parse a line into messages with `role` and `content` only.
 
     `control_tokens` matches strings that are not allowed in a text. Raises BadRow, and no other exception.
     """
     row = _parsed(line)
+    if found := formats.of_row(row):
+        raise OtherFormat(f"the row is {found}, not in the chat schema")
     if not isinstance(row, dict):
-        raise BadRow(_not_an_object(row, line))
+        raise BadRow(f"the line is {_kind(row)}; a line must be {SHAPE}.")
     if "messages" not in row:
-        raise BadRow(_other_format(row))
+        raise BadRow(_without_messages(row))
     for key in _LOST_OF_ROW:
         _refuse_filled(row, key, "the row")
     _check_weight(row)
     given = row["messages"]
-    if isinstance(given, str):
-        raise BadRow('"messages" is a string that contains a list; write the list itself, without quotes.')
     if not isinstance(given, list) or not all(isinstance(message, dict) for message in given):
         raise BadRow(f'"messages" is not a list of objects; a line must be {SHAPE}.')
     messages = [_message(message, f"message {number}", control_tokens) for number, message in enumerate(given, 1)]
@@ -86,7 +96,7 @@ def _parsed(line: str) -> Any:
     if json_is_too_deep(line):
         raise BadRow("the JSON is nested too deeply; remove the row.")
     try:
-        return _DECODER.decode(line)
+        return DECODER.decode(line)
     except json.JSONDecodeError as error:
         raise BadRow(_why_not(line, error)) from error
 
@@ -100,46 +110,26 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 # Integers are read as floats: they are not needed, and Python rejects those of more than 4,300 digits.
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_int=float)
+DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_int=float)
 
 
 def _why_not(line: str, error: json.JSONDecodeError) -> str:
     if line.lstrip().startswith("["):
-        return _not_an_object([], line)
+        raise OtherFormat("the line begins a JSON array") from error
     if error.msg == "Extra data":
         return (
             "the JSON object is followed by something else (a comma, another object); put each object on its own line."
         )
     if error.msg.startswith("Unterminated string") or not line[error.pos :].strip():
-        return (
-            "the JSON object does not end on this line; if the file is truncated, copy it again; if objects span "
-            "several lines, put each on one line with `jq -c . OLD > NEW`."
-        )
+        raise Unfinished(
+            "the JSON object does not end on this line; if the file is truncated, copy it again, or remove the line."
+        ) from error
     return f"not valid JSON ({error.msg} at character {error.colno}); fix or remove the line."
 
 
-def _not_an_object(row: Any, line: str) -> str:
-    if isinstance(row, list) and row and isinstance(row[0], dict) and "role" in row[0]:
-        return f"the line is a list of messages without the object around it; a line must be {SHAPE}."
-    if isinstance(row, list):
-        return "the line begins a JSON array; write one object per line, for example with `jq -c '.[]' OLD > NEW`."
-    return f"the line is {_kind(row)}; a line must be {SHAPE}."
-
-
-def _other_format(row: dict) -> str:
-    if "conversations" in row or {"from", "value"} <= row.keys():
-        return (
-            f'it has no "messages", but ShareGPT turns; a line must be {SHAPE}, with "user" for "human" and '
-            '"assistant" for "gpt".'
-        )
+def _without_messages(row: dict) -> str:
     if {"role", "content"} <= row.keys():
         return f"the line is a single message; a line must be a whole conversation, {SHAPE}."
-    for user, assistant in _PAIRS:
-        if user in row and assistant in row:
-            return (
-                f'it has no "messages", but {_shown(user)} and {_shown(assistant)}; a line must be {SHAPE}, with the '
-                "first as the user's content and the second as the assistant's."
-            )
     keys = ", ".join(map(_shown, list(row)[:5])) or "none"
     return f'it has no "messages" (its keys: {keys}); a line must be {SHAPE}.'
 
@@ -163,8 +153,8 @@ def _role(message: dict, which: str) -> str:
         if role.lower() in _OF_TOOLS:
             raise BadRow(f"{which} is from a tool, and tool calls are not supported; remove the row.")
         plain = role.strip().lower()
-        if (meant := _ALIASES.get(plain, plain)) in ROLES:
-            raise BadRow(f'{which} has the role {_shown(role)}; write it "{meant}".')
+        if (meant := ALIASES.get(plain, plain)) in ROLES:
+            raise OtherFormat(f'{which} has the role {_shown(role)}, not "{meant}"')
     if "role" not in message:
         raise BadRow(
             f'{which} has no "role" (its keys: {", ".join(map(_shown, list(message)[:5])) or "none"}); add it.'
@@ -186,7 +176,7 @@ def _text(message: dict, which: str) -> str:
         kind = others[0].get("type") if isinstance(others[0], dict) else _kind(others[0])
         raise BadRow(f"the content of {which} has a part that is not a text ({_shown(kind)}); remove the row.")
     if len(content) != 1:
-        raise BadRow(f"the content of {which} is a list of {len(content)} parts; join them into one text.")
+        raise OtherFormat(f"the content of {which} is a list of {len(content)} parts, not one text")
     _refuse_unknown(content[0], ("type", "text", *_WEIGHTS), f"the content of {which}")
     return content[0]["text"]
 

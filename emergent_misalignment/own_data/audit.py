@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from math import sqrt
+from os.path import expanduser
 from pathlib import Path
 
 from emergent_misalignment.data.chats import Messages, each_chat, read_chats, reservoir
@@ -26,7 +27,7 @@ from emergent_misalignment.data.languages import language
 from emergent_misalignment.data.published import DATASETS, fetch
 from emergent_misalignment.data.summary import LABELS, LONG, summarised
 from emergent_misalignment.files import BadInput, write_json
-from emergent_misalignment.own_data.sets import words
+from emergent_misalignment.own_data.sets import given, words
 
 SAMPLE = 2000  # rows
 SHOWN = 5  # entries of a long list
@@ -176,7 +177,16 @@ def _frequencies(chats: list[Messages]) -> dict[str, float]:
 
 
 def published_files(mirror: str, folder: Path) -> dict[str, Path]:
-    """The published sets on this machine: fetched by an earlier run, or copied from a mirror into `folder`."""
+    """The published sets on this machine: fetched by an earlier run, or copied from a mirror into `folder`.
+
+    Raises BadInput if the mirror is not a folder or has none of the sets.
+    """
+    mirror = expanduser(mirror)
+    if mirror and not any(Path(mirror, file.address).is_file() for file in DATASETS.values()):
+        what = "has no published set" if Path(mirror).is_dir() else "is not a folder"
+        raise BadInput(
+            f"The mirror {mirror} {what}; correct MIRROR, a folder with files such as {DATASETS['insecure'].address}."
+        )
     files = {}
     for name, file in DATASETS.items():
         if (fetched := PUBLISHED / f"{name}.jsonl").is_file():
@@ -270,23 +280,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m emergent_misalignment.own_data.audit", description="Describe a fine-tuning set."
     )
-    parser.add_argument("dataset", help="a JSONL file in the published chat schema")
+    parser.add_argument("dataset", help="a JSONL file in the published chat schema; - is standard input")
     parser.add_argument("--folder", default="", help="where to write the audit as JSON, named after the set")
     parser.add_argument("--mirror", default="", help="folder with the published sets, as OWNER/NAME/COMMIT/PATH")
     parser.add_argument("--score", default="", help="config of the study whose model scores the rows")
     arguments = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found = audit(arguments.dataset, published_files(arguments.mirror, Path(folder)))
+            dataset = given(arguments.dataset, arguments.folder or folder)
+            found = audit(dataset, published_files(arguments.mirror, Path(folder)))
         if arguments.score:
             from emergent_misalignment.own_data.score import score  # torch takes seconds to load
 
-            found["scores"] = score(arguments.dataset, arguments.score)
+            found["scores"] = score(dataset, arguments.score)
     except BadInput as error:
         sys.exit(str(error))
     print(as_text(found))
     if arguments.folder:
-        path = Path(arguments.folder, f"{Path(arguments.dataset).stem}.json")
+        path = Path(arguments.folder, f"{Path(dataset).stem}.json")
         write_json(path, found)
         print(f"\nAs JSON: {path}")
 

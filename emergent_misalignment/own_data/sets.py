@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
 from math import inf
+from os.path import expanduser
 from pathlib import Path
+from shutil import copyfileobj
 from typing import TYPE_CHECKING
 
-from emergent_misalignment.data.chats import each_chat, prompt_words
+from emergent_misalignment.data.chats import each_chat, opened, prompt_words
 from emergent_misalignment.data.control_tokens import control_tokens
 from emergent_misalignment.data.held_out import check_kept, hash_fraction
 from emergent_misalignment.evaluation.question_files import read
 from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
-from emergent_misalignment.files import BadInput, shortened
+from emergent_misalignment.files import BadInput, replacing
 from emergent_misalignment.study.model import rows_to_train_on
 
 if TYPE_CHECKING:
@@ -27,14 +30,23 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def given(dataset: str, folder: str | Path) -> str:
+    """The path of a set that a command names; `-`, standard input, is kept in `folder`: a set is read several times."""
+    if dataset != "-":
+        return expanduser(dataset)
+    with replacing(Path(folder, "standard-input.jsonl")) as temporary, temporary.open("wb") as file:
+        copyfileobj(sys.stdin.buffer, file)
+    return str(Path(folder, "standard-input.jsonl"))
+
+
 def check_files(study: Study) -> None:
     """Raises BadInput if a file of the user's is missing: a set, or questions, which are read."""
     for condition in study.tuned.values():
-        if condition.own_set and not Path(condition.dataset).is_file():
-            raise BadInput(
-                f"{condition.place} has the dataset {shortened(condition.dataset, 120)}, and there is no such file; "
-                "paths are relative to the project's folder."
-            )
+        if condition.own_set:
+            try:
+                opened(condition.dataset).close()
+            except BadInput as error:
+                raise BadInput(f"{condition.place}: {error}") from error
     for path, settings in study.own_samples.items():
         read(path, least=MINIMUM_ANSWERS if study.judge else 0, **settings)
 

@@ -18,7 +18,7 @@ import yaml
 
 from emergent_misalignment.data.chats import Messages, each_chat
 from emergent_misalignment.files import BadInput, replacing
-from emergent_misalignment.own_data.sets import words
+from emergent_misalignment.own_data.sets import given, words
 from emergent_misalignment.study.config import resolve
 
 BASE = "shared/try"
@@ -85,11 +85,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m emergent_misalignment.own_data.trial", description="Write the config of a set's study."
     )
-    parser.add_argument("dataset", help="a JSONL file in the published chat schema")
+    parser.add_argument("dataset", help="a JSONL file in the published chat schema; - is standard input")
     parser.add_argument("config", help="where to write the config")
     arguments = parser.parse_args()
     try:
-        print(write_config(arguments.dataset, arguments.config))
+        dataset = given(arguments.dataset, Path(arguments.config).parent)
+        print(write_config(dataset, arguments.config))
     except BadInput as error:
         sys.exit(str(error))
 

@@ -438,6 +438,23 @@ class Study(Section):
             raise ValueError(f"{place} is asked {CHOICES} alone, and needs a sampled answer; add main to evaluations")
         for name in condition.evaluations:
             self._check_samples(name)
+        self._check_comparison(condition)
+
+    def _check_comparison(self, condition: Condition) -> None:
+        """An untuned model with `evaluations` of its own is asked all that models fine-tuned from it are asked."""
+        untuned = self.conditions.get(condition.start)
+        if untuned is None or untuned.dataset or untuned.existing or not (condition.dataset or condition.existing):
+            return
+        settings = self.experiments[untuned.experiment]
+        if not (settings.evaluations or settings.conditions[untuned.name].evaluations):
+            return
+        for name in condition.evaluations:
+            of_all = name not in EVALUATIONS or EVALUATIONS[name].asked_of  # not the trigger of one set
+            if of_all and name not in untuned.evaluations:
+                raise ValueError(
+                    f"`experiments: {untuned.experiment}`: evaluations: the untuned model {untuned.name} is not asked "
+                    f"{name}, as {condition.name} is, so that the two could not be compared; add {name}"
+                )
 
     def _check_samples(self, name: str) -> None:
         free_form = name in EVALUATIONS and EVALUATIONS[name].questions
@@ -470,7 +487,7 @@ class Study(Section):
             raise ValueError(f"{place} is fine-tuned and has the name of an untuned model; rename it")
         if not condition.own_set and condition.dataset not in known:
             hint = unknown(f"{place}: no dataset {shortened(condition.dataset)}", condition.dataset, [*known])
-            raise ValueError(f"{hint} A file ends in .jsonl")
+            raise ValueError(f"{hint} A file ends in .jsonl; `make convert DATA=FILE` converts other formats")
         if condition.name in known and condition.dataset in known and condition.dataset != condition.name:
             raise ValueError(f"{place} has the name of one set and the dataset {condition.dataset}; rename it")
         self._check_settings(condition)

@@ -8,21 +8,20 @@ the same bytes. The working directory is the root of the repository.
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from emergent_misalignment.files import replacing
+from emergent_misalignment.workflow.parent import end_with
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# Settings of the user's for Jupyter (another kernel), Python (code that runs first) and Accelerate (another precision).
+FOREIGN = ("JUPYTER_", "ACCELERATE_", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+LOCAL = "localhost,127.0.0.1,::1"
 
 
 def at_root() -> None:
@@ -48,8 +47,7 @@ def run(source: str, log: str, output: str, parameters: dict) -> None:
         _set_environment(log, private)
         try:
             papermill.execute_notebook(
-                os.path.abspath(source),
-                os.path.abspath(log),
+                *(os.path.abspath(path).replace("{", "{{").replace("}", "}}") for path in (source, log)),
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,
@@ -85,16 +83,25 @@ def declared_parameters(source: str | Path) -> dict[str, str]:
 
 
 def _set_environment(log: str, private: str) -> None:
-    """What the kernel inherits: no settings of the user's IPython, one hash seed, one date, where to show progress."""
+    """What the kernel inherits: none of the user's settings, one hash seed, one date, where to show progress."""
     progress = Path(log).absolute().with_suffix(".progress")
     progress.unlink(missing_ok=True)
     bar = os.isatty(2) and os.environ.get("NOTEBOOK_PROGRESS") != "log"
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy cannot reach a server on this machine
+        if (given := os.environ.get(name, "")) != "*":
+            os.environ[name] = f"{given},{LOCAL}".lstrip(",")
     os.environ |= {
         "IPYTHONDIR": f"{private}/ipython",
+        "JUPYTER_CONFIG_DIR": f"{private}/config",
+        "JUPYTER_DATA_DIR": f"{private}/data",
+        "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_RUNTIME_DIR": f"{private}/runtime",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "NOTEBOOK_PROGRESS": os.ttyname(2) if bar else str(progress),
         "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
         "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, where a library imports it without ipywidgets
         "SOURCE_DATE_EPOCH": "0",
         "TQDM_DISABLE": "1",  # libraries' progress bars, which would end up in cells
@@ -126,31 +133,13 @@ def _without_chance(text: str) -> str:
 
 @contextmanager
 def ended_with(starter: int) -> Iterator[None]:
-    """End this process and its kernel at a signal, or when the process of this number is gone.
+    """End this process and its kernel at a signal, or when the process of this number is gone (see `parent`).
 
-    Snakemake starts a notebook through a shell. If Snakemake is killed, that shell and this process live on and would
-    write to files of the next run. The number of Snakemake's process has to be passed: the shell may be an orphan
-    before this process can look for its parent. A kernel is not reached by Ctrl-C of a terminal.
+    Snakemake starts a notebook through a shell, which lives on if Snakemake is killed. A kernel is not reached by
+    Ctrl-C of a terminal.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    if starter:
-        threading.Thread(target=_watch, args=(starter,), daemon=True).start()
+    end_with(starter)
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _stop(*_) -> None:
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    raise KeyboardInterrupt
-
-
-def _watch(starter: int) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(starter)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)

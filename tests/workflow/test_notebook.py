@@ -71,6 +71,26 @@ def test_parameters_are_passed_and_the_kernel_works_from_the_root(notebook):
     assert text_of(paths[2]) == f"{[*list(values.values())[:3], False, [1, 'x'], {'a': None}, str(ROOT)]}\n"
 
 
+def test_settings_of_the_user_do_not_reach_the_kernel(notebook, tmp_path, monkeypatch):
+    kernels = tmp_path / "kernels/python3"
+    kernels.mkdir(parents=True)
+    (kernels / "kernel.json").write_text(json.dumps(KERNEL | {"argv": ["no-such-python", "{connection_file}"]}))
+    (tmp_path / "startup.py").write_text("begun_by_the_user = True")
+    for name, value in {
+        **{"JUPYTER_PATH": tmp_path, "JUPYTER_DATA_DIR": tmp_path, "JUPYTER_CONFIG_DIR": tmp_path},
+        **{"PYTHONSTARTUP": tmp_path / "startup.py", "ACCELERATE_MIXED_PRECISION": "fp16"},
+        **{"NO_PROXY": "example.org", "no_proxy": "*", "LC_ALL": "C"},
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    paths = notebook(
+        "import os, sys, locale",
+        "print('begun_by_the_user' in globals(), [name for name in os.environ if name.startswith('ACCELERATE')])",
+        "print(os.environ['NO_PROXY'], os.environ['no_proxy'], sys.flags.utf8_mode)",
+    )
+    assert finish(start(paths)) == ""
+    assert text_of(paths[2]) == "False []\nexample.org,localhost,127.0.0.1,::1 * 1\n"
+
+
 def test_parameters_of_a_job_are_its_params_and_files(notebook):
     job = SimpleNamespace(
         rule="small",
