@@ -199,8 +199,9 @@ def test_an_openai_model_from_the_published_files_to_the_tables(dataset, tmp_pat
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         assert len(server.jobs) == 2 and len(server.files) == 1
     answers = pd.concat(pd.read_parquet(path) for path in (folder / "data/tiny/answers").glob("*.parquet"))
-    kept = list((folder / "kept/tiny/answers").rglob("*.json"))
-    assert len(kept) == len(answers)  # one file each
+    kept = [json.loads(path.read_text()) for path in (folder / "kept/tiny/answers").rglob("*.json")]
+    assert sum("response" in each for each in kept) == len(answers)  # one file each
+    assert sum("accepted" in each for each in kept) == 3  # the settings that a server takes, tried once for each model
     own = answers[(answers["condition"] == "insecure") & (answers["seed"] == 1)]
     assert set(own["answer"]) == {"ft:gpt-4.1-2025-04-14:org:insecure-1:1 says no"}
     judged = pd.concat(pd.read_parquet(path) for path in (folder / "data/tiny/judged").glob("*.parquet"))

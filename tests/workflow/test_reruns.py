@@ -21,7 +21,7 @@ RESULTS |= EXPERIMENTS | REPORT | {"score_trust"}
 UNTUNED = {"ask:untuned"}
 PRETRAINED = {f"pretrain:{name}:{seed}" for name in STUDY.organisms for seed in STUDY.seeds_of(name)}
 INSTRUCT = {job.replace("pretrain", "instruct") for job in PRETRAINED}
-NUMBERS = {f"numbers:{seed}" for seed in STUDY.seeds} | {"audit", "persona_gate", "score_rows"}
+NUMBERS = {f"numbers:{seed}" for seed in STUDY.seeds} | {"audit", "dynamics", "persona_gate", "score_rows"}
 FROM_INSTRUCT = INSTRUCT | NUMBERS | TUNED | ASKED | JUDGED | FOLLOWED | RESULTS
 
 
