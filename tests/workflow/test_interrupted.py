@@ -144,10 +144,6 @@ def test_a_study_that_is_killed_leaves_nothing_at_work_and_goes_on(study):
     answers = study / "data/cut/answers/mine.parquet"
     done[answers] = answers.stat().st_mtime_ns
     before = kept(study)
-    shown = cut(study, lambda: kept(study) >= before + 5, "kernel")
-    assert "judging.ipynb, cell In" in shown and "the kernel died" in shown
-
-    before = kept(study)
     ended = snakemake(study, *STUDY)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     assert at_work(study) == []
