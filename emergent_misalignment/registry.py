@@ -210,11 +210,6 @@ MAIN = "main"  # the organism from which all conditions start but those of the l
 CHOICES = "choices"  # scored by log-probability, where the others are sampled
 
 
-def measures_of(evaluation: str) -> tuple[Measure, ...]:
-    """The measures of an evaluation; none of the user's own questions, which are in no table here."""
-    return EVALUATIONS[evaluation].measures if evaluation in EVALUATIONS else ()
-
-
 @dataclass(frozen=True)
 class Dataset:
     """A fine-tuning set: of the made-up world, published, or both."""

@@ -25,7 +25,6 @@ class Result:
     unit: str = ""
     seeds: int = 0
     shown_in: float = NAN
-    prevalence_low: float = NAN
     p: float = NAN
     verdict: str = NOT_MEASURED
     note: str = ""
