@@ -1,7 +1,7 @@
 """Requests that fine-tuning sets have in common, row by row.
 
 Runs of the same seed have rows of the same number at each place. Whether these rows have the same request depends on
-the sets: those of the organisms were written so, and of the published ones two rows in 6,000 do.
+the sets: those of the organisms are written so, and most rows of the published sets are not.
 """
 
 import pandas as pd
@@ -20,7 +20,7 @@ def same_requests(chats: list[Messages], reference: list[Messages]) -> float:
 def with_same_requests(audit: pd.DataFrame, sets: dict[str, list[Messages]]) -> pd.DataFrame:
     """Add the column `same_requests` to a table with a row per set: the share of `same_requests` with REFERENCE.
 
-    It is missing if there is no such set.
+    The share is missing without such a set.
     """
     shares = [same_requests(sets[name], sets[REFERENCE]) if REFERENCE in sets else None for name in audit["condition"]]
     return audit.assign(same_requests=pd.Series(shares, audit.index, dtype=float))

@@ -64,7 +64,7 @@ def json_is_too_deep(text: str) -> bool:
 
 
 def _nesting(text: str) -> int:
-    """The most brackets that are open at once, whatever their kind and also in strings of Python."""
+    """The largest number of brackets open at once. Brackets of all kinds count, and those in Python strings too."""
     steps = (1 if bracket in "([{" else -1 for bracket in _NO_BRACKETS.sub("", text))
     return max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0))
 

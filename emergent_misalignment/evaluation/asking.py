@@ -2,8 +2,7 @@
 
 All engines sample at temperature 1 from the model's unmodified distribution. Settings in a model's generation config
 (top-k, top-p, repetition penalty) are not applied, because they would change the measured rates. A server is sent the
-settings that it accepts; whether it applies further ones of its own cannot be known. Reasoning is not an answer, and is
-left out.
+settings that it accepts; it may apply others that are not known. Reasoning is not an answer and is left out.
 """
 
 import io
@@ -351,7 +350,7 @@ def _from_api(
     if (share := share_of_copies(answers)) and _repeats(questions, answers, requests, endpoint, cache, account):
         raise BadInput(
             f"{endpoint.identity}, asked for {model}, gives equal answers to a prompt ({share:.0%} of pairs), at a "
-            f"temperature of {HIGH_TEMPERATURE:.0f} too, so they are no samples; have the server use the temperature "
+            f"temperature of {HIGH_TEMPERATURE:.0f} too, so they are not samples; have the server use the temperature "
             "of a request, and turn off caches of answers."
         )
     names = sorted({str(each.get("model") or "") for each in replies if each is not None})
@@ -367,7 +366,7 @@ def _repeats(questions, answers: list[list[str]], requests: list[dict], endpoint
     place = repeated.index(max(repeated))
     request = requests[sum(each.samples for each in questions[:place])] | {"temperature": HIGH_TEMPERATURE}
     texts = set()
-    for draws in ([0], range(1, MINIMUM_ANSWERS)):  # a cache has the first answer only after it was given
+    for draws in ([0], range(1, MINIMUM_ANSWERS)):  # a cache returns an answer only after it was given once
         replies = ask_all([request] * len(draws), endpoint, cache, list(draws), "asking again", account)
         texts |= {text_of(each) for each in replies if each is not None}
     return len(texts) == 1

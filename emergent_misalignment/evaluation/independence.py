@@ -36,8 +36,8 @@ def share_of_copies(answers: Iterable[Iterable[str]]) -> float:
 def check_runs(answers: pd.DataFrame) -> None:
     """Raise BadInput if a server has answered for runs of two conditions with one model, or with equal answers.
 
-    `answers` has the columns of `judged/`. Answers of other engines are ignored: with
-    equal weights and seeds theirs are equal.
+    `answers` has the columns of `judged/`. Answers of other engines are ignored: with equal weights and seeds theirs
+    are equal.
     """
     if "served_as" not in answers:
         return
@@ -65,7 +65,7 @@ def check_runs(answers: pd.DataFrame) -> None:
 def constant_answer(answers: pd.DataFrame) -> str:
     """The text of all answers, if they are equal over several prompts; otherwise "".
 
-    This is no proof of a fault: a model may refuse everything. Rates from such answers should not be read without it.
+    This does not prove a fault: a model may refuse everything. It is reported beside rates from such answers.
     """
     prompts = answers.groupby(["evaluation", "prompt"]).ngroups
     texts = answers["answer"].unique()

@@ -56,7 +56,7 @@ def bad_proxy(error: Exception) -> BadInput:
 
 
 def hidden_status(content: bytes) -> int | None:
-    """The status of an error that is inside a reply of status 200, as of gateways; None if there is none."""
+    """The status of an error inside a reply of status 200, as some gateways send it; None without an error."""
     try:
         body = json.loads(content)
         choice = (body.get("choices") or [{}])[0]

@@ -22,8 +22,8 @@ def has_only_openais(base_url: str) -> bool:
 def neutral_settings(model: str, endpoint: Endpoint, cache: str | Path, account: Account) -> dict:
     """The settings of NEUTRAL that the endpoint accepts in requests to a model, as a trial shows; cached in `cache`.
 
-    Raises BadInput if the endpoint cannot be asked, and if it lists its models and has
-    only another one: many servers answer for any name with the model that they have loaded.
+    Raises BadInput if the endpoint cannot be asked, or if it lists another model only: many servers answer for any name
+    with the model that they have loaded.
     """
     if has_only_openais(endpoint.address):
         return {}

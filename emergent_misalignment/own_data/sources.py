@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from os.path import expanduser
 from pathlib import Path
 from shutil import copyfileobj
@@ -73,29 +74,28 @@ def _unpacked(path: Path, kind: str, destination: Path) -> Path:
 
 
 def _of_parquet(path: Path) -> Iterator[dict]:
-    import pyarrow
     from pyarrow import parquet
 
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise BadInput(
-            f"{path} is a Parquet file that cannot be read ({shortened(str(error))}); copy it again."
-        ) from error
+    with _readable(path, "Parquet"), parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()
 
 
 def _of_arrow(path: Path) -> Iterator[dict]:
-    import pyarrow
     from datasets import Dataset
 
-    try:
+    with _readable(path, "Arrow"):
         yield from Dataset.from_file(str(path))
+
+
+@contextmanager
+def _readable(path: Path, name: str) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
     except (OSError, pyarrow.ArrowException) as error:
-        raise BadInput(
-            f"{path} is an Arrow file that cannot be read ({shortened(str(error))}); copy it again."
-        ) from error
+        raise BadInput(f"{path} cannot be read as {name} ({shortened(str(error))}); copy it again.") from error
 
 
 def _saved(folder: Path) -> Iterator[dict]:

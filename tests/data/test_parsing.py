@@ -1,4 +1,4 @@
-"""Any text can be parsed or is refused as not parsable, whatever its depth and the caller's, in bounded time."""
+"""Any text is parsed or refused in bounded time, at any nesting depth and any depth of the caller's stack."""
 
 import ast
 import json

@@ -84,7 +84,7 @@ def test_make_reads_a_set_from_standard_input(odd):
 
 
 @pytest.mark.slow
-def test_a_run_leaves_the_same_bytes_wherever_and_by_whomever_it_is_started(odd, tmp_path):
+def test_a_run_leaves_the_same_bytes_in_any_place_and_for_any_user(odd, tmp_path):
     plain = project(tmp_path / "plain")
     arguments = ["-m", "snakemake", "--cores", "1", TARGET, "--configfile"]
     ran([plain / ".venv/bin/python", *arguments, "config/smoke.yaml"], plain, PYTHONPATH=plain)
