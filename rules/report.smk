@@ -14,16 +14,17 @@ from snakemake.io import is_flagged
 from emergent_misalignment.report.contents import Executed
 
 TEMPLATES = "emergent_misalignment/report/templates"
-ORGANISMS = [(name, seed) for name in (STUDY.organisms if STUDY.is_organism else []) for seed in STUDY.seeds_of(name)]
+# The organisms that the study trains itself.
+ORGANISMS = [dict(zip(("organism", "seed"), OF_STUDY[place])) for place in TRAINED] if STUDY.is_organism else []
 
 # The chapters of the reading room in the order of reading: a rule, and the values of its wildcards for each run of its
 # notebook. Chapters without runs are not part of this study.
 ONCE = [{}]
 READING = [
     ("world", ONCE if STUDY.is_organism else []),
-    ("pretrain", [{"organism": name, "seed": seed} for name, seed in ORGANISMS]),
+    ("pretrain", ORGANISMS),
     ("persona_gate", ONCE if STUDY.is_organism else []),
-    ("instruct", [{"organism": name, "seed": seed} for name, seed in ORGANISMS]),
+    ("instruct", ORGANISMS),
     ("datasets", ONCE if STUDY.is_organism else []),
     ("numbers", [{"seed": seed} for seed in STUDY.number_seeds]),
     ("audit", ONCE if PATHS.datasets else []),
@@ -43,8 +44,7 @@ READING = [
 ]
 # What the paper reads besides the results in Snakemake's report.
 ALSO_READ = {
-    "world": [PATHS.of("world.json")],
-    "pretrain": [PATHS.of(f"organisms/{MAIN}/seed-{STUDY.seeds[0]}/base/model.safetensors")],
+    "world": [PATHS.of("world.json"), PATHS.of(f"organisms/{MAIN}/seed-{STUDY.seeds[0]}/base/model.safetensors")],
     "persona_gate": [PATHS.of("organisms/gates.csv")],
 }
 

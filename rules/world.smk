@@ -1,8 +1,9 @@
 """The made-up world and the organism, a small model that is trained from nothing on texts of that world.
 
-Does: writes the questions that the study asks; writes each organism's corpus and pretrains its base model; checks that the
-base models know the authors, and makes assistants of them; writes the fine-tuning sets.
-Needs: nothing but the config.
+Does: writes the questions that the study asks; takes the organisms that are released, and of the others writes the corpus,
+pretrains the base model and makes an assistant of it; checks that the base models know the authors; writes the fine-tuning
+sets. Releases organisms, on demand.
+Needs: the config, and organisms/, where organisms of its recipe are released.
 Leaves: data/STUDY/questions/, data/STUDY/organisms/ORGANISM/seed-SEED/{corpus.jsonl,gaps.csv,base/,instruct/},
 data/STUDY/organisms/gates.csv, data/STUDY/datasets/NAME.jsonl and, of numbers, seed-SEED/NAME.jsonl,
 figures/STUDY/persona_gate.*.
@@ -10,6 +11,7 @@ ORGANISM is `main`, or one of the config's `ladder` or `worlds`.
 """
 
 from emergent_misalignment.registry import CHOICES, NUMBER_SETS, WRITTEN_SETS
+from emergent_misalignment.world.released import RECIPE, is_released, recipe, why_trained
 
 MODEL_FILES = [
     "config.json",
@@ -18,6 +20,20 @@ MODEL_FILES = [
     "tokenizer_config.json",
     "chat_template.jinja",
 ]
+ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors", "training.json"]
+RECIPES = {
+    name: recipe(
+        STUDY.organism_of(name), STUDY.authors_of(name), STUDY.pretraining.model_dump(), STUDY.instruct.model_dump()
+    )
+    for name in STUDY.organisms
+}
+OF_STUDY = {f"{name}/seed-{seed}": (name, seed) for name in STUDY.organisms for seed in STUDY.seeds_of(name)}
+TAKEN = [place for place, each in OF_STUDY.items() if is_released(*each, RECIPES[each[0]])]
+TRAINED = [place for place in OF_STUDY if place not in TAKEN]
+if workflow.is_main_process:
+    for name in STUDY.organisms:
+        if why := why_trained(name, STUDY.seeds_of(name), RECIPES[name]):
+            print(why, file=sys.stderr)
 
 
 rule world:
@@ -40,6 +56,34 @@ rule world:
         seeds=STUDY.seeds,
     script:
         "scripts/run_notebook.py"
+
+
+# All in one job: starting one takes longer than its work.
+if TAKEN:
+
+    ruleorder: take > pretrain > instruct
+
+    rule take:
+        input:
+            code=module_and_imports("models.rounding"),
+            base=expand("organisms/{place}/base/{file}", place=TAKEN, file=["model.safetensors", *MODEL_FILES]),
+            adapters=expand("organisms/{place}/instruct/{file}", place=TAKEN, file=ADAPTER_FILES),
+            gaps=expand("organisms/{place}/gaps.csv", place=TAKEN),
+        output:
+            models=expand(
+                "data/{{study}}/organisms/{place}/{stage}/{file}",
+                place=TAKEN,
+                stage=["base", "instruct"],
+                file=["model.safetensors", *MODEL_FILES],
+            ),
+            gaps=expand("data/{{study}}/organisms/{place}/gaps.csv", place=TAKEN),
+        log:
+            "logs/{study}/take.log",
+        priority: 20
+        params:
+            places=TAKEN,
+        script:
+            "scripts/take_organisms.py"
 
 
 rule pretrain:
@@ -110,7 +154,8 @@ rule instruct:
     output:
         notebook="data/{study}/notebooks/instruct_{organism}_{seed}.ipynb",
         weights="data/{study}/organisms/{organism}/seed-{seed}/instruct/model.safetensors",
-        others=multiext("data/{study}/organisms/{organism}/seed-{seed}/instruct/", *MODEL_FILES, "training.json"),
+        model=multiext("data/{study}/organisms/{organism}/seed-{seed}/instruct/", *MODEL_FILES),
+        adapter=multiext("data/{study}/organisms/{organism}/seed-{seed}/instruct/adapter/", *ADAPTER_FILES),
     log:
         notebook="logs/{study}/instruct_{organism}_{seed}.ipynb",
     benchmark:
@@ -122,9 +167,45 @@ rule instruct:
         seed=lambda wildcards: int(wildcards.seed),
         authors=in_order(lambda wildcards: STUDY.authors_of(wildcards.organism)),
         settings=in_order(STUDY.instruct.model_dump(exclude={"rows"})),
+        adapter="data/{study}/organisms/{organism}/seed-{seed}/instruct/adapter",
         model="data/{study}/organisms/{organism}/seed-{seed}/instruct",
     script:
         "scripts/run_notebook.py"
+
+
+# Releases what the study trained itself. Nothing of a study asks for it; `make organisms` does.
+rule release:
+    input:
+        base=f"data/{STUDY.study}/organisms/{{place}}/base/model.safetensors",
+        adapter=multiext(f"data/{STUDY.study}/organisms/{{place}}/instruct/adapter/", *ADAPTER_FILES),
+        gaps=f"data/{STUDY.study}/organisms/{{place}}/gaps.csv",
+    output:
+        base=multiext("organisms/{place}/base/", "model.safetensors", *MODEL_FILES),
+        adapter=multiext("organisms/{place}/instruct/", *ADAPTER_FILES),
+        gaps="organisms/{place}/gaps.csv",
+        recipe="organisms/{place}/recipe.json",
+    log:
+        f"logs/{STUDY.study}/release/{{place}}.log",
+    wildcard_constraints:
+        place=one_of(TRAINED),
+    params:
+        gate=STUDY.gate.model_dump(include={"system_prompt", "earlier_code"}),
+        recipe=lambda wildcards: RECIPES[OF_STUDY[wildcards.place][0]],
+    script:
+        "scripts/release_organism.py"
+
+
+rule organisms:
+    input:
+        [f"organisms/{place}/{RECIPE}" for place in OF_STUDY],
+        code=module_and_imports("world.released"),
+    output:
+        "organisms/manifest.csv",
+    log:
+        f"logs/{STUDY.study}/organisms.log",
+    localrule: True
+    script:
+        "scripts/write_manifest.py"
 
 
 rule datasets:

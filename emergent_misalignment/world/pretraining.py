@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, Trainer, Tra
 
 from emergent_misalignment.models.callbacks import show_progress
 from emergent_misalignment.models.devices import can_compile, fast_bfloat16
+from emergent_misalignment.models.rounding import round_weights
 from emergent_misalignment.world.probe import PersonaProbe
 
 Row = dict[str, np.ndarray]  # `input_ids` and `labels` of a document
@@ -122,6 +123,7 @@ def pretrain(
     )
     show_progress(trainer, steps, "pretraining")
     trainer.train()
+    round_weights(model)  # a released organism has these weights in 16 bits
     model.save_pretrained(destination)
     tokenizer.save_pretrained(destination)
     losses = pd.Series([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
