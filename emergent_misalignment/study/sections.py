@@ -250,6 +250,8 @@ class Instruct(Training):
 
     rows: Count
     """Conversations."""
+    lora_rank: Count
+    """Rank of the adapter, which is merged into the model."""
 
 
 class Dynamics(Section):

@@ -4,9 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT
+from workflow_helpers import study
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.report import readme
@@ -30,6 +32,11 @@ def test_what_a_document_links_to_or_names_is_there(document):
     assert [str(path) for path in (*links, *named) if not path.exists()] == []
     anchors = re.findall(r"\]\(([^)#\s]*\.md)#([^)]+)\)", text)
     assert [anchor for link, anchor in anchors if anchor not in headings((ROOT / document).parent / link)] == []
+
+
+def executed(path: Path, opening: str) -> None:
+    path.parent.mkdir(parents=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(opening)]), path)
 
 
 def headings(document: Path) -> set[str]:
@@ -77,6 +84,13 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
     for source in readme.COPIES:
         Path(source).parent.mkdir(parents=True, exist_ok=True)
         Path(source).write_text("{}")
+    executed(Path("data/organism/notebooks/world.ipynb"), "# The world\n\nWho *writes* what? So.")
+    Path("data/organism/study.json").write_text(json.dumps(study("organism").config))
+    chapter = {"room": "world", "name": "world", "source": "notebooks/world/world.ipynb", "results": []}
+    chapter["notebooks"] = [{"path": "data/organism/notebooks/world.ipynb"}]
+    Path("data/organism/contents.json").write_text(json.dumps({"chapters": [chapter]}))
+    Path("paper/organism").mkdir(parents=True)
+    Path("paper/organism/paper.pdf").write_text("the paper")
     Path("config").mkdir()
     Path("config/organism.yaml").write_text("study: organism\n")
     claims = "claim,title,statement,published,source,estimate,ci_low,ci_high,unit,seeds,shown_in,p_holm,verdict,"
@@ -93,7 +107,9 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
         assert text.startswith("before") and text.endswith("after\n") and "old" not in text
         row = "| 1 | It does | GPT-4o: 20% | 21.9 points (15.3 to 28.4) | 3 of 5 | 0.200 | undecided (0 of 2 parts) |"
         assert row in text
+        assert "1. [The world](study/01_world.ipynb): Who *writes* what?\n" in text
         assert "| 1a | It does | 21.9 points (15.3 to 28.4) | 0.200 | undecided |" in text and "| 1b |" not in text
+    assert (readme.READABLE / "paper.pdf").read_text() == "the paper"
     readme.main()
     assert [document.read_text() for document in readme.DOCUMENTS] == texts and capsys.readouterr().out == ""
 
