@@ -3,14 +3,15 @@
 It writes data/STUDY/crate.zip: ro-crate-metadata.json, the sources of the workflow, and the results, which are the
 inputs and outputs of all jobs up to LARGEST bytes. Weights and larger files are described by size and SHA-256 only. The
 metadata have the jobs with their times, inputs and outputs, as Snakemake recorded them, and the packages with their
-licences as SPDX expressions where the installed metadata say which.
+licences as SPDX expressions.
 
-Profile: https://w3id.org/ro/wfrun/provenance/0.5, JSON-LD 1.0 as RO-Crate 1.1 has it.
+Profile: https://w3id.org/ro/wfrun/provenance/0.5, on RO-Crate 1.1.
 """
 
 import hashlib
 import importlib.metadata
 import json
+import mimetypes
 import re
 import tomllib
 import zipfile
@@ -43,6 +44,7 @@ SOURCES = (
 )
 LARGEST = 10_000_000
 WEIGHTS = (".safetensors", ".gguf")
+CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
@@ -57,6 +59,13 @@ CLASSIFIERS = {
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
+}
+# Words that are in the text of one licence only, but for those of BSD, of which one has a clause more.
+TEXTS = {
+    "Apache-2.0": "apache license version 2.0",
+    "BSD-2-Clause": "redistributions in binary form must reproduce",
+    "BSD-3-Clause": "neither the name",
+    "MIT": "permission is hereby granted, free of charge",
 }
 
 
@@ -152,7 +161,6 @@ class Crate:
         license = _reference(f"https://spdx.org/licenses/{project['license']}")
         packages = list(installed())
         start, end = self.jobs[0]["startTime"], max(each["endTime"] for each in self.jobs)
-        first = [LANGUAGE, SNAKEMAKE, "#authors", *PROFILES]
         yield {
             "@id": METADATA,
             "@type": "CreativeWork",
@@ -219,17 +227,17 @@ class Crate:
             **run,
         }
         yield from (*self.steps.values(), *self.controls, *self.jobs, *packages)
-        assert not self.files.keys() & first
         for name, path in self.files.items():
             if name != WORKFLOW:
                 about = {"name": path.as_posix(), "contentSize": path.stat().st_size, "sha256": _digest(path)}
+                about |= {"encodingFormat": mimetypes.guess_type(name)[0] or "application/octet-stream"}
                 about |= {"version": project["version"]} if name in self.tools else {}
                 yield {"@id": name, "@type": "File", **about, **self.tools.get(name, {})}
         yield from self.described.values()
 
     def write(self, archive: Path) -> None:
         """Write the archive."""
-        metadata = {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": list(self.entities())}
+        metadata = {"@context": CONTEXT, "@graph": list(self.entities())}
         with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
             file.writestr(METADATA, json.dumps(metadata, indent=1, ensure_ascii=False))
             for path in self.files.values():
@@ -241,28 +249,32 @@ def installed() -> Iterator[dict]:
     for line in Path("requirements.lock").read_text(encoding="utf-8").splitlines():
         name = line.partition("==")[0]
         with suppress(importlib.metadata.PackageNotFoundError):
-            metadata = importlib.metadata.metadata(name)
+            distribution = importlib.metadata.distribution(name)
             yield {
-                "@id": f"https://pypi.org/project/{name}/{quote(metadata['Version'])}/",
+                "@id": f"https://pypi.org/project/{name}/{quote(distribution.version)}/",
                 "@type": "SoftwareApplication",
                 "name": name,
                 "url": f"https://pypi.org/project/{name}/",
-                "version": metadata["Version"],
-                "license": spdx(metadata),
+                "version": distribution.version,
+                "license": spdx(distribution),
             }
 
 
-def spdx(metadata: importlib.metadata.PackageMetadata) -> str:
-    """A package's licence as an expression of SPDX; NOASSERTION if its metadata do not say which one it is."""
+def spdx(distribution: importlib.metadata.Distribution) -> str:
+    """A package's licence as an expression of SPDX; NOASSERTION if neither its metadata nor its licence say which."""
+    metadata = distribution.metadata
     for field in ("License-Expression", "License"):
-        text = (metadata[field] or "").strip()
         with suppress(InvalidLicenseExpression):
-            return canonicalize_license_expression(text)
-        if named := re.match(r"BSD ([23])-Clause License\b", text):
-            return f"BSD-{named[1]}-Clause"
+            return canonicalize_license_expression((metadata[field] or "").strip())
     names = [each.rpartition(" :: ")[2] for each in metadata.get_all("Classifier", []) if each.startswith("License ::")]
-    known = [CLASSIFIERS.get(each, "") for each in names]
-    return " OR ".join(known) if known and all(known) else "NOASSERTION"
+    if len(names) == 1 and names[0] in CLASSIFIERS:
+        return CLASSIFIERS[names[0]]
+    files = [path.locate() for path in distribution.files or [] if re.match(r"(LICEN[CS]E|COPYING)", path.name, re.I)]
+    texts = [metadata["License"] or "", *(path.read_text("utf-8", "replace") for path in files if path.is_file())]
+    text = " ".join(" ".join(texts).split()).lower()
+    found = [name for name, words in TEXTS.items() if words in text]
+    found = [name for name in found if not (name == "BSD-2-Clause" and "BSD-3-Clause" in found)]
+    return found[0] if len(found) == 1 else "NOASSERTION"
 
 
 def _reference(name: str) -> dict:
