@@ -24,10 +24,11 @@ def _escape(character: str) -> str:
 def redacted(text: str) -> str:
     """The text with `[NAME]` in place of the keys in environment variables and of the passwords of proxies.
 
-    A key is also found as it is written in JSON and in a URL.
+    A key is also found as it is written in a URL, in JSON, and in JSON that is a text of JSON, as notebooks have it.
     """
     for key, name in sorted(_secrets().items(), key=lambda item: -len(item[0])):
-        for written in dict.fromkeys((key, json.dumps(key)[1:-1], quote(key, safe=""))):
+        once = json.dumps(key)[1:-1]
+        for written in dict.fromkeys((json.dumps(once)[1:-1], once, key, quote(key, safe=""))):
             text = text.replace(written, f"[{name}]")
     return text
 
