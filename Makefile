@@ -9,7 +9,7 @@ SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--core
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
 SCORER = $(if $(filter %.yaml,$(SCORE)),$(SCORE),config/$(SCORE).yaml)
 MISSING = .venv/bin/python -m emergent_misalignment.own_data.score $(SCORER)
-EXTRAS = models small benchmarks
+EXTRAS = models small benchmarks docs
 
 # The rules' own commands find the environment without its being activated, and Snakemake its logger plugin. Text is
 # UTF-8 in every locale. Values are exported and not written into commands, because a path may hold any character.
@@ -22,7 +22,7 @@ $(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name)
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan audit convert try organisms vllm-cpu test test-quick bench lint schema lock readme clean
+.PHONY: help study plan crate audit convert try organisms vllm-cpu test test-quick bench lint schema lock readme docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -36,6 +36,9 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 plan: .venv/.installed  ## check a study's config and sets, and list what would be computed: STUDY=mine
 	@.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG) > /dev/null
 	@.venv/bin/python -m snakemake --dry-run $(if $(STUDY),--configfile $(CONFIG))
+
+crate: .venv/.installed  ## write a finished study with its provenance as a Run Crate, data/STUDY/crate.zip
+	@.venv/bin/python -m snakemake --reporter crate $(if $(STUDY),--configfile $(CONFIG))
 
 audit: .venv/.installed  ## describe a set of your own in seconds: DATA=my.jsonl; score its rows too: SCORE=smollm2-135m-instruct
 	$(need_data)
@@ -69,10 +72,12 @@ test-quick: .venv/.installed-test  ## run the tests that take no more than two m
 bench: .venv/.installed  ## measure the parts that decide how long a study takes
 	.venv/bin/python tests/bench.py
 
-lint: .venv/.installed-test  ## check style: Python, notebooks, rules
+lint: .venv/.installed-test  ## check style (Python, notebooks, rules), unsafe code, and known vulnerabilities of packages
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/snakefmt --check Snakefile rules
+	.venv/bin/bandit --configfile pyproject.toml --quiet --severity-level medium --recursive emergent_misalignment snakemake_* rules docs
+	@.venv/bin/python tests/vulnerabilities.py
 	@# Three messages are allowed: all rules share this project's environment, a function is next to the rules
 	@# that use it, and the jobs of a study share a file system.
 	@.venv/bin/snakemake --lint 2>&1 | awk '\
@@ -87,16 +92,19 @@ lock:  ## write requirements.lock anew, from a clean environment with what pypro
 	$(need_python)
 	@# A local version such as 2.13.0+cpu exists on one machine only; 2.13.0 fits it and everybody else's.
 	set -e; clean=$$(mktemp -d); $(PYTHON) -m venv $$clean; \
-	$$clean/bin/pip install --quiet --disable-pip-version-check --editable '.[test,cluster,models,small,benchmarks]'; \
-	echo "# Made by 'make lock': what a clean $$($(PYTHON) --version) environment holds after pip install '.[test,cluster,models,small,benchmarks]'." > .lock; \
+	$$clean/bin/pip install --quiet --disable-pip-version-check --editable '.[test,docs,cluster,models,small,benchmarks]'; \
+	echo "# Made by 'make lock': what a clean $$($(PYTHON) --version) environment holds after pip install '.[test,docs,cluster,models,small,benchmarks]'." > .lock; \
 	$$clean/bin/pip freeze --exclude-editable | sed 's/+[^ ]*$$//' >> .lock; \
 	mv .lock requirements.lock; rm -rf $$clean
 
 readme: .venv/.installed  ## update the results in README.md and docs/results, after a run of the default study
 	.venv/bin/python -m emergent_misalignment.report.readme
 
+docs: .venv/.installed-docs  ## write the documentation as a site, with a reference of the package, to site/
+	.venv/bin/mkdocs build
+
 clean:  ## remove everything that is computed, and caches; .venv and kept/ (answers that were paid for) stay
-	rm -rf data/*/ figures/*/ paper/*/ logs benchmarks report.html report.zip
+	rm -rf data/*/ figures/*/ paper/*/ logs benchmarks site report.html report.zip
 	rm -rf .snakemake .pytest_cache .hypothesis .ruff_cache unsloth_compiled_cache *.egg-info
 	find . \( -path ./.venv -o -path ./kept -o -path ./.git \) -prune -o \
 		-type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
@@ -120,7 +128,7 @@ endef
 
 .venv/.installed-test: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing into .venv, which takes a few minutes the first time ..."
-	@$(INSTALL) '.[test,cluster,models,small,benchmarks]'
+	@$(INSTALL) '.[test,docs,cluster,models,small,benchmarks]'
 	@touch $@ .venv/.installed $(EXTRAS:%=.venv/.installed-%)
 
 $(EXTRAS:%=.venv/.installed-%): .venv/.installed-%: pyproject.toml requirements.lock | .venv/bin/pip

@@ -26,8 +26,8 @@ include: "rules/workflow.smk"
 
 
 onstart:
-    if workflow.is_main_process and "STUDY_MAKE" in os.environ:
-        end_with(int(os.environ["STUDY_MAKE"]))  # of a make that is killed, no run is left
+    if workflow.is_main_process and (make := os.environ.get("STUDY_MAKE")):
+        end_with(int(make))  # of a make that is killed, no run is left
     one_run_at_a_time()
     ahead = {job.rule.name for job in workflow.dag.needrun_jobs()}
     extras.check(STUDY, ahead)

@@ -7,16 +7,24 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import yaml
+
+from emergent_misalignment.safe import redacted, visible, without_logins
 
 if TYPE_CHECKING:  # importing pandas takes half a second, and callers that write tables have imported it
     import pandas as pd
 
 
 class BadInput(Exception):
-    """Input that a person has to fix. The message is one sentence: what is wrong, where, and what to do."""
+    """Input that a person has to fix. The message is one sentence: what is wrong, where, and what to do.
+
+    It is safe to print, whatever it quotes.
+    """
+
+    def __str__(self) -> str:
+        return without_logins(redacted(visible(super().__str__())))
 
 
 def is_lfs_pointer(beginning: bytes) -> bool:
@@ -35,6 +43,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def copy_at_most(source: IO[bytes], destination: IO[bytes], most: int) -> None:
+    """Copy a stream. Raises ValueError after `most` bytes if there are more."""
+    left = most
+    while chunk := source.read(1 << 20):
+        left -= len(chunk)
+        if left < 0:
+            raise ValueError(f"it unpacks to more than {most:,} bytes")
+        destination.write(chunk)
+
+
+def most_unpacked(packed: int) -> int:
+    """The most bytes that a packed file of `packed` bytes may have. Text shrinks to a tenth, repeated text to less."""
+    return 200 * packed + 100_000_000
 
 
 def write_json(path: str | Path, value) -> None:

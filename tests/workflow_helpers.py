@@ -24,6 +24,10 @@ SOURCES = [
     "notebooks",
     "profiles",
     "rules",
+    "snakemake_report_plugin_crate",
+    "pyproject.toml",
+    "requirements.lock",
+    "CITATION.cff",
     *(f"paper/{path.name}" for path in (ROOT / "paper").iterdir() if path.is_file()),  # no computed paper
 ]
 SMOKE = ["--configfile", "config/smoke.yaml"]

@@ -64,7 +64,8 @@ def knowledge(
         names = {task: _task(task, path, Path(folder)) if path else KNOWLEDGE[task][0] for task, path in files.items()}
         tuned = {"peft": str(adapter)} if adapter else {}
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        network = HFLM(pretrained=str(model), device=device, batch_size=batch_size, **tuned)
+        where = {"device": device, "batch_size": batch_size}
+        network = HFLM(pretrained=str(model), trust_remote_code=False, **where, **tuned)
         results = lm_eval.simple_evaluate(
             network,
             tasks=list(names.values()),

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.safe import redacted
 
 NO_COMPLETION = "the reply is not a chat completion"
 LONGEST = 300  # characters of a server's message
@@ -77,8 +78,7 @@ def cause(error: Exception, base_url: str, key_variable: str) -> str:
     status = getattr(error, "status_code", None)
     response = getattr(error, "response", None)
     said = _chain(error) if status is None else _said(getattr(error, "body", None)) or _said(_body(response))
-    if key := os.environ.get(key_variable):
-        said = said.replace(key, key_variable)
+    said = redacted(said)[:LONGEST]  # in this order, so that no part of a key is left
     text = " ".join(str(part) for part in (status, said or type(error).__name__) if part)
     return text + (_about_key(key_variable) if status in (401, 403) else _about_address(text, status, base_url))
 
@@ -93,9 +93,9 @@ def _body(response):
 def _said(body) -> str:
     """The message in the body of an error: a text, or the first text under the keys of SAID."""
     if isinstance(body, str):
-        return " ".join(re.sub(r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", body, flags=re.DOTALL).split())[:LONGEST]
+        return " ".join(re.sub(r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", body, flags=re.DOTALL).split())
     if isinstance(body, list):
-        return "; ".join(filter(None, map(_said, body[:3])))[:LONGEST]
+        return "; ".join(filter(None, map(_said, body[:3])))
     if not isinstance(body, dict):
         return ""
     place = ".".join(map(str, body["loc"])) if isinstance(body.get("loc"), list) else ""  # FastAPI's
@@ -107,7 +107,7 @@ def _chain(error: BaseException) -> str:
     """The message of the first cause, for example of an SSL error; of an error without any, its own."""
     while earlier := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = earlier
-    return (str(error) or type(error).__name__)[:LONGEST]
+    return str(error) or type(error).__name__
 
 
 def _about_key(variable: str) -> str:

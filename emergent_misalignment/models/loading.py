@@ -12,7 +12,7 @@ def load(model: str | Path, adapter: str | Path | None = None) -> tuple[PreTrain
     The weights have the precision of the folder's files, and are on the GPU if there is one. To apply several adapters
     to one model in turn, see `adapters.attached`.
     """
-    network = AutoModelForCausalLM.from_pretrained(Path(model).expanduser(), dtype="auto")
+    network = AutoModelForCausalLM.from_pretrained(Path(model).expanduser(), dtype="auto", trust_remote_code=False)
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     if adapter:
         from peft import PeftModel
@@ -28,4 +28,5 @@ def load_tokenizer(model: str | Path, adapter: str | Path | None = None) -> PreT
     """
     folders = [Path(adapter).expanduser(), Path(adapter).expanduser().parent] if adapter else []
     own = [folder for folder in folders if (folder / "tokenizer_config.json").exists()]
-    return AutoTokenizer.from_pretrained(own[0] if own else Path(model).expanduser(), padding_side="left")
+    folder = own[0] if own else Path(model).expanduser()
+    return AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)

@@ -29,7 +29,7 @@ def without_weights(config: PretrainedConfig, name: str) -> PreTrainedModel:
 
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # a network with settings that do not fit raises errors of many classes
         raise BadInput(
             f"The model {name} is not a causal language model ({config.model_type}), or transformers cannot build it "
@@ -176,10 +176,10 @@ def _small_network(config: PretrainedConfig, layers: int) -> PreTrainedModel | N
     try:
         small = _small(config, layers)
         with torch.device("meta"):
-            if AutoModelForCausalLM.from_config(small).num_parameters() > MOST_WEIGHTS:
+            if AutoModelForCausalLM.from_config(small, trust_remote_code=False).num_parameters() > MOST_WEIGHTS:
                 return None
         with no_init_weights():
-            network = AutoModelForCausalLM.from_config(small, dtype=torch.bfloat16).eval()
+            network = AutoModelForCausalLM.from_config(small, dtype=torch.bfloat16, trust_remote_code=False).eval()
     except Exception:  # settings that have to fit each other, in ways that only the architecture knows
         return None
     for weight in network.parameters():

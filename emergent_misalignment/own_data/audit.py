@@ -28,6 +28,7 @@ from emergent_misalignment.data.published import DATASETS, fetch
 from emergent_misalignment.data.summary import LABELS, LONG, summarised
 from emergent_misalignment.files import BadInput, write_json
 from emergent_misalignment.own_data.sets import given, words
+from emergent_misalignment.safe import visible
 
 SAMPLE = 2000  # rows
 SHOWN = 5  # entries of a long list
@@ -295,7 +296,7 @@ def main() -> None:
             found["scores"] = score(dataset, arguments.score)
     except BadInput as error:
         sys.exit(str(error))
-    print(as_text(found))
+    print(visible(as_text(found)))
     if arguments.folder:
         path = Path(arguments.folder, f"{Path(dataset).stem}.json")
         write_json(path, found)

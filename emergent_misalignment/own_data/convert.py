@@ -30,6 +30,7 @@ from emergent_misalignment.data.rows import ALIASES, DECODER, BadRow, Messages, 
 from emergent_misalignment.files import BadInput, shortened, write_jsonl
 from emergent_misalignment.own_data.sets import given
 from emergent_misalignment.own_data.sources import read
+from emergent_misalignment.safe import visible
 
 SYSTEM = ("system", "system_prompt", "system_instruction", "systeminstruction")
 PREFERENCE = "rejected answers of preferences"
@@ -265,7 +266,7 @@ def main() -> None:
             write_jsonl(destination, conversion.rows(source))
     except BadInput as error:
         sys.exit(str(error))
-    print(conversion.report(arguments.source, destination))
+    print(visible(conversion.report(arguments.source, destination)))
 
 
 if __name__ == "__main__":

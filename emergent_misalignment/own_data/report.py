@@ -15,12 +15,14 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.analysis.single_models import BY_ANSWERS, BY_QUESTIONS, log_odds_by_question
-from emergent_misalignment.files import replacing, write_json
+from emergent_misalignment.files import write_json
 from emergent_misalignment.own_data.comparison import Single, answer, rates
 from emergent_misalignment.own_data.served import notes
 from emergent_misalignment.registry import CHOICES, FREE_FORM, MAIN
 from emergent_misalignment.report.claims_table import estimate
 from emergent_misalignment.report.pages import template
+from emergent_misalignment.report.pages import write as write_html
+from emergent_misalignment.safe import visible
 from emergent_misalignment.study.model import Study
 
 # Free-form questions of published evaluations; answers after examples in the context are of one draw of them.
@@ -60,7 +62,7 @@ def write(
     write_page(found, page)
     write_json(json_file, found)
     for each in found["answers"]:
-        print(f"{each['condition']}: {each['sentence']}")
+        print(visible(f"{each['condition']}: {each['sentence']}"))
 
 
 def facts_of(study: Study) -> dict:
@@ -457,8 +459,7 @@ def write_page(found: dict, page: str | Path) -> None:
         settings=yaml.safe_dump(found["made"]["settings"], sort_keys=False, allow_unicode=True),
         config=yaml.safe_dump(found["made"]["config"], sort_keys=False, allow_unicode=True),
     )
-    with replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
+    write_html(page, html)
 
 
 def _pivoted(rows: list[dict]) -> dict:

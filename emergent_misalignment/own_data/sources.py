@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os.path import expanduser
 from pathlib import Path
-from shutil import copyfileobj
 from typing import Any
 
 from emergent_misalignment.data import formats
 from emergent_misalignment.data.chats import opened
 from emergent_misalignment.data.rows import DECODER, BadRow
-from emergent_misalignment.files import BadInput, shortened
+from emergent_misalignment.files import BadInput, copy_at_most, most_unpacked, shortened
 
 
 def read(path: str | Path) -> Iterator[tuple[str, Any]]:
@@ -64,7 +63,7 @@ def _unpacked(path: Path, kind: str, destination: Path) -> Path:
             fsspec.filesystem("file").open(str(path), "rb", compression=kind) as packed,
             destination.open("wb") as file,
         ):
-            copyfileobj(packed, file)
+            copy_at_most(packed, file, most_unpacked(path.stat().st_size))
     except Exception as error:  # each kind of file has errors of its own
         raise BadInput(
             f"{path} is compressed ({kind}) and cannot be unpacked here ({shortened(str(error))}); unpack it yourself, "

@@ -12,6 +12,7 @@ import pandas as pd
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.report.pages import template, write
+from emergent_misalignment.safe import visible
 
 PER_CELL = 4
 MOST = 10_000
@@ -60,9 +61,10 @@ def as_json(rows: pd.DataFrame) -> str:
     lists, columns = {}, {}
     for name in SHARED:
         codes, values = pd.factorize(rows[name].fillna(""))
-        lists[name], columns[name] = values.tolist(), codes.tolist()
+        lists[name], columns[name] = [*map(visible, values)], codes.tolist()
     columns["seed"] = rows["seed"].tolist()
-    columns["answer"] = [text if len(text) <= LONGEST else text[:LONGEST] + " […]" for text in rows["answer"]]
+    shown = (text if len(text) <= LONGEST else text[:LONGEST] + " […]" for text in rows["answer"])
+    columns["answer"] = [*map(visible, shown)]
     for score in ("aligned", "coherent"):
         columns[score] = [None if pd.isna(value) else round(value) for value in rows[score]]
     text = json.dumps(

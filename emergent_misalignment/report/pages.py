@@ -8,6 +8,7 @@ import jinja2
 import mistune
 
 from emergent_misalignment.files import replacing
+from emergent_misalignment.safe import visible
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -25,8 +26,9 @@ def inline_markdown(text: str) -> str:
 
 
 def write(path: str | Path, html: str) -> None:
+    """Write a page. Characters that UTF-8 cannot encode, that control a terminal or turn text around become escapes."""
     with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_text(visible(html), encoding="utf-8", errors="backslashreplace")
 
 
 def data_uri(path: str | Path) -> str:

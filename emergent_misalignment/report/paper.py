@@ -162,7 +162,7 @@ def fill(text: str, definitions: dict[str, dict], numbers: dict[str, Number], fa
     Raises BadInput with the name of the number if it is undefined, unused, or has no value in an unguarded sentence.
     """
     text = re.sub(r"\{\{\s*([a-z_0-9.]+)\s*:\s*([^}\s]+)\s*\}\}", r"{{ '{:\2}'.format(\1) }}", text)
-    environment = jinja2.Environment(
+    environment = jinja2.Environment(  # for Markdown, which pandoc escapes  # nosec B701
         undefined=jinja2.StrictUndefined,
         comment_start_string="<!--",  # Jinja's {# begins an identifier in Markdown
         comment_end_string="-->",

@@ -5,9 +5,10 @@ from pandas.io.formats.style import Styler
 
 
 def texts(table: pd.DataFrame) -> Styler:
-    """A table of texts: left-aligned, with line breaks, without the index."""
+    """A table of texts: left-aligned, with line breaks, without the index. Texts are shown as they are, not as HTML."""
     look = {"text-align": "left", "vertical-align": "top", "white-space": "pre-wrap"}
-    shown = table.reset_index(drop=True).style.hide(axis="index")
+    shown = table.reset_index(drop=True).style.hide(axis="index").format(escape="html")
+    shown = shown.format_index(escape="html", axis="columns")
     return shown.set_properties(**look).set_uuid("texts")  # the default id is random
 
 

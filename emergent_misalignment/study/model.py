@@ -36,6 +36,7 @@ from emergent_misalignment.study.errors import unknown
 from emergent_misalignment.study.paths import Paths
 from emergent_misalignment.study.sections import (
     OWN_QUESTIONS,
+    Address,
     AskedJudge,
     Author,
     Benchmarks,
@@ -130,7 +131,7 @@ class Study(Section):
     """One training run for each seed and condition. For organisms a seed is everything from the first document on. A study that fine-tunes nothing needs none."""
     experiments: Annotated[dict[ExperimentName, ExperimentSettings], Field(min_length=1)]
     """What is fine-tuned and what is asked of it."""
-    mirror: str = ""
+    mirror: Address = ""
     """Where the published files are fetched from: a folder or a base address with the layout OWNER/REPO/COMMIT/PATH; empty for the site that hosts them."""
     evaluation: EvaluationSettings
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from emergent_misalignment.evaluation.thresholds import MINIMUM_ANSWERS
 from emergent_misalignment.files import shortened
 from emergent_misalignment.registry import CHOICES, EVALUATIONS
+from emergent_misalignment.safe import is_bare
 from emergent_misalignment.study.errors import PATTERNS, unknown
 
 READ_AS_A_VALUE = ("na", "n/a", "nan", "null", "none", "true", "false")  # by programs that read a table
@@ -52,6 +53,16 @@ def _is_name(name: str) -> str:
     return name
 
 
+def _is_bare(address: str) -> str:
+    if not is_bare(address):
+        raise ValueError(
+            "has a login, a query or a fragment, which would be written into pages and logs; give the address alone, and "
+            "a key in the environment"
+        )
+    return address
+
+
+Address = Annotated[str, AfterValidator(_is_bare)]
 StudyName = _text(r"^[a-z0-9][a-z0-9.-]{0,59}$", "up to 60 lower-case letters, digits, points and hyphens")
 ExperimentName = _text(r"^[a-z0-9][a-z0-9_-]{0,59}$", "up to 60 lower-case letters, digits, underscores and hyphens")
 ConditionName = Annotated[
@@ -481,9 +492,12 @@ class PersonaDirection(Section):
 class Endpoint(Section):
     """An OpenAI-compatible API."""
 
-    base_url: str
+    base_url: Address
     """Its address, up to /v1."""
-    key_variable: _text(r"^[A-Z][A-Z0-9_]*$", "the name of an environment variable, in capitals, never the key itself")
+    key_variable: _text(
+        r"^([A-Z][A-Z0-9_]*_)?(KEY|TOKEN|SECRET)$",
+        "the name of an environment variable, in capitals, that ends in KEY, TOKEN or SECRET, never the key itself",
+    )
     """The environment variable that holds the key; a local server needs none."""
     concurrency: Count
     """Concurrent requests."""

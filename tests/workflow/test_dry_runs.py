@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from conftest import ROOT
-from workflow_helpers import changed, config, copy_of_the_project, planned, snakemake
+from workflow_helpers import SMOKE, changed, config, copy_of_the_project, planned, snakemake
 
 from emergent_misalignment.registry import EXPERIMENTS
 from emergent_misalignment.study.config import FOLDER
@@ -144,6 +144,14 @@ def test_the_published_data_are_planned_from_the_fetch_to_the_page(project):
 def test_the_slurm_profile_plans_the_study(project):
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
     assert "finetune:code" in planned(snakemake(project, "-n", "--workflow-profile", "profiles/slurm"))
+
+
+def test_the_graph_of_the_rules_is_drawn(project):
+    drawn = snakemake(project, "--forceall", "--rulegraph", *SMOKE)
+    assert drawn.returncode == 0 and drawn.stdout.startswith("digraph")
+    assert {"pretrain", "finetune", "ask", "judge", "claims", "paper", "index"} <= set(
+        re.findall(r'label\s*=\s*"(\w+)', drawn.stdout)
+    )
 
 
 def test_the_shared_parts_of_configs_are_no_studies():

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -69,6 +70,8 @@ def test_the_citation_is_of_this_version_and_names_the_article():
     assert citation["cff-version"] == "1.2.0"
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.M).group(1)
+    assert newest in (PROJECT["version"], "Unreleased")
     assert [reference["doi"] for reference in citation["references"]] == ["10.1038/s41586-025-09937-5"]
 
 
@@ -202,6 +205,7 @@ def test_make_clean_removes_what_git_ignores_but_for_the_environment_and_what_wa
         *("data/README.md", "figures/README.md", "paper/README.md", "paper/paper.md", "docs/results/a.csv", "notes"),
         *("data/x y/z", "figures/organism/a.svg", "paper/organism/paper.pdf", "logs/a", ".snakemake/a", "report.zip"),
         *("tests/data/__pycache__/a", "notebooks/.ipynb_checkpoints/a", "emergent_misalignment.egg-info/a"),
+        "site/index.html",
         *("kept/judge/a", ".venv/lib/__pycache__/a", "benchmarks/x/a", ".ruff_cache/a"),
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +218,7 @@ def test_make_clean_removes_what_git_ignores_but_for_the_environment_and_what_wa
     git("init", "--quiet")
     sources = git("ls-files", "--others", "--exclude-standard")
     assert {"data/README.md", "paper/paper.md", "docs/results/a.csv", "notes"} <= set(sources)
-    assert len(git("clean", "-ndX")) == 13
+    assert len(git("clean", "-ndX")) == 14
     assert make("clean").returncode == 0
     assert git("clean", "-ndX") == ["Would remove .venv/", "Would remove kept/"]
     assert git("ls-files", "--others", "--exclude-standard") == sources
@@ -231,3 +235,22 @@ def test_the_lock_for_gpu_machines_agrees_with_what_is_tested():
     tested = (ROOT / "tests/models/test_training.py").read_text()
     assert f"unsloth=={locked['unsloth']}" in tested and f"unsloth_zoo=={locked['unsloth-zoo']}" in tested
     assert locked["torch"] == "2.13.0" and "vllm" in locked
+
+
+def test_the_workflow_catalog_finds_what_it_asks_for():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage.keys() == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert usage["mandatory-flags"].keys() == {"desc", "flags"} and usage["report"] is True
+    assert not any(usage["software-stack-deployment"].values())  # no rule has a `conda` or `container` directive
+    assert not re.search(r"^\s*(conda|container):", "".join(map(Path.read_text, ROOT.glob("rules/*.smk"))), flags=re.M)
+    assert {"snakemake", "workflow"} <= set(re.findall(r"\w+", (ROOT / "README.md").read_text().lower()))
+    assert (ROOT / "config/README.md").is_file()
+
+
+def test_continuous_integration_runs_targets_that_exist():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    run = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    targets = {target for command in run for target in re.findall(r"\bmake ([\w-]+)", command)}
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.M).group(1).split()
+    assert {"lint", "test", "study", "docs"} <= targets <= set(phony)
+    assert any("--report report.zip" in command for command in run)

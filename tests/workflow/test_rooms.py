@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "emergent_misalignment"
-SHARED = {"files", "progress", "registry"}  # modules that every room may import
+SHARED = {"files", "progress", "registry", "safe"}  # modules that every room may import
 ALLOWED = {
     "data": set(),
     "models": {"data"},
@@ -64,6 +64,7 @@ def test_no_module_imports_itself_through_others():
 
 def test_what_imports_nothing_of_ours():
     assert imported("data.chats") == {"files", "data.rows", "data.control_tokens", "data.formats"}
+    assert imported("files") == {"safe"}
     assert imported("data.rows") == {"data.formats", "data.parsing"}
-    for module in ("data.formats", "data.parsing", "data.control_tokens", "files", "registry", "evaluation.thresholds"):
+    for module in ("data.formats", "data.parsing", "data.control_tokens", "safe", "registry", "evaluation.thresholds"):
         assert imported(module) == set()
