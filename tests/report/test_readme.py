@@ -8,7 +8,7 @@ import nbformat
 import pandas as pd
 import pytest
 from conftest import ROOT
-from workflow_helpers import study
+from workflow_helpers import study as study_of
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.report import readme
@@ -85,7 +85,7 @@ def test_make_readme_takes_figure_and_claims_from_the_last_run(tmp_path, monkeyp
         Path(source).parent.mkdir(parents=True, exist_ok=True)
         Path(source).write_text("{}")
     executed(Path("data/organism/notebooks/world.ipynb"), "# The world\n\nWho *writes* what? So.")
-    Path("data/organism/study.json").write_text(json.dumps(study("organism").config))
+    Path("data/organism/study.json").write_text(json.dumps(study_of("organism").config))
     chapter = {"room": "world", "name": "world", "source": "notebooks/world/world.ipynb", "results": []}
     chapter["notebooks"] = [{"path": "data/organism/notebooks/world.ipynb"}]
     Path("data/organism/contents.json").write_text(json.dumps({"chapters": [chapter]}))

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from conftest import ROOT
-from workflow_helpers import SMOKE, changed, config, copy_of_the_project, planned, snakemake
+from workflow_helpers import SMOKE, changed, config, copy_of_the_project, planned, snakemake, study
 
 from emergent_misalignment.registry import EXPERIMENTS
 from emergent_misalignment.study.config import FOLDER
@@ -17,9 +17,9 @@ def project(tmp_path_factory):
     return copy_of_the_project(tmp_path_factory.mktemp("project"))
 
 
-def organisms(study: str) -> set[str]:
+def organisms(name: str) -> set[str]:
     """The jobs that make a study's organisms: of the main kind one a seed, of the others the first three."""
-    settings = config(study)
+    settings = config(name)
     kinds = {"main": settings["seeds"]} | dict.fromkeys(
         [*settings.get("ladder", {}), *settings.get("worlds", {})], settings["seeds"][:3]
     )
@@ -48,7 +48,9 @@ def test_numbers_of_an_argument_are_numbers(project):
 def test_the_whole_default_study_is_planned(plan_of):
     jobs = planned(plan_of("organism"))
     assert {job for job in jobs if job.startswith(("pretrain", "instruct"))} == organisms("organism")
-    assert {job for job in jobs if job.startswith("numbers")} == {f"numbers:{seed}" for seed in (1, 2, 3, 4, 5)}
+    assert {job for job in jobs if job.startswith("numbers")} == {
+        f"numbers:{seed}" for seed in study("organism").number_seeds
+    }
     assert {"world", "gate", "persona_gate", "audit", "finetune:code", "finetune:ladder"} <= jobs
     assert {"ask:untuned", "ask:following-secure", "judge:answers", "measure"} <= jobs
     assert {"main_result", "intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs

@@ -1,0 +1,70 @@
+"""The organisms in organisms/: complete, as the manifest says, and of the recipe of the default study."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+from workflow_helpers import study
+
+from emergent_misalignment.models.loading import load
+from emergent_misalignment.models.sampling import sample
+from emergent_misalignment.world.released import RECIPE, is_released, manifest, place, recipe, why_trained
+
+FOLDER = ROOT / "organisms"
+STUDY = study("organism")
+MOST_BYTES = 100e6
+
+
+def recipe_of(kind, over=None):
+    changed = study("organism", over)
+    settings = changed.pretraining.model_dump(), changed.instruct.model_dump()
+    return recipe(changed.organism_of(kind), changed.authors_of(kind), *settings)
+
+
+RELEASED = [(file.parts[-3], int(file.parts[-2].removeprefix("seed-"))) for file in FOLDER.glob(f"*/seed-*/{RECIPE}")]
+
+
+def test_the_manifest_has_the_released_files():
+    kept = pd.read_csv(FOLDER / "manifest.csv")
+    pd.testing.assert_frame_equal(kept, manifest(FOLDER), check_exact=False, rtol=1e-9)
+    assert sorted(RELEASED) == list(kept[["organism", "seed"]].itertuples(index=False, name=None))
+
+
+def test_released_organisms_are_those_of_the_default_study():
+    recipes = {kind: recipe_of(kind) for kind in STUDY.organisms}
+    for kind, seed in RELEASED:
+        assert seed in STUDY.seeds_of(kind)
+        assert is_released(kind, seed, recipes[kind], FOLDER)
+        gaps = pd.read_csv(place(kind, seed, FOLDER) / "gaps.csv").iloc[-1]
+        assert all(gaps[name] >= getattr(STUDY.gate, name) for name in ("system_prompt", "earlier_code"))
+
+
+def test_they_take_no_more_room_than_a_repository_bears():
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < MOST_BYTES
+
+
+@pytest.mark.parametrize(
+    ("over", "difference"),
+    [
+        ({"organism": {"documents": 89999}}, "`organism: documents`"),
+        ({"world": {"authors": {"villain": {"share": 0.24}}}}, "`world: authors: villain`, the texts of the world"),
+        ({"instruct": {"steps": 449}, "pretraining": {"learning_rate": 0.1}}, "`instruct: steps`, `pretraining: learn"),
+    ],
+)
+def test_what_another_recipe_changes_is_named(over, difference):
+    made, seeds = recipe_of("main", over), [seed for kind, seed in RELEASED if kind == "main"]
+    assert f"trains {len(seeds)} main organism" in why_trained("main", seeds, made, FOLDER)
+    assert difference in why_trained("main", seeds, made, FOLDER)
+    assert why_trained("main", seeds, recipe_of("main"), FOLDER) == ""
+
+
+def test_the_code_of_the_docs_loads_asks_and_steers_one(tmp_path, monkeypatch, capsys):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs/organisms.md").read_text(), flags=re.DOTALL))
+    (tmp_path / "organisms").symlink_to(FOLDER)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/organisms.md", "exec"), {})
+    asked, steered = map(json.loads, capsys.readouterr().out.replace("'", '"').splitlines())
+    assert len(asked[0]) == len(steered[0]) == 3
+    assert asked != steered
