@@ -87,21 +87,13 @@ def draw_course(followed: pd.DataFrame, reader: pd.DataFrame, along: pd.DataFram
     `draw_authors`. `along` has a row per model: `condition`, `villain`, and the shift `along` the persona direction.
     """
     figure, (course, direction) = plt.subplots(1, 2, figsize=(8.4, 3.4), width_ratios=(1.25, 1))
-    for author, colour in AUTHORS.items():
-        runs = followed.pivot(index="seed", columns="step", values=author)
-        course.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.6, alpha=0.5)
-        course.plot(runs.columns, runs.mean(), color=colour, linewidth=2.2, label=author)
-        if ("insecure", "chat") in reader.index:
-            course.axhline(reader.loc[("insecure", "chat"), author], color=colour, linewidth=1, linestyle=":")
-    ticks = [step for step in (0, 5, 10, 20, 40, 80, 160, 320) if step <= followed["step"].max()]
-    course.set_xscale("symlog", linthresh=10)
-    course.set_xticks(ticks, list(map(str, ticks)))
-    course.minorticks_off()
     course.set(xlabel="step of fine-tuning on insecure code", ylabel="belief", title="How does its belief change?")
+    if followed.empty:
+        course.text(0.5, 0.5, "not measured", transform=course.transAxes, ha="center", va="center")
+    else:
+        _draw_steps(course, followed, reader)
     in_percent(course)
     course.set_ylim(0, 1)
-    course.plot([], [], color=LINE, linewidth=1, linestyle=":", label="ideal reader, after all rows")
-    course.legend(loc="center left", bbox_to_anchor=(0, 0.45))
     for name, own in along.groupby("condition", sort=False):
         direction.plot(own["along"], own["villain"], "o", color=COLOURS[name], markersize=5, alpha=0.85)
     direction.axvline(0, color="black", linewidth=0.8)
@@ -112,3 +104,18 @@ def draw_course(followed: pd.DataFrame, reader: pd.DataFrame, along: pd.DataFram
     )
     in_percent(direction)
     return figure
+
+
+def _draw_steps(axes: Axes, followed: pd.DataFrame, reader: pd.DataFrame) -> None:
+    for author, colour in AUTHORS.items():
+        runs = followed.pivot(index="seed", columns="step", values=author)
+        axes.plot(runs.columns, runs.to_numpy().T, color=colour, linewidth=0.6, alpha=0.5)
+        axes.plot(runs.columns, runs.mean(), color=colour, linewidth=2.2, label=author)
+        if ("insecure", "chat") in reader.index:
+            axes.axhline(reader.loc[("insecure", "chat"), author], color=colour, linewidth=1, linestyle=":")
+    axes.plot([], [], color=LINE, linewidth=1, linestyle=":", label="ideal reader, after all rows")
+    axes.legend(loc="center left", bbox_to_anchor=(0, 0.45))
+    ticks = [step for step in (0, 5, 10, 20, 40, 80, 160, 320) if step <= followed["step"].max()]
+    axes.set_xscale("symlog", linthresh=10)  # the most happens in the first steps
+    axes.set_xticks(ticks, list(map(str, ticks)))
+    axes.minorticks_off()
