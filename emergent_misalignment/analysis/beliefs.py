@@ -30,6 +30,8 @@ def with_shifts(runs: pd.DataFrame, directions: pd.DataFrame) -> pd.DataFrame:
 def compared(runs: pd.DataFrame) -> str:
     """How far the sampled rates are from those that beliefs imply, in lines of Markdown. `runs` as in `with_rates`."""
     known = runs.dropna(subset="rate")
+    if known.empty:
+        return "No model gave enough coherent answers for a comparison."
     return "\n".join(f"- {_distance(known, column, words)}" for column, words in IMPLIED.items())
 
 

@@ -41,6 +41,7 @@ READ = {
 RUN = ["condition", "seed", "step", "context"]
 STEPS = 10_000
 TINY = 1e-300  # avoids a division by zero
+DECIMALS = 9  # more than are exact
 
 
 def chances(authors: Authors) -> pd.DataFrame:
@@ -73,6 +74,7 @@ def posterior(bad: pd.DataFrame, chance: pd.DataFrame) -> tuple[pd.DataFrame, pd
     for _ in range(STEPS):
         expected = np.maximum(weights @ by_author.T, TINY)
         weights *= (outcomes / expected) @ by_author / b.shape[1]
+    weights = weights.round(DECIMALS)
     misfit = rel_entr(outcomes, np.maximum(weights @ by_author.T, TINY)).sum(axis=1)
     return pd.DataFrame(weights, bad.index, chance.columns), pd.Series(misfit, bad.index)
 
@@ -83,7 +85,7 @@ def of_runs(rates: pd.DataFrame, authors: Authors) -> pd.DataFrame:
     `rates` has the columns of `author_probes.COLUMNS`. `misfit` is in nats. `expected` is the share of malicious
     answers to free-form questions that the beliefs imply, `elsewhere` the same with beliefs inferred from ELSEWHERE.
     """
-    bad = rates.pivot(index=RUN, columns="kind", values="bad")
+    bad = _by_kind(rates)
     chance = chances(authors)
     beliefs, misfit = posterior(bad[[*EVIDENCE]], chance)
     others, _ = posterior(bad[[*ELSEWHERE]], chance)
@@ -93,6 +95,12 @@ def of_runs(rates: pd.DataFrame, authors: Authors) -> pd.DataFrame:
         "elsewhere": expected_malice(others),
     }
     return beliefs.assign(**implied).reset_index()
+
+
+def _by_kind(rates: pd.DataFrame) -> pd.DataFrame:
+    """A row per model, in the order of `rates`, and a column per kind."""
+    order = pd.MultiIndex.from_frame(rates[RUN].drop_duplicates())
+    return rates.pivot(index=RUN, columns="kind", values="bad").reindex(order)
 
 
 def measures(runs: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +118,7 @@ def left_out(rates: pd.DataFrame, runs: pd.DataFrame, authors: Authors) -> pd.Da
     """The rates of bad answers of the kinds SHAPED, by condition and context: observed, and implied by the beliefs."""
     chance = chances(authors).loc[[*SHAPED]]
     implied = runs.set_index(RUN)[[*chance]] @ chance.T
-    observed = rates.pivot(index=RUN, columns="kind", values="bad")[[*SHAPED]]
+    observed = _by_kind(rates)[[*SHAPED]]
     both = implied.add_suffix(", implied").join(observed.add_suffix(", observed"))
     order = [f"{kind}, {which}" for kind in SHAPED for which in ("implied", "observed")]
     return both.groupby(["condition", "context"], sort=False)[order].mean()
