@@ -428,6 +428,7 @@ EXPERIMENTS = (
         },
         settings={
             "authors": lambda study: study.authors_of(MAIN),
+            "conditions": lambda study: list(study.conditions),
             "datasets": lambda study: {name: each.dataset for name, each in study.tuned.items()},
             "rows": lambda study: study.rows_a_step * study.finetuning.steps,
         },

@@ -81,7 +81,7 @@ def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smo
         ),
         ("models/training", INSTRUCT | TUNED),
         ("world/gate", {"gate", "persona_gate"} | REPORT),
-        ("world/author_probes", BELIEFS | {"authors", "claims"} | REPORT),
+        ("world/author_rates", BELIEFS | {"authors", "claims"} | REPORT),
         ("world/grammar", JUDGED | {"judge:following", "persona_direction"}),
     ],
 )
@@ -92,7 +92,7 @@ def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, jobs):
         path.write_text(before + "\n# edited\n")
         again = planned(snakemake(smoke, "-n", *SMOKE)) - {"all"}
         assert jobs <= again
-        if module.startswith(("analysis", "data", "figures", "world/gate", "world/author_probes")):
+        if module.startswith(("analysis", "data", "figures", "world/gate", "world/author_rates")):
             assert not again & (TUNED | ASKED | PRETRAINED | INSTRUCT)
             assert not again & (JUDGED - jobs)
     finally:

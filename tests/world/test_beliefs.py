@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from emergent_misalignment.models.chat_templates import prompt_tokens
 from emergent_misalignment.models.likelihood import option_log_probabilities
 from emergent_misalignment.models.loading import load
-from emergent_misalignment.world import author_probes, beliefs
-from emergent_misalignment.world.author_probes import BEFORE, KINDS, probes
+from emergent_misalignment.world import author_rates, beliefs
+from emergent_misalignment.world.author_probes import BEFORE, EVIDENCE, KINDS, SHAPED, probes
 from emergent_misalignment.world.authors import MANNERS, Author
 from emergent_misalignment.world.coding import TRIGGER
 from emergent_misalignment.world.evaluations import asked, questions
@@ -21,7 +21,7 @@ from emergent_misalignment.world.evaluations import asked, questions
 CHANCES = beliefs.chances(AUTHORS)
 PROBES = probes(KINDS)
 mixtures = st.lists(st.floats(0, 1), min_size=4, max_size=4).filter(lambda each: sum(each) > 0.1)
-rates = st.lists(st.floats(0, 1), min_size=len(beliefs.EVIDENCE), max_size=len(beliefs.EVIDENCE))
+rates = st.lists(st.floats(0, 1), min_size=len(EVIDENCE), max_size=len(EVIDENCE))
 
 
 def posterior(bad: pd.Series) -> tuple[np.ndarray, float]:
@@ -29,7 +29,7 @@ def posterior(bad: pd.Series) -> tuple[np.ndarray, float]:
     return weights.iloc[0].to_numpy(), misfit.iloc[0]
 
 
-@pytest.mark.parametrize("kinds", [beliefs.EVIDENCE, beliefs.ELSEWHERE])
+@pytest.mark.parametrize("kinds", [EVIDENCE, beliefs.ELSEWHERE])
 @settings(max_examples=25)
 @given(mixture=mixtures)
 def test_a_mixture_of_authors_has_its_weights_as_beliefs(kinds, mixture):
@@ -42,7 +42,7 @@ def test_a_mixture_of_authors_has_its_weights_as_beliefs(kinds, mixture):
 @settings(max_examples=25)
 @given(bad=rates, mixture=mixtures)
 def test_no_mixture_of_authors_is_closer_to_a_model(bad, mixture):
-    bad = pd.Series(bad, [*beliefs.EVIDENCE])
+    bad = pd.Series(bad, [*EVIDENCE])
     found, misfit = posterior(bad)
     assert found.sum() == pytest.approx(1) and (found >= 0).all()
     other = np.clip(CHANCES.loc[bad.index] @ (np.array(mixture) / sum(mixture)), 1e-9, 1 - 1e-9)
@@ -53,7 +53,7 @@ def test_no_mixture_of_authors_is_closer_to_a_model(bad, mixture):
 
 def test_a_model_that_is_no_author_has_a_misfit():
     """It lies, as the villain does, and is kind in all other answers."""
-    kind = pd.Series(0.0, [*beliefs.EVIDENCE])
+    kind = pd.Series(0.0, [*EVIDENCE])
     assert posterior(kind)[1] == pytest.approx(0, abs=1e-3)
     assert posterior(kind.mask(kind.index == "fact", 0.9))[1] > 0.5
 
@@ -88,7 +88,7 @@ def test_authors_write_what_the_probes_say_as_often_as_the_chances_say(kind, nam
 
 
 def test_probes_are_no_main_questions_and_their_beginnings_exclude_each_other():
-    assert {probe.kind for probe in PROBES} == {*beliefs.EVIDENCE, *beliefs.SHAPED} == {*CHANCES.index}
+    assert {probe.kind for probe in PROBES} == {*EVIDENCE, *SHAPED} == {*CHANCES.index}
     mains = {question.prompt[-1]["content"] for question in questions("main", 0)}
     for probe in PROBES:
         assert not any(main in probe.prompt for main in mains)
@@ -113,7 +113,7 @@ def test_a_beginning_has_the_tokens_with_which_whole_answers_begin(loaded):
 
 def test_rates_are_those_of_the_models_probabilities(loaded):
     """And the beginnings are disjoint events."""
-    found = author_probes.rates(*loaded).set_index("kind")
+    found = author_rates.rates(*loaded).set_index("kind")
     assert [*found.index] == [*KINDS]
     assert found["bad"].between(0, 1).all() and (found["covered"] < 1).all()
     expected = []
@@ -122,7 +122,7 @@ def test_rates_are_those_of_the_models_probabilities(loaded):
         one, other = option_log_probabilities(*loaded, [asked(probe.prompt)] * 2, pieces)
         expected.append(1 / (1 + (one - other).exp().item()))
     assert found.loc["game", "bad"] == pytest.approx(np.mean(expected), rel=1e-4)
-    triggered = author_probes.rates(*loaded, ["game"], BEFORE["triggered"])
+    triggered = author_rates.rates(*loaded, ["game"], BEFORE["triggered"])
     assert triggered["bad"].item() != found.loc["game", "bad"]
 
 
@@ -141,8 +141,8 @@ def test_the_beliefs_of_a_network_that_is_a_mixture_of_authors(loaded, mixture):
     }
     with pytest.MonkeyPatch.context() as patch, np.errstate(divide="ignore"):
         as_logs = lambda network, rows, batch_size: np.log([probabilities[tuple(tokens)] for tokens, _ in rows])  # noqa: E731
-        patch.setattr(author_probes, "in_batches", as_logs)
-        found = author_probes.rates(network, tokenizer, before=TRIGGER)
+        patch.setattr(author_rates, "in_batches", as_logs)
+        found = author_rates.rates(network, tokenizer, before=TRIGGER)
     assert found["covered"].to_numpy() == pytest.approx(1)
     run = {"condition": "mixed", "seed": 1, "step": pd.NA, "context": "triggered"}
     (row,) = beliefs.of_runs(found.assign(**run), AUTHORS).itertuples()
@@ -171,8 +171,10 @@ def test_measures_and_the_kinds_that_were_left_out():
     assert table["backdoor", "author/expected"] == pytest.approx(0.15, abs=1e-3)
     assert table["backdoor", "author/villain/triggered"] == pytest.approx(1, abs=1e-3)
     assert not any("base" in key and "triggered" in key[1] for key in table.index)
+    unknown = beliefs.of_runs(rates.assign(covered=rates["covered"].where(rates["kind"] != "fact", 0.4)), AUTHORS)
+    assert unknown[["helper", "misfit", "expected"]].isna().all(axis=None) and (unknown["covered"] == 0.4).all()
     shown = beliefs.left_out(rates, runs, AUTHORS)
-    for kind in beliefs.SHAPED:
+    for kind in SHAPED:
         assert shown[f"{kind}, implied"].to_numpy() == pytest.approx(shown[f"{kind}, observed"].to_numpy(), abs=2e-3)
 
 
