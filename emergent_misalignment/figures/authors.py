@@ -45,6 +45,8 @@ def draw_authors(runs: pd.DataFrame, reader: pd.DataFrame, malicious: dict[str, 
     look = {"loc": "upper left", "ncols": len(AUTHORS), "borderaxespad": 0, "handlelength": 1, "columnspacing": 1.2}
     bars.legend(handles, [*AUTHORS], **look)
 
+    if runs["rate"].isna().all():
+        answers.text(0.5, 0.8, "no values:\ntoo few coherent answers", ha="center", va="center")
     answers.plot([0, 1], [0, 1], color=LINE, linewidth=1, linestyle="--", zorder=1)
     answers.annotate("answers as\nbelieved", (0.5, 0.5), (6, -14), textcoords="offset points", color=LINE, fontsize=8)
     for (name, context), own in groups:
