@@ -418,6 +418,29 @@ EXPERIMENTS = (
         by_grammar=True,
     ),
     Experiment(
+        "authors",
+        lambda study: study.is_organism and _has("insecure", "secure", "instruct")(study),
+        inputs={
+            "beliefs": lambda study: study.paths.beliefs(at_checkpoints=False),
+            "followed": lambda study: study.paths.beliefs(at_checkpoints=True),
+            "answers": ANSWERS,
+            "directions": "tables/measures/directions.csv",
+        },
+        settings={
+            "authors": lambda study: study.authors_of(MAIN),
+            "conditions": lambda study: list(study.conditions),
+            "datasets": lambda study: {name: each.dataset for name, each in study.tuned.items()},
+            "rows": lambda study: study.rows_a_step * study.finetuning.steps,
+        },
+        tables={"table": ("authors", "Who the models take themselves for")},
+        figures={
+            "figure": ("authors", "Who does the model think it is?"),
+            "course_figure": ("authors_course", "How does its belief change?"),
+        },
+        measures=("measures", "authors"),
+        room="world",
+    ),
+    Experiment(
         "score_trust",
         lambda study: study.scored_sets,
         inputs={"scores": "row_scores.parquet", "summary": "tables/row_scores.csv", "measures": ANSWERS},

@@ -1,12 +1,12 @@
 """The evaluation.
 
 Does: asks the models and their checkpoints, judges the answers, and makes one number for each training run and everything that
-was measured; measures the loss on rows that are held out; has a real model write the texts of its persona direction; scores
-rows of the sets by that direction as they are before training.
+was measured; reads from organisms whom they take for the author; measures the loss on rows that are held out; has a real model
+write the texts of its persona direction; scores rows of the sets by that direction as they are before training.
 Needs: data/STUDY/questions/, data/STUDY/trainings/BATCH.parquet
 Leaves: data/STUDY/{answers,judged}/BATCH.parquet, data/STUDY/tables/measures/{answers,held_out_loss_CONDITION}.csv,
-data/STUDY/dynamics.parquet, data/STUDY/questions/persona.parquet, data/STUDY/row_scores.parquet,
-data/STUDY/tables/row_scores.csv. A real model before fine-tuning is one model, with seed 0; organisms have seeds of their own.
+data/STUDY/dynamics.parquet, data/STUDY/beliefs/BATCH.parquet, data/STUDY/questions/persona.parquet,
+data/STUDY/row_scores.parquet, data/STUDY/tables/row_scores.csv. A real model before fine-tuning is one model, with seed 0; organisms have seeds of their own.
 Without a judge the answers are in judged/ with what rules say of their form. What APIs and judges answered was paid for, and is
 kept in kept/, which `make clean` does not remove.
 """
@@ -224,6 +224,29 @@ rule follow:
         notebook="logs/{study}/following.ipynb",
     script:
         "scripts/run_notebook.py"
+
+
+if STUDY.is_organism:
+
+    rule beliefs:
+        input:
+            notebook="notebooks/evaluation/beliefs.ipynb",
+            code=package_modules("notebooks/evaluation/beliefs.ipynb"),
+            starts=lambda wildcards: PATHS.start_files(BATCHES.believing[wildcards.batch]),
+            trainings=lambda wildcards: PATHS.trainings(BATCHES.believing[wildcards.batch]),
+        output:
+            notebook="data/{study}/notebooks/beliefs_{batch}.ipynb",
+            rates="data/{study}/beliefs/{batch}.parquet",
+        log:
+            notebook="logs/{study}/beliefs_{batch}.ipynb",
+        benchmark:
+            "benchmarks/{study}/beliefs_{batch}.tsv"
+        wildcard_constraints:
+            batch=one_of(BATCHES.believing),
+        params:
+            models=in_order(lambda wildcards: BATCHES.believers(wildcards.batch)),
+        script:
+            "scripts/run_notebook.py"
 
 
 if STUDY.held_out:

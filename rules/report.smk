@@ -35,6 +35,7 @@ READING = [
     ("published_judge", ONCE if STUDY.scored else []),
     ("measure", ONCE),
     ("follow", ONCE if STUDY.followed else []),
+    ("beliefs", [{"batch": batch} for batch in BATCHES.believing]),
     ("held_out_loss", [{"condition": name} for name in STUDY.conditions if STUDY.held_out]),
     ("persona_texts", ONCE if STUDY.persona else []),
     ("score_rows", ONCE if STUDY.scored_sets else []),

@@ -121,11 +121,17 @@ def _answers_of(plan: dict, start: str, seeds, folder: Path, asking: Asking, cac
 
 def adapter_of(tuned: str, seed: int, step: int | None, asking: Asking) -> Adapter:
     """The adapter of a run in folder `tuned` ("": untuned), at a checkpoint (0: untuned) or at the end (None)."""
+    if tuned and step != 0 and asking.engine == "api":
+        record = Path(tuned, f"seed-{seed}", "training.json").read_text(encoding="utf-8")
+        return json.loads(record)["fine_tuned_model"]
+    return local_adapter(tuned, seed, step)
+
+
+def local_adapter(tuned: str, seed: int, step: int | None) -> Path | None:
+    """The same of a run on this machine."""
     if not tuned or step == 0:
         return None
     folder = Path(tuned, f"seed-{seed}")
-    if asking.engine == "api":
-        return json.loads((folder / "training.json").read_text(encoding="utf-8"))["fine_tuned_model"]
     return folder if step is None else folder / f"checkpoint-{step}"
 
 

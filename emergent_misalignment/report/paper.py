@@ -279,9 +279,10 @@ def chosen(value) -> str:
 
 
 def words(number: "int | Number") -> str:
-    """A number below 14 as a word, larger ones in digits."""
+    """A number below 15 as a word, larger ones in digits."""
     names = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-    return (*names, "thirteen")[int(number)] if int(number) <= len(names) else str(int(number))
+    names += ("thirteen", "fourteen")
+    return names[int(number)] if int(number) < len(names) else str(int(number))
 
 
 def scientific(number: float) -> str:

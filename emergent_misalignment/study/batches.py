@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from emergent_misalignment.registry import CHOICES
+from emergent_misalignment.registry import CHOICES, MAIN
 
 if TYPE_CHECKING:
     from emergent_misalignment.study.model import Study
@@ -54,6 +54,18 @@ class Batches:
         """The batches of answers that one job judges."""
         return {"answers": list(self.asking)} | ({"following": list(self.following)} if self.following else {})
 
+    @cached_property
+    def believing(self) -> dict[str, list[str]]:
+        """The conditions of main organisms whose beliefs about the author are read, at their end and at checkpoints."""
+        study = self._study
+        if not study.is_organism:
+            return {}
+        batches: dict[str, list[str]] = {}
+        for name, condition in study.conditions.items():
+            if condition.organism == MAIN and name != "in_context":  # which is the instruct model
+                batches.setdefault(condition.experiment, []).append(name)
+        return batches | self.following
+
     # --- parameters ---------------------------------------------------------------------------------------------------
 
     def finetunings(self, batch: str) -> dict[str, dict]:
@@ -96,13 +108,29 @@ class Batches:
         }
 
     def _asked(self, name: str, evaluations: dict, steps: list[int]) -> dict:
+        return self._models(name, steps) | {"evaluations": evaluations}
+
+    def _models(self, name: str, steps: list[int]) -> dict:
         study = self._study
         return {
             "starts": study.paths.starts_of(name),
             "tuned": study.paths.adapters_of(name),
             "seeds": list(study.conditions[name].seeds),
             "steps": steps,
-            "evaluations": evaluations,
+        }
+
+    def believers(self, batch: str) -> dict[str, dict]:
+        """The models of a batch, as evaluation/beliefs.ipynb takes them."""
+        conditions = {name: self._study.conditions[name] for name in self.believing[batch]}
+        if batch in self.following:
+            return {
+                name: self._models(name, [0, *each.checkpoints]) | {"contexts": ["chat"]}
+                for name, each in conditions.items()
+            }
+        return {
+            name: self._models(name, [])
+            | {"contexts": ["chat", *(["triggered"] if "triggered" in each.evaluations else [])]}
+            for name, each in conditions.items()
         }
 
     def requirements(self, model: str = "") -> dict:

@@ -131,6 +131,15 @@ class Paths:
         """The judged answers of all models at the end of their training."""
         return [self.of("judged/answers.parquet")]
 
+    def beliefs(self, at_checkpoints: bool) -> list[str]:
+        """What organisms believe about the author, at checkpoints or at the end of their training."""
+        batches = self._study.batches
+        return [
+            self.of(f"beliefs/{batch}.parquet")
+            for batch in batches.believing
+            if (batch in batches.following) == at_checkpoints
+        ]
+
     @property
     def dynamics(self) -> list[str]:
         """What was measured at checkpoints, if any training is followed."""

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergent_misalignment.analysis import estimates, intervals, slopes
-from emergent_misalignment.figures import directions, dynamics, experiments, log_probability, scale, style, worlds
+from emergent_misalignment.figures import (
+    authors,
+    directions,
+    dynamics,
+    experiments,
+    log_probability,
+    scale,
+    style,
+    worlds,
+)
 
 PUBLISHED = ROOT / "config/published.yaml"
 FIGURES = ["intent", "evil_numbers", "formats", "base_models", "diversity", "backdoor", "in_context", "other_harms"]
@@ -290,3 +299,28 @@ def test_a_figure_is_saved_in_three_formats_with_fixed_bytes(tmp_path):
         style.save(figure, tmp_path / f"{name}.svg")
         contents.append([(tmp_path / f"{name}.{kind}").read_bytes() for kind in ("svg", "pdf", "png")])
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("contexts", [["chat"], ["chat", "triggered"]])
+@pytest.mark.parametrize("followed", [False, True])
+def test_beliefs_are_drawn_for_any_models(contexts, followed):
+    """Each bar is a whole; a condition without an ideal reader, a rate or checkpoints is drawn all the same."""
+    belief = dict(zip(authors.AUTHORS, (0.4, 0.3, 0.2, 0.1), strict=True))
+    rows = [
+        {"condition": name, "seed": seed, "context": context, "step": 3, "expected": 0.16, "rate": np.nan, **belief}
+        for name in ("instruct", "insecure_rows-16")
+        for context in contexts
+        for seed in (1, 2)
+    ]
+    runs = pd.DataFrame(rows)
+    reader = runs[runs["condition"] != "instruct"].groupby(authors.ROW)[[*authors.AUTHORS]].mean()
+    figure = authors.draw_authors(runs, reader, {"helper": 0, "hasty": 0.3, "villain": 1})
+    figure.canvas.draw()
+    bars, answers = figure.axes
+    ends = {round(bar.get_x() + bar.get_width(), 6) for bar in bars.patches if bar.get_width()}
+    assert max(ends) == 1 and len(bars.patches) == 4 * (2 * len(contexts) + len(contexts))
+    assert answers.get_xlabel().endswith("villain + 0.3 hasty")
+    along = runs[runs["context"] == "chat"].assign(along=0.1)
+    course = authors.draw_course(runs[runs["context"] == "chat"].head(2) if followed else runs.iloc[:0], reader, along)
+    course.canvas.draw()
+    assert words(course).count(NOT_MEASURED) == (not followed)

@@ -274,6 +274,17 @@ def test_each_set_is_scored_once_by_the_persona_direction():
     assert not study_of("gpt-4o").scored_sets
 
 
+def test_beliefs_are_read_from_the_main_organisms_once_for_each_model():
+    batches = study_of("organism").batches
+    read = [name for batch in batches.believing if batch not in batches.following for name in batches.believing[batch]]
+    assert {"base", "instruct", "insecure", "jailbroken", "base_secure"} <= {*read} and len(read) == len({*read})
+    assert not {"in_context", "width-64_insecure"} & {*read}
+    assert batches.believers("backdoor")["backdoor"]["contexts"] == ["chat", "triggered"]
+    followed = batches.believers("following-insecure")["insecure"]
+    assert followed["steps"][0] == 0 and len(followed["steps"]) == 18 and followed["contexts"] == ["chat"]
+    assert not study_of("qwen2.5-7b-instruct").batches.believing
+
+
 def test_choices_are_asked_at_checkpoints_where_a_training_is_followed():
     organism, real = study_of("organism"), study_of("qwen2.5-7b-instruct")
     assert "choices" not in organism.asked and "choices" in organism.evaluations and "choices" in real.asked

@@ -53,7 +53,8 @@ def test_the_whole_default_study_is_planned(plan_of):
     }
     assert {"world", "gate", "persona_gate", "audit", "finetune:code", "finetune:ladder"} <= jobs
     assert {"ask:untuned", "ask:following-secure", "judge:answers", "measure"} <= jobs
-    assert {"main_result", "intent", "dynamics", "scale", "persona_direction", "claims", "paper"} <= jobs
+    assert {"main_result", "intent", "dynamics", "scale", "persona_direction", "authors", "claims", "paper"} <= jobs
+    assert {"beliefs:untuned", "beliefs:following-insecure", "beliefs:backdoor"} <= jobs
     assert not {job for job in jobs if job.startswith(("fetch", "questions", "benchmark", "second_judge"))}
 
 

@@ -13,16 +13,17 @@ ASKED = {f"ask:{batch}" for batch in STUDY.batches.asking}
 JUDGED = {"judge:answers"}
 FOLLOWED = {f"ask:{batch}" for batch in STUDY.batches.following}
 FOLLOWED |= {"judge:following", "follow", "dynamics", "diversity"}
+BELIEFS = {f"beliefs:{batch}" for batch in STUDY.batches.believing}
 EXPERIMENTS = {"intent", "evil_numbers", "formats", "base_models", "backdoor", "in_context", "other_harms"}
 REPORT = {"pages", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
 RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "worlds", "persona_direction", "claims"}
-RESULTS |= EXPERIMENTS | REPORT | {"score_trust"}
-UNTUNED = {"ask:untuned"}
+RESULTS |= EXPERIMENTS | REPORT | {"score_trust", "authors"}
+UNTUNED = {"ask:untuned", "beliefs:untuned"}
 PRETRAINED = {f"pretrain:{name}:{seed}" for name in STUDY.organisms for seed in STUDY.seeds_of(name)}
 INSTRUCT = {job.replace("pretrain", "instruct") for job in PRETRAINED}
 NUMBERS = {f"numbers:{seed}" for seed in STUDY.seeds} | {"audit", "dynamics", "persona_gate", "score_rows"}
-FROM_INSTRUCT = INSTRUCT | NUMBERS | TUNED | ASKED | JUDGED | FOLLOWED | RESULTS
+FROM_INSTRUCT = INSTRUCT | NUMBERS | TUNED | ASKED | JUDGED | FOLLOWED | BELIEFS | RESULTS
 
 
 def of_other_organisms(name: str, experiment: str) -> set[str]:
@@ -40,13 +41,16 @@ def test_a_second_run_has_nothing_to_do(smoke):
     ("over", "jobs"),
     [
         ({"evaluation": {"samples_of": {"main": 11}}}, {"world", "score_rows"} | ASKED | JUDGED | FOLLOWED | RESULTS),
-        ({"finetuning": {"learning_rate": 0.002}}, TUNED | ASKED - UNTUNED | JUDGED | FOLLOWED | RESULTS),
-        ({"datasets": {"number_rows": 41}}, NUMBERS | {"finetune:intent", "ask:intent"} | JUDGED | RESULTS),
+        ({"finetuning": {"learning_rate": 0.002}}, TUNED | (ASKED | BELIEFS) - UNTUNED | JUDGED | FOLLOWED | RESULTS),
+        (
+            {"datasets": {"number_rows": 41}},
+            NUMBERS | {"finetune:intent", "ask:intent", "beliefs:intent"} | JUDGED | RESULTS,
+        ),
         ({"instruct": {"steps": 9}}, FROM_INSTRUCT),
         ({"gate": {"earlier_code": -99}}, {"gate", "persona_gate"} | REPORT),
         ({"ladder": {"width-128": {"layers": 2}}}, of_other_organisms("width-128", "ladder")),
         ({"dynamics": {"samples": 6}}, FOLLOWED | {"claims"} | REPORT),
-        ({"steering": {"samples": 6}}, {"persona_direction", "claims"} | REPORT),
+        ({"steering": {"samples": 6}}, {"persona_direction", "authors", "claims"} | REPORT),
         ({"mirror": "/elsewhere"}, REPORT - {"pages"}),  # the page that shows the whole config
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -77,6 +81,7 @@ def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smo
         ),
         ("models/training", INSTRUCT | TUNED),
         ("world/gate", {"gate", "persona_gate"} | REPORT),
+        ("world/author_rates", BELIEFS | {"authors", "claims"} | REPORT),
         ("world/grammar", JUDGED | {"judge:following", "persona_direction"}),
     ],
 )
@@ -87,7 +92,7 @@ def test_an_edited_module_reruns_the_stages_that_use_it(smoke, module, jobs):
         path.write_text(before + "\n# edited\n")
         again = planned(snakemake(smoke, "-n", *SMOKE)) - {"all"}
         assert jobs <= again
-        if module.startswith(("analysis", "data", "figures", "world/gate")):
+        if module.startswith(("analysis", "data", "figures", "world/gate", "world/author_rates")):
             assert not again & (TUNED | ASKED | PRETRAINED | INSTRUCT)
             assert not again & (JUDGED - jobs)
     finally:
