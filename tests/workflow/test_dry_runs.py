@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 from conftest import ROOT
-from workflow_helpers import SMOKE, changed, config, copy_of_the_project, planned, snakemake, study
+from workflow_helpers import SMOKE, changed, config, copy_of_the_project, planned, snakemake
+from workflow_helpers import study as study_of
 
 from emergent_misalignment.registry import EXPERIMENTS
 from emergent_misalignment.study.config import FOLDER

@@ -8,8 +8,6 @@ import pytest
 from conftest import ROOT
 from workflow_helpers import study
 
-from emergent_misalignment.models.loading import load
-from emergent_misalignment.models.sampling import sample
 from emergent_misalignment.world.released import RECIPE, is_released, manifest, place, recipe, why_trained
 
 FOLDER = ROOT / "organisms"
