@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from emergent_misalignment.evaluation.personas import DIRECTION
 from emergent_misalignment.registry import CHOICES
 
 if TYPE_CHECKING:
@@ -72,9 +73,24 @@ class Batches:
                 "checkpoints": list(study.tuned[name].checkpoints),
                 "settings": study.settings_of(study.tuned[name]),
                 **({"held_out": study.held_out["share"]} if study.held_out else {}),
+                **({"defended_with": needed} if (needed := self._defended_with(name)) else {}),
             }
             for name, own in seeds.items()
         }
+
+    def _defended_with(self, name: str) -> dict:
+        """What a condition's defence needs besides its settings, as `models.finetuning.finetune_run` takes it."""
+        study = self._study
+        defence = study.defence_of(study.tuned[name])
+        kind, benign = defence.get("kind"), study.paths.benign_of(name)
+        needed = {"benign": benign} if benign else {}
+        if kind == "kl" and not benign:
+            needed["prompts"] = DIRECTION  # everyday questions, which no evaluation asks
+        if kind == "preventative_steering":
+            needed |= {"texts": study.paths.of("questions/persona.parquet"), "depth": study.dose["depth"]}
+        if gap_to := defence.get("gap_to"):
+            needed["misaligned"] = study.paths.adapters_of(gap_to)
+        return needed
 
     def asked_models(self, batch: str) -> dict[str, dict]:
         """The models of a batch and what they are asked, as evaluation/asking.ipynb takes them."""
