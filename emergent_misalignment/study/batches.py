@@ -132,8 +132,11 @@ class Batches:
         own = {
             "name": study.model.name,
             "in_chat": bool(in_chat),
-            "sets": {
-                study.paths.dataset(each.dataset, each.seeds[0]): each.own_set for each in in_chat if each.dataset
+            "sets": {study.paths.dataset(each.dataset, each.seeds[0]): each.own_set for each in in_chat if each.dataset}
+            | {
+                path: bool(study.own_benign(each))
+                for each in in_chat
+                if each.dataset and (path := study.paths.benign_of(each.name))
             },
             "persona_direction": bool(study.persona),
             "max_new_tokens": study.evaluation.max_new_tokens,

@@ -331,6 +331,11 @@ class Study(Section):
         """The defence of a fine-tuning against emergent misalignment: its `kind` and its settings; empty without one."""
         return self.settings_of(condition).get("defence") or {}
 
+    def own_benign(self, condition: Condition) -> str:
+        """The user's file of benign rows of a condition's defence; "" where it has none."""
+        named = self.defence_of(condition).get("benign", "")
+        return expanduser(named) if named.endswith(OWN_SET) else ""
+
     @property
     def rows_a_step(self) -> int:
         return self.training.batch_size * self.training.gradient_accumulation if self.training else 0
