@@ -39,8 +39,8 @@ def finetune_run(
     (`data.held_out`). `defended_with` has what the defence of the settings needs: a file of `benign` rows, neutral
     `prompts`, the file of `texts` of the persona direction with the `depth` of steering, or the folder of the
     `misaligned` models, one for each seed. With `api` (`endpoint`, `dollars_per_million`, `spending_limit`,
-    `poll_seconds`) OpenAI trains: `settings` are then `epochs`, `batch_size` and `learning_rate_multiplier`, `ledger` is
-    the folder of the study's jobs, and `name` becomes part of the tuned model's name.
+    `poll_seconds`) OpenAI trains: `settings` are then `epochs`, `batch_size` and `learning_rate_multiplier`, `ledger`
+    is the folder of the study's jobs, and `name` becomes part of the tuned model's name.
 
     Returns a row per step: `step`, `loss` (nats per supervised token), `grad_norm`, `learning_rate`, and `weights`, the
     digest of all trained weights (`weights_digest`). A run at OpenAI is one row without a step; its `weights` are the

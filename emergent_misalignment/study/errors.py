@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -76,7 +77,9 @@ def _told(
             )
     wanted = found["msg"].removeprefix("Input ").replace(" after validation", "")
     wanted = wanted[: wanted.index(", not ")] if ", not " in wanted else wanted
-    return f"{place} {wanted.removeprefix('List ').removeprefix('Dictionary ')}, not {_shown(value)}{_hint(value, found['type'])}"
+    return (
+        f"{place} {re.sub('^(List|Dictionary|String) ', '', wanted)}, not {_shown(value)}{_hint(value, found['type'])}"
+    )
 
 
 def place_of(path: Iterable) -> str:

@@ -549,12 +549,11 @@ class Study(Section):
         beside = [each for each in self.tuned.values() if each.experiment == other.experiment]
         if any(self.defence_of(each).get("gap_to") for each in beside):
             raise ValueError(
-                f"{place}: gap_to is {gap_to}, in whose experiment {other.experiment} a condition has gap_to too; name "
-                "a condition of another experiment"
+                f"{place}: gap_to is {gap_to}, beside which its experiment has a condition with gap_to; name a "
+                "condition of another experiment"
             )
-        if (other.start, other.organism) != (condition.start, condition.organism) or {*condition.seeds} - {
-            *other.seeds
-        }:
+        same_start = (other.start, other.organism) == (condition.start, condition.organism)
+        if not same_start or not {*condition.seeds} <= {*other.seeds}:
             raise ValueError(
                 f"{place}: gap_to is {gap_to}, which starts from another model or has fewer seeds; name another"
             )
