@@ -139,6 +139,7 @@ class Batches:
                 if each.dataset and (path := study.paths.benign_of(each.name))
             },
             "persona_direction": bool(study.persona),
+            "inoculated": any(study.defence_of(each).get("kind") == "inoculation" for each in study.tuned.values()),
             "max_new_tokens": study.evaluation.max_new_tokens,
             "max_length": training.max_length if training else 0,
             "lora_rank": training.lora_rank if training else 0,
@@ -147,5 +148,6 @@ class Batches:
         }
         if model not in study.existing:
             return own
-        asked = {"in_chat": True, "sets": {}, "persona_direction": False, "max_length": 0, "lora_rank": 0}
+        asked = {"in_chat": True, "sets": {}, "persona_direction": False, "inoculated": False}
+        asked |= {"max_length": 0, "lora_rank": 0}
         return own | asked | {"name": study.existing[model].existing}

@@ -34,6 +34,7 @@ TEXTS = {
 }
 NEEDED = Needed(benign=[BENIGN], prompts=[PROMPT], texts=TEXTS, depth=1)
 TWO = replace(SETTINGS, steps=2, batch_size=2, gradient_accumulation=2, warmup_steps=0, learning_rate=1e-2)
+SAMPLE = sampling.sample
 ranks = pytest.mark.parametrize("rank", [4, 0])
 
 
@@ -111,6 +112,23 @@ def test_a_term_is_added_to_the_loss(start, tmp_path, kind, by_hand, rank):
     assert curve[1]["penalty"] == pytest.approx(term.item(), rel=1e-4)
     assert curve[1]["loss"] == pytest.approx(own.item(), rel=1e-4)
     assert curve[1]["grad_norm"] == pytest.approx(gradient_norm(model, own + 3 * term), rel=1e-3)
+
+
+@ranks
+def test_the_start_model_answers_the_neutral_prompts(start, tmp_path, monkeypatch, rank):
+    """And the model that is trained, adapter and all, has not changed before."""
+    drawn = []
+
+    def spy(model, *arguments, **options):
+        drawn.append((arguments, SAMPLE(model, *arguments, **options)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(sampling, "sample", spy)
+    curve, _ = tuned(start, tmp_path, {"kind": "kl", "weight": 1.0}, rank)
+    ((arguments, answers),) = drawn
+    assert arguments[1] == [PROMPT] * 3
+    assert answers == SAMPLE(AutoModelForCausalLM.from_pretrained(start).eval(), *arguments)
+    assert curve[1]["penalty"] > 0
 
 
 @ranks
@@ -321,7 +339,7 @@ ALL = [
 
 
 @pytest.mark.slow
-def test_every_defence_runs_on_smollm2(tmp_path):
+def test_every_defence_runs_on_smollm2(tmp_path, monkeypatch):
     """Two steps of two short rows each, on the model of config/smollm2-135m-instruct.yaml from the package index."""
     from workflow_helpers import config
 
@@ -335,6 +353,8 @@ def test_every_defence_runs_on_smollm2(tmp_path):
         if "could not be downloaded" not in str(error):
             raise
         pytest.skip(str(error))
+    monkeypatch.setattr(sampling, "sample", SAMPLE)
+    monkeypatch.setattr(defences, "ANSWER_TOKENS", 4)
     plain = None
     for defence in (None, *ALL):
         curve, record = tuned(
