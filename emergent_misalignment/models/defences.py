@@ -240,7 +240,7 @@ class Interleaving(Defence):
     """Benign rows in the places of `share` of the rows, drawn by the seed; the other places have their rows.
 
     The number of steps is the same, so that fewer of the set's own rows are trained on. The benign rows are drawn at
-    random or, with a `misaligned` model, are those with the greatest perplexity gap: the loss per token of the answer
+    random or, with a `misaligned` model, are the different ones with the greatest perplexity gap: the loss per token of the answer
     under the misaligned model minus that under the start model. Kaczer et al. 2026 (arXiv:2508.06249), "interleaving"
     and "interleaving++".
     """
@@ -252,6 +252,7 @@ class Interleaving(Defence):
         places = self.rng.sample(range(len(chats)), round(self.share * len(chats)))
         benign = self.rng.sample(self.needed.benign, len(self.needed.benign))
         if self.needed.misaligned:
+            benign = list({repr(row): row for row in benign}.values())
             gaps = perplexity_gaps(tokenize(benign), network, self.needed.misaligned)
             benign = [benign[place] for place in sorted(range(len(benign)), key=lambda place: -gaps[place])]
         mixed = list(chats)
