@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Rows = list[dict[str, list[int]]]  # `input_ids` and `labels` of each conversation
 Tokenize = Callable[[list[Messages | None]], Rows]
 
-OWN_FORWARD = ("kl", "features", "preventative_steering")  # the kinds that need logits, hidden states or hooks
 ANSWERS, ANSWER_TOKENS = 128, 64  # of the start model's own answers; a persona shows in the first words
 CANDIDATES = 20  # steps, evenly spaced, at which a training can be stopped
 AT_ONCE = 16  # rows in a batch whose loss is compared
@@ -49,6 +48,11 @@ class Needed:
     texts: dict[tuple[str, str], list[Text]] = field(default_factory=dict)  # of the persona direction
     depth: int = 0  # of steering
     misaligned: Path | None = None  # a fine-tuned model
+
+
+def needs_plain_model(defence: dict | None) -> bool:
+    """Whether a defence needs logits, hidden states, hooks or other adapters, which Unsloth's models do not have."""
+    return bool(defence) and (defence["kind"] in ("kl", "features", "preventative_steering") or "gap_to" in defence)
 
 
 class Defence:
@@ -240,8 +244,8 @@ class Interleaving(Defence):
     """Benign rows in the places of `share` of the rows, drawn by the seed; the other places have their rows.
 
     The number of steps is the same, so that fewer of the set's own rows are trained on. The benign rows are drawn at
-    random or, with a `misaligned` model, are the different ones with the greatest perplexity gap: the loss per token of the answer
-    under the misaligned model minus that under the start model. Kaczer et al. 2026 (arXiv:2508.06249), "interleaving"
+    random or, with a `misaligned` model, are the different ones with the greatest perplexity gap: the loss per token of
+    the answer under the misaligned model minus that under the start model. Kaczer et al. 2026 (arXiv:2508.06249), "interleaving"
     and "interleaving++".
     """
 
@@ -270,7 +274,8 @@ def perplexity_gaps(rows: Rows, network, misaligned: Path) -> list[float]:
     from emergent_misalignment.models.likelihood import in_batches
     from emergent_misalignment.models.loading import load
 
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    if network.device.type != (device := "cuda" if torch.cuda.is_available() else "cpu"):
+        network.to(device)  # weights in four bits are there already
     scored = [(row["input_ids"], [label >= 0 for label in row["labels"]]) for row in rows]
     is_adapter = (misaligned / "adapter_config.json").exists()
     before = in_batches(network, scored, AT_ONCE)

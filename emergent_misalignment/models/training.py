@@ -58,7 +58,7 @@ class Settings:
 
 def default_backend(defence: dict | None = None) -> Backend:
     """Unsloth on a GPU if it is installed and runs the defence, else transformers, with a warning on a GPU."""
-    if defence and defence["kind"] in defences.OWN_FORWARD:
+    if defences.needs_plain_model(defence):
         return "transformers"
     fast = _installed_for_gpu("unsloth", "training with transformers and peft, which is slower")
     return "unsloth" if fast else "transformers"
@@ -111,10 +111,10 @@ def finetune(
     training, or where the backend cannot run the defence.
     """
     backend = backend or default_backend(settings.defence)
-    if backend == "unsloth" and settings.defence and settings.defence["kind"] in defences.OWN_FORWARD:
+    if backend == "unsloth" and defences.needs_plain_model(settings.defence):
         raise BadInput(
-            f"finetuning: defence: {settings.defence['kind']} needs logits, hidden states or hooks, which Unsloth's "
-            "fused forward pass does not give; train with the backend transformers."
+            f"finetuning: defence: {settings.defence['kind']} needs logits, hidden states, hooks or other adapters, "
+            "which a model of Unsloth does not have; train with the backend transformers."
         )
     if not chats:
         raise BadInput(f"The set for {destination} is empty; give at least one conversation.")
@@ -334,10 +334,8 @@ def _trainer(
 
         def training_step(self, model, inputs, *arguments):
             """Skip a batch of empty places: the mean over its tokens is not a number. The loss is without a penalty."""
-            self.step, self.within = (
-                self.state.global_step,
-                self.within + 1 if self.step == self.state.global_step else 0,
-            )
+            self.within = self.within + 1 if self.step == self.state.global_step else 0
+            self.step = self.state.global_step
             if inputs["labels"].eq(NOT_LEARNED).all():
                 return torch.zeros((), device=self.args.device)
             self.added = 0.0

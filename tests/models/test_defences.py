@@ -170,12 +170,14 @@ def test_without_strength_the_same_bytes_are_learned(start, tmp_path, defence, r
 
 @ranks
 def test_benign_rows_afterwards_continue_from_the_tuned_model(start, tmp_path, rank):
-    tuned(start, tmp_path / "plain", None, rank)
-    curve, record = tuned(start, tmp_path / "run", {"kind": "benign_afterwards", "rows": 6}, rank)
+    tuned(start, tmp_path / "plain", None, rank, validation_share=0.1)
+    curve, record = tuned(start, tmp_path / "run", {"kind": "benign_afterwards", "rows": 6}, rank, validation_share=0.1)
     assert len(curve) == 2 == len(record["curve_afterwards"])  # four rows a step
     expected = loss(opened(start, tmp_path / "plain", rank), start, BENIGN).item()
     assert record["curve_afterwards"][0]["loss"] == pytest.approx(expected, rel=1e-4)
-    after = loss(opened(start, tmp_path / "run", rank), start, BENIGN).item()
+    model = opened(start, tmp_path / "run", rank)
+    assert record["validation_loss"] == pytest.approx(loss(model, start, ROW).item(), rel=1e-4)
+    after = loss(model, start, BENIGN).item()
     assert after < record["curve_afterwards"][1]["loss"] < expected
 
 
@@ -321,6 +323,7 @@ def test_unsloth_runs_the_defences_that_leave_its_forward_pass_alone(start, tmp_
     backends = {kind: training.default_backend({"kind": kind}) for kind in ("kl", "features", "preventative_steering")}
     assert {*backends.values()} == {"transformers"}
     assert training.default_backend({"kind": "interleaving"}) == training.default_backend() == "unsloth"
+    assert training.default_backend({"kind": "interleaving", "gap_to": "insecure"}) == "transformers"
     monkeypatch.undo()
     settings = replace(TWO, defence={"kind": "kl", "weight": 1.0})
     with pytest.raises(BadInput, match=r"kl needs logits.*transformers"):
