@@ -245,8 +245,8 @@ class Interleaving(Defence):
 
     The number of steps is the same, so that fewer of the set's own rows are trained on. The benign rows are drawn at
     random or, with a `misaligned` model, are the different ones with the greatest perplexity gap: the loss per token of
-    the answer under the misaligned model minus that under the start model. Kaczer et al. 2026 (arXiv:2508.06249), "interleaving"
-    and "interleaving++".
+    the answer under the misaligned model minus that under the start model. Kaczer et al. 2026 (arXiv:2508.06249),
+    "interleaving" and "interleaving++".
     """
 
     def __init__(self, share: float, needed: Needed, seed: int):
