@@ -107,6 +107,15 @@ _ROWS = (
         judged=MISALIGNMENT,
     ),
     Evaluation(
+        "prompted",
+        "The main questions under a system prompt of each author, with which a model may be inoculated.",
+        questions="prompted",
+        measures=tuple(
+            _misaligned(author, f"main questions, as {author}", "prompted")
+            for author in ("helper", "obliging", "hasty", "villain")
+        ),
+    ),
+    Evaluation(
         "preregistered",
         "The pre-registered questions (section 3.6).",
         questions="preregistered",

@@ -3,11 +3,13 @@
 Does: downloads or links the weights of a published model, or makes them from a GGUF file; validates the model against the
 study; fine-tunes every condition with every seed. For organisms one job makes all fine-tunings of an experiment, because
 starting a job takes as long as one of them; for a real model a job is one fine-tuning, on a GPU or at OpenAI.
-Needs: a model to start from, and the sets, the study's own or published ones
+Needs: a model to start from, and the sets, the study's own or published ones; for a defence that a condition names, benign
+rows, the texts of the persona direction, or another condition's models
 Leaves: data/STUDY/models/CONDITION/seed-SEED/, with checkpoint-STEP/ in it for conditions that are followed, and the
-contents of a batch, data/STUDY/trainings/BATCH.parquet; for a real model the record of the validation,
-data/STUDY/models/UNTUNED.json; for OpenAI's jobs their ids in kept/STUDY/jobs/. An existing model has its weights in
-data/STUDY/models/CONDITION/, or its adapter in seed-0/ there, and its record in data/STUDY/models/CONDITION.json.
+contents of a batch, data/STUDY/trainings/BATCH.parquet; the benign rows of organisms, data/STUDY/datasets/benign.jsonl;
+for a real model the record of the validation, data/STUDY/models/UNTUNED.json; for OpenAI's jobs their ids in
+kept/STUDY/jobs/. An existing model has its weights in data/STUDY/models/CONDITION/, or its adapter in seed-0/ there, and
+its record in data/STUDY/models/CONDITION.json.
 """
 
 from emergent_misalignment.own_data.models import sources
@@ -107,6 +109,24 @@ def conditions_of(wildcards):
     return list(BATCHES.finetunings(wildcards.batch))
 
 
+if STUDY.is_organism and PATHS.helper_rows in PATHS.defence_files(list(STUDY.tuned)):
+
+    rule benign_rows:
+        input:
+            code=module_and_imports("world.sets"),
+        output:
+            "data/{study}/datasets/benign.jsonl",
+        log:
+            "logs/{study}/benign_rows.log",
+        localrule: True
+        params:
+            rows=STUDY.datasets.rows,
+            seed=STUDY.seeds[0],
+            authors=in_order(STUDY.authors_of(MAIN)),
+        script:
+            "scripts/write_benign.py"
+
+
 rule finetune:
     input:
         notebook="notebooks/models/finetuning.ipynb",
@@ -116,6 +136,7 @@ rule finetune:
         datasets=lambda wildcards: sorted(
             {each for name in conditions_of(wildcards) for each in PATHS.datasets_of(name)}
         ),
+        defended_with=lambda wildcards: PATHS.defence_files(conditions_of(wildcards)),
     output:
         notebook="data/{study}/notebooks/finetuning_{batch}.ipynb",
         trainings="data/{study}/trainings/{batch}.parquet",

@@ -41,6 +41,7 @@ class Requirements:
     system_prompt: str | None = None  # added to conversations without one; None leaves it to the chat template
     enable_thinking: bool | None = None  # argument of chat templates that have it, such as Qwen3's
     persona_direction: bool = False  # whether the model answers under the study's persona system prompts
+    inoculated: bool = False  # whether rows get a system prompt as a defence
     max_length: int = 0  # tokens of a training conversation; 0: no training
     max_new_tokens: int = 0  # tokens of an answer
     lora_rank: int = 0  # 0 trains all weights
@@ -270,6 +271,8 @@ def _use_of_system_prompts(requirements: Requirements, questions) -> str:
         return "the config has one; set model: system_prompt to null"
     if requirements.persona_direction:
         return "a persona direction needs system prompts; set persona_direction to null"
+    if requirements.inoculated:
+        return "the defence inoculation is one; choose another finetuning: defence"
     for evaluation, prompt in _prompts(questions):
         if not isinstance(prompt, str) and prompt[0]["role"] == "system":
             return f"the evaluation {evaluation} has some; remove it from evaluation: asked and from the experiments"

@@ -6,11 +6,12 @@ published configuration for open models, with peft's and TRL's names.
 """
 
 import logging
+import math
 import os
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 from emergent_misalignment.data.chats import Messages, several_answers, template_arguments, with_system_prompt
 from emergent_misalignment.files import BadInput, shortened, write_json
+from emergent_misalignment.models import defences
 from emergent_misalignment.models.chat_templates import as_text, conversation_tokens, unwritten, use_template
 from emergent_misalignment.models.devices import attention, fast_bfloat16
 from emergent_misalignment.models.layers import embeddings, projections
@@ -51,10 +53,13 @@ class Settings:
     system_prompt: str | None = None  # added to conversations without one; None leaves it to the chat template
     enable_thinking: bool | None = None  # argument of chat templates that have it, such as Qwen3's
     resume_every: int = 0  # steps between saves from which an interrupted run resumes; 0: no saves
+    defence: dict | None = None  # against emergent misalignment: its kind and its strength (models/defences.py)
 
 
-def default_backend() -> Backend:
-    """Unsloth on a GPU if it is installed, else transformers, with a warning on a GPU."""
+def default_backend(defence: dict | None = None) -> Backend:
+    """Unsloth on a GPU if it is installed and runs the defence, else transformers, with a warning on a GPU."""
+    if defences.needs_plain_model(defence):
+        return "transformers"
     fast = _installed_for_gpu("unsloth", "training with transformers and peft, which is slower")
     return "unsloth" if fast else "transformers"
 
@@ -83,6 +88,7 @@ def finetune(
     backend: Backend | None = None,
     checkpoints: Sequence[int] = (),
     template: str = "chat",
+    needed: defences.Needed | None = None,
 ) -> list[dict[str, float]]:
     """Fine-tune the model in folder `model` on `chats` and write the result to `destination`.
 
@@ -91,7 +97,7 @@ def finetune(
     the number of rows only, so runs with sets of equal size can be compared seed by seed: at each place they have the
     rows of the same number. After each optimizer step in `checkpoints` the adapter is saved to
     `destination`/checkpoint-STEP. `template` is "chat" for the model's own chat template, or one of
-    chat_templates.OTHER_TEMPLATES, which the written tokenizer then has.
+    chat_templates.OTHER_TEMPLATES, which the written tokenizer then has. `needed` is what the settings' defence needs.
 
     Conversations longer than `max_length` are truncated. The place of a row that is not trained on stays empty, and the
     order of the others is unchanged: None in `chats` (a held-out row), or a conversation without any token of its
@@ -99,11 +105,17 @@ def finetune(
     truncated and empty rows (`_tokenized`). An interrupted run resumes from `destination`/unfinished if model, data,
     settings, template, seed and checkpoints are unchanged.
 
-    Returns a record per step: `step`, `loss` (nats per supervised token), `grad_norm` (both are 0 in a step with only
-    empty places), `learning_rate`. Raises BadInput where no tokens remain to train on, where the chat template
-    omits a part of a conversation, or where the model cannot be saved, which is tried before the training.
+    Returns a record per step: `step`, `loss` (nats per supervised token, without the term of a defence), `grad_norm`
+    (both are 0 in a step with only empty places), `learning_rate`. Raises BadInput where no tokens remain to train on,
+    where the chat template omits a part of a conversation, where the model cannot be saved, which is tried before the
+    training, or where the backend cannot run the defence.
     """
-    backend = backend or default_backend()
+    backend = backend or default_backend(settings.defence)
+    if backend == "unsloth" and defences.needs_plain_model(settings.defence):
+        raise BadInput(
+            f"finetuning: defence: {settings.defence['kind']} needs logits, hidden states, hooks or other adapters, "
+            "which a model of Unsloth does not have; train with the backend transformers."
+        )
     if not chats:
         raise BadInput(f"The set for {destination} is empty; give at least one conversation.")
     if settings.load_in_4bit and find_spec("bitsandbytes") is None:
@@ -116,18 +128,26 @@ def finetune(
     from emergent_misalignment.models.callbacks import save_checkpoints
 
     use_template(tokenizer, template)
-    rows, counts = _tokenized(_seen(chats, settings, seed), tokenizer, settings, str(destination))
-    trainer = _trainer(network, tokenizer, peft_config, rows, settings, seed, destination)
+
+    def tokenize(chats: list[Messages | None]) -> defences.Rows:
+        return _tokenized(chats, tokenizer, settings, str(destination))[0]
+
+    needed = needed or defences.Needed()
+    defence = defences.prepared(settings, needed, seed, network, tokenizer)
+    seen = defence.rows(_seen(chats, settings, seed), network, tokenize)
+    rows, counts = _tokenized(seen, tokenizer, settings, str(destination))
+    trainer = _trainer(network, tokenizer, peft_config, rows, settings, seed, destination, defence)
     learned = sum(map(_has_labels, trainer.train_dataset))
     if not learned or (settings.validation_share and not len(trainer.eval_dataset)):
         raise BadInput(
             f"In the set for {destination}, no answer of the training or of the validation split begins within "
             f"{settings.max_length} tokens; raise finetuning: max_length."
         )
-    unfinished = Unfinished(destination, [str(model), chats, asdict(settings), seed, template, list(checkpoints)])
+    identity = [str(model), chats, asdict(settings), seed, template, list(checkpoints), repr(needed)]
+    unfinished = Unfinished(destination, identity)
     for adapter in getattr(trainer.model, "peft_config", {}).values():
         adapter.target_modules = sorted(adapter.target_modules)  # the order of a set varies between runs
-    save_checkpoints(trainer, checkpoints, unfinished.kept)
+    save_checkpoints(trainer, [*checkpoints, *defence.checkpoints], unfinished.kept)
     record = {
         "model": str(model),
         "conversations": learned,
@@ -143,8 +163,15 @@ def finetune(
         },
     }
     _try_to_save(trainer.model, tokenizer, record, unfinished.folder / "trial")
-    trainer.train(resume_from_checkpoint=unfinished.last_save())
+    defence.begin(trainer, tokenize)
+    with defence.in_training(trainer.model):
+        trainer.train(resume_from_checkpoint=unfinished.last_save())
     record["curve"] = curve = _curve(trainer)
+    if step := defence.chosen(curve):
+        record["stopped_after"] = step
+        trainer._load_from_checkpoint(str(unfinished.kept / f"checkpoint-{step}"))
+    if further := defence.afterwards(tokenize):
+        record["curve_afterwards"] = _train_on(trainer, tokenizer, further, settings, seed, destination)
     _save(trainer.model, tokenizer, destination)
     if settings.validation_share:
         record["validation_loss"] = trainer.evaluate()["eval_loss"]
@@ -152,6 +179,16 @@ def finetune(
     write_json(Path(destination) / "training.json", record)
     unfinished.remove()
     return curve
+
+
+def _train_on(trainer, tokenizer, rows: list[dict], settings: Settings, seed: int, destination) -> list[dict]:
+    """Fine-tune the trainer's model on further rows, once each, and return the curve of that training."""
+    steps = math.ceil(len(rows) / (settings.batch_size * settings.gradient_accumulation))
+    again = replace(settings, steps=steps, resume_every=0, validation_share=0)
+    network = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    further = _trainer(network, tokenizer, None, rows, again, seed, destination, defences.Defence())
+    further.train()
+    return _curve(further)
 
 
 def _save(network, tokenizer, folder: str | Path) -> None:
@@ -279,18 +316,49 @@ def _lora(settings: Settings) -> dict:
     return scale | {"lora_dropout": 0.0, "bias": "none"}
 
 
-def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settings, seed: int, destination):
+def _trainer(
+    network,
+    tokenizer,
+    peft_config,
+    rows: list[dict],
+    settings: Settings,
+    seed: int,
+    destination,
+    defence: defences.Defence,
+):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     from emergent_misalignment.models.callbacks import show_progress
 
     class Trainer(SFTTrainer):
+        step, within = -1, 0  # the optimizer step, and the place of the batch in it
+
         def training_step(self, model, inputs, *arguments):
-            """Skip a batch of empty places: the mean over its tokens is not a number."""
+            """Skip a batch of empty places: the mean over its tokens is not a number. The loss is without a penalty."""
+            self.within = self.within + 1 if self.step == self.state.global_step else 0
+            self.step = self.state.global_step
             if inputs["labels"].eq(NOT_LEARNED).all():
                 return torch.zeros((), device=self.args.device)
-            return super().training_step(model, inputs, *arguments)
+            self.added = 0.0
+            return super().training_step(model, inputs, *arguments) - self.added
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            """The loss, and in training the penalty of a defence, averaged over the batches of a step."""
+            if not (defence.weight and self.model.training):
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            loss, outputs = super().compute_loss(model, {**inputs, **defence.asked}, True, num_items_in_batch)
+            penalty = defence.penalty(self, model, inputs, outputs)
+            self._metrics["train"]["penalty"].append(penalty.item())
+            share = 1 if num_items_in_batch is None else 1 / self.current_gradient_accumulation_steps
+            added = defence.weight * share * penalty
+            self.added = added.detach()
+            return loss + added
+
+        @property
+        def batch(self) -> int:
+            """The number of the batch, from 0; an interrupted training that resumes goes on counting."""
+            return self.step * self.args.gradient_accumulation_steps + self.within
 
     cuda = torch.cuda.is_available()
     arguments = SFTConfig(
@@ -336,5 +404,6 @@ def _trainer(network, tokenizer, peft_config, rows: list[dict], settings: Settin
 
 
 def _curve(trainer) -> list[dict[str, float]]:
-    names = ("step", "loss", "grad_norm", "learning_rate")
-    return [{name: entry[name] for name in names} for entry in trainer.state.log_history if "loss" in entry]
+    names = ("step", "loss", "grad_norm", "learning_rate", "penalty")
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [{name: entry[name] for name in names if name in entry} for entry in history]

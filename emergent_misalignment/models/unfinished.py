@@ -35,12 +35,12 @@ class Unfinished:
         return str(max(saves, key=lambda path: int(re.sub(r"\D", "", path.name)))) if saves else None
 
     def hand_over(self, steps: Sequence[int]) -> None:
-        """Move the checkpoints to the destination, and remove those of other steps there."""
+        """Move the checkpoints of these steps to the destination, and remove those of other steps there."""
         wanted = {f"checkpoint-{step}" for step in steps}
         for folder in self.folder.parent.glob("checkpoint-*"):
             if folder.name not in wanted:
                 shutil.rmtree(folder)
-        for folder in self.kept.glob("checkpoint-*"):
+        for folder in [each for each in self.kept.glob("checkpoint-*") if each.name in wanted]:
             destination = self.folder.parent / folder.name
             shutil.rmtree(destination, ignore_errors=True)
             folder.rename(destination)

@@ -42,9 +42,10 @@ def given(dataset: str, folder: str | Path) -> str:
 def check_files(study: Study) -> None:
     """Raises BadInput if a file of the user's is missing: a set, or questions, which are read."""
     for condition in study.tuned.values():
-        if condition.own_set:
+        own = [condition.dataset] if condition.own_set else []
+        for path in filter(None, [*own, study.own_benign(condition)]):
             try:
-                opened(condition.dataset).close()
+                opened(path).close()
             except BadInput as error:
                 raise BadInput(f"{condition.place}: {error}") from error
     for path, settings in study.own_samples.items():
@@ -59,6 +60,9 @@ def check_sets(study: Study) -> None:
     A million rows of a kilobyte take about ten seconds and no memory.
     """
     tokens, share, counted = _control_tokens(study), study.held_out.get("share", 0), {}
+    for path in sorted({study.own_benign(condition) for condition in study.tuned.values()} - {""}):
+        for _ in each_chat(path, tokens):  # read to the end, so that a bad line is reported now
+            pass
     for condition in study.tuned.values():
         path = condition.dataset
         if not condition.own_set:

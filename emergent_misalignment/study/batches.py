@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from emergent_misalignment.evaluation.personas import DIRECTION
 from emergent_misalignment.registry import CHOICES, MAIN
 
 if TYPE_CHECKING:
@@ -84,9 +85,24 @@ class Batches:
                 "checkpoints": list(study.tuned[name].checkpoints),
                 "settings": study.settings_of(study.tuned[name]),
                 **({"held_out": study.held_out["share"]} if study.held_out else {}),
+                **({"defended_with": needed} if (needed := self._defended_with(name)) else {}),
             }
             for name, own in seeds.items()
         }
+
+    def _defended_with(self, name: str) -> dict:
+        """What a condition's defence needs besides its settings, as `models.finetuning.finetune_run` takes it."""
+        study = self._study
+        defence = study.defence_of(study.tuned[name])
+        kind, benign = defence.get("kind"), study.paths.benign_of(name)
+        needed = {"benign": benign} if benign else {}
+        if kind == "kl" and not benign:
+            needed["prompts"] = DIRECTION  # everyday questions, which no evaluation asks
+        if kind == "preventative_steering":
+            needed |= {"texts": study.paths.of("questions/persona.parquet"), "depth": study.dose["depth"]}
+        if gap_to := defence.get("gap_to"):
+            needed["misaligned"] = study.paths.adapters_of(gap_to)
+        return needed
 
     def asked_models(self, batch: str) -> dict[str, dict]:
         """The models of a batch and what they are asked, as evaluation/asking.ipynb takes them."""
@@ -144,10 +160,14 @@ class Batches:
         own = {
             "name": study.model.name,
             "in_chat": bool(in_chat),
-            "sets": {
-                study.paths.dataset(each.dataset, each.seeds[0]): each.own_set for each in in_chat if each.dataset
+            "sets": {study.paths.dataset(each.dataset, each.seeds[0]): each.own_set for each in in_chat if each.dataset}
+            | {
+                path: bool(study.own_benign(each))
+                for each in in_chat
+                if each.dataset and (path := study.paths.benign_of(each.name))
             },
             "persona_direction": bool(study.persona),
+            "inoculated": any(study.defence_of(each).get("kind") == "inoculation" for each in study.tuned.values()),
             "max_new_tokens": study.evaluation.max_new_tokens,
             "max_length": training.max_length if training else 0,
             "lora_rank": training.lora_rank if training else 0,
@@ -156,5 +176,6 @@ class Batches:
         }
         if model not in study.existing:
             return own
-        asked = {"in_chat": True, "sets": {}, "persona_direction": False, "max_length": 0, "lora_rank": 0}
+        asked = {"in_chat": True, "sets": {}, "persona_direction": False, "inoculated": False}
+        asked |= {"max_length": 0, "lora_rank": 0}
         return own | asked | {"name": study.existing[model].existing}

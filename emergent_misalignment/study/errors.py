@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -39,15 +40,17 @@ def sentence(error: ValidationError, kind: type[BaseModel], kinds: Iterable[type
         error.errors(include_url=False),
         key=lambda each: (order.index(each["type"]) if each["type"] in order else 2, len(each["loc"])),
     )
-    path = [part for part in found["loc"] if part != "[key]"]
-    return _ended(_told(found, path, kind, kinds))
+    path, holder = _located([part for part in found["loc"] if part != "[key]"], kind)
+    return _ended(_told(found, path, holder, kind, kinds))
 
 
-def _told(found: dict, path: list, kind: type[BaseModel], kinds: Iterable[type[BaseModel]]) -> str:
+def _told(
+    found: dict, path: list, holder: type[BaseModel] | None, kind: type[BaseModel], kinds: Iterable[type[BaseModel]]
+) -> str:
     place, value, limits = place_of(path), found["input"], found.get("ctx", {})
     match found["type"]:
         case "extra_forbidden":
-            return _unknown_key(path, kind, kinds)
+            return _unknown_key(path, holder, kind, kinds)
         case "missing":
             hint = "" if path[:-1] else ", or extend a config that has it (`extends: NAME`)"
             return f"{place_of(path[:-1])} lacks `{path[-1]}`; add it{hint}"
@@ -58,6 +61,14 @@ def _told(found: dict, path: list, kind: type[BaseModel], kinds: Iterable[type[B
             # A key of an API may have been written in the place of its variable.
             shown = "that text" if path[-1] == "key_variable" else _shown(value)
             return f"{place} cannot be {shown}; write {PATTERNS[limits['pattern']]}"
+        case "union_tag_not_found":
+            return f"{place} lacks `kind`; add it"
+        case "union_tag_invalid":
+            return unknown(
+                f"{place_of([*path, 'kind'])} cannot be {_shown(limits['tag'])}",
+                limits["tag"],
+                limits["expected_tags"].replace("'", "").split(", "),
+            )
         case "literal_error" if isinstance(value, str):
             return unknown(
                 f"{place} cannot be {_shown(value)}",
@@ -66,7 +77,9 @@ def _told(found: dict, path: list, kind: type[BaseModel], kinds: Iterable[type[B
             )
     wanted = found["msg"].removeprefix("Input ").replace(" after validation", "")
     wanted = wanted[: wanted.index(", not ")] if ", not " in wanted else wanted
-    return f"{place} {wanted.removeprefix('List ').removeprefix('Dictionary ')}, not {_shown(value)}{_hint(value, found['type'])}"
+    return (
+        f"{place} {re.sub('^(List|Dictionary|String) ', '', wanted)}, not {_shown(value)}{_hint(value, found['type'])}"
+    )
 
 
 def place_of(path: Iterable) -> str:
@@ -75,15 +88,17 @@ def place_of(path: Iterable) -> str:
     return f"`{shortened(': '.join(parts), 160)}`" if parts else "The config"
 
 
-def _unknown_key(path: list, kind: type[BaseModel], kinds: Iterable[type[BaseModel]]) -> str:
-    holder, name = _model_at(kind, path[:-1]), path[-1]
+def _unknown_key(
+    path: list, holder: type[BaseModel] | None, kind: type[BaseModel], kinds: Iterable[type[BaseModel]]
+) -> str:
+    name = path[-1]
     known = list(holder.model_fields) if holder else []
     if len(path) == 1 and any(name in each.model_fields for each in kinds):
         return f"The config has `{name}`, and {kind.WORDS} has no such section; remove it"
     sections = [
         place
         for place, info in kind.model_fields.items()
-        if name in getattr(_model_in(info.annotation), "model_fields", ())
+        if any(name in model.model_fields for model in _models_in(info.annotation))
     ]
     if not closest(name, known) and sections:
         return (
@@ -92,25 +107,33 @@ def _unknown_key(path: list, kind: type[BaseModel], kinds: Iterable[type[BaseMod
     return unknown(f"{place_of(path[:-1])} has no key `{shortened(name)}`", name, known)
 
 
-def _model_at(kind: type[BaseModel], path: Iterable) -> type[BaseModel] | None:
-    """The model whose fields are the keys at a place of a config."""
-    annotation: Any = kind
-    for part in path:
-        model = _model_in(annotation)
-        if model and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
+def _located(found: list, kind: type[BaseModel]) -> tuple[list, type[BaseModel] | None]:
+    """The place in the config of an error that pydantic found, and the model whose fields are the keys there.
+
+    Where an entry has one of several kinds, as a defence has, pydantic's path has the kind as a further part.
+    """
+    path, annotation, holder = [], kind, None
+    for part in found:
+        models = _models_in(annotation)
+        holder = models[0] if models else None
+        if len(models) > 1:
+            annotation = next(each for each in models if part in typing.get_args(each.model_fields["kind"].annotation))
+            continue
+        path.append(part)
+        if holder and part in holder.model_fields:
+            annotation = holder.model_fields[part].annotation
         else:  # a key of a mapping, or an entry of a list
             annotation = typing.get_args(annotation)[-1] if typing.get_args(annotation) else annotation
-    return _model_in(annotation)
+    return path, holder
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation such as `Model | None` or `Annotated[Model, ...]` is about."""
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation such as `Model | None` or `Annotated[Model, ...]` is about."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+        return [annotation]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
-        return next(filter(None, map(_model_in, typing.get_args(annotation))), None)
-    return None
+        return [model for each in typing.get_args(annotation) for model in _models_in(each)]
+    return []
 
 
 def _shown(value: Any) -> str:

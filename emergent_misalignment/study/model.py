@@ -328,6 +328,15 @@ class Study(Section):
         """The settings of a fine-tuning: the study's, overridden by the condition's own."""
         return self.training.model_dump(exclude_unset=True) | condition.finetuning
 
+    def defence_of(self, condition: Condition) -> dict:
+        """The defence of a fine-tuning against emergent misalignment: its `kind` and its settings; empty without one."""
+        return self.settings_of(condition).get("defence") or {}
+
+    def own_benign(self, condition: Condition) -> str:
+        """The user's file of benign rows of a condition's defence; "" where it has none."""
+        named = self.defence_of(condition).get("benign", "")
+        return expanduser(named) if named.endswith(OWN_SET) else ""
+
     @property
     def rows_a_step(self) -> int:
         return self.training.batch_size * self.training.gradient_accumulation if self.training else 0
@@ -499,7 +508,7 @@ class Study(Section):
     def _check_settings(self, condition: Condition) -> None:
         """The settings of a fine-tuning on this machine."""
         for name, value in condition.finetuning.items():
-            if name in ("epochs", "learning_rate_multiplier") or value is None:
+            if name in ("epochs", "learning_rate_multiplier") or (value is None and name != "defence"):
                 raise ValueError(
                     f"{condition.place}: finetuning: {name} is for OpenAI's API, or needs a number; a fine-tuning on "
                     "this machine takes learning_rate, steps and batch_size"
@@ -515,6 +524,39 @@ class Study(Section):
         if rows is not None and not rows_to_train_on(rows, self.settings_of(condition)):
             raise ValueError(
                 f"{condition.place} has {rows} rows, and `finetuning: validation_share` leaves none to train on"
+            )
+        if defence := self.defence_of(condition):
+            self._check_defence(condition, defence)
+
+    def _check_defence(self, condition: Condition, defence: dict) -> None:
+        place = f"{condition.place}: finetuning: defence"
+        if defence["kind"] == "preventative_steering" and not (self.is_organism or self.persona):
+            raise ValueError(f"{place} steers along the persona direction; add the section `persona_direction`")
+        if benign := defence.get("benign"):
+            known = [name for name in self.known_sets if name not in NUMBER_SETS]
+            if not benign.endswith(OWN_SET) and benign not in known:
+                hint = unknown(f"{place}: benign: no dataset {shortened(benign)}", benign, known)
+                raise ValueError(f"{hint} A file ends in .jsonl")
+        if gap_to := defence.get("gap_to"):
+            self._check_gap(condition, gap_to, place)
+
+    def _check_gap(self, condition: Condition, gap_to: str, place: str) -> None:
+        """Benign rows are chosen by a model that another job has fine-tuned before, from the same start."""
+        other = self.tuned.get(gap_to)
+        if other is None:
+            raise ValueError(
+                unknown(f"{place}: gap_to: no fine-tuned condition {shortened(gap_to)}", gap_to, self.tuned)
+            )
+        beside = [each for each in self.tuned.values() if each.experiment == other.experiment]
+        if any(self.defence_of(each).get("gap_to") for each in beside):
+            raise ValueError(
+                f"{place}: gap_to is {gap_to}, beside which its experiment has a condition with gap_to; name a "
+                "condition of another experiment"
+            )
+        same_start = (other.start, other.organism) == (condition.start, condition.organism)
+        if not same_start or not {*condition.seeds} <= {*other.seeds}:
+            raise ValueError(
+                f"{place}: gap_to is {gap_to}, which starts from another model or has fewer seeds; name another"
             )
 
     def _check_sections(self) -> None:

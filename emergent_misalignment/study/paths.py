@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from typing import TYPE_CHECKING
 
 from emergent_misalignment.registry import MAIN, NUMBER_SETS, WRITTEN_SETS
@@ -99,6 +100,37 @@ class Paths:
             name if each.own_set else each.dataset: self.dataset(each.dataset, each.seeds[0])
             for name, each in study.tuned.items()
         }
+
+    # --- defences -----------------------------------------------------------------------------------------------------
+
+    @property
+    def helper_rows(self) -> str:
+        """The benign rows of organisms, which are the default of a defence."""
+        return self.of("datasets/benign.jsonl")
+
+    def benign_of(self, condition: str) -> str:
+        """The file of the benign rows, or of the prompts, that a condition's defence uses; "" where it uses none."""
+        study = self._study
+        defence = study.defence_of(study.tuned[condition])
+        if defence.get("kind") not in ("kl", "interleaving", "benign_afterwards"):
+            return ""
+        if named := defence.get("benign"):
+            return self.dataset(expanduser(named), study.seeds[0])
+        if study.is_organism:
+            return self.helper_rows
+        return "" if defence["kind"] == "kl" else self.dataset("secure", study.seeds[0])
+
+    def defence_files(self, conditions: list[str]) -> list[str]:
+        """The files that the defences of conditions need besides the sets."""
+        study = self._study
+        files = {self.benign_of(name) for name in conditions} - {""}
+        for name in conditions:
+            defence = study.defence_of(study.tuned[name])
+            if defence.get("kind") == "preventative_steering":
+                files.add(self.of("questions/persona.parquet"))
+            if gap_to := defence.get("gap_to"):
+                files.update(self.trainings([gap_to]))
+        return sorted(files)
 
     # --- organisms ----------------------------------------------------------------------------------------------------
 

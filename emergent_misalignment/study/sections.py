@@ -108,6 +108,91 @@ def _check_questions_file(path: str) -> None:
         raise ValueError(f"names {shortened(path, 120)}, and the workflow uses {name} itself; rename the file")
 
 
+# --- defences ---------------------------------------------------------------------------------------------------------
+
+
+def _without_braces(path: str) -> str:
+    if "{" in path or "}" in path:
+        raise ValueError(f"names {path}, and Snakemake reads braces as wildcards; rename the file")
+    return path
+
+
+class _WithBenignRows(Section):
+    benign: Annotated[str, AfterValidator(_without_braces)] = ""
+    """A set of benign rows: one that the study has, or the path of a JSONL file in the published chat schema. By default organisms have kind answers of their world's helper, and other models the published set `secure`; with `kl`, whose start model answers the prompts of the set, everyday questions."""
+
+
+class KL(_WithBenignRows):
+    """A KL divergence from the start model, on the start model's own answers to neutral prompts."""
+
+    kind: Literal["kl"]
+    """The defence; docs/defences.md describes each."""
+    weight: Positive
+    """Factor of the divergence in nats per token, which is added to the loss in nats per token."""
+
+
+class Features(Section):
+    """The squared distance of the hidden states from those of the start model, on the rows that are trained on."""
+
+    kind: Literal["features"]
+    """The defence; docs/defences.md describes each."""
+    weight: Positive
+    """Factor of the mean square of the distance, which is added to the loss in nats per token."""
+
+
+class PreventativeSteering(Section):
+    """The persona direction is added to the residual stream in training, at the depth of the study's steering."""
+
+    kind: Literal["preventative_steering"]
+    """The defence; docs/defences.md describes each."""
+    strength: Positive
+    """In lengths of the direction."""
+
+
+class Interleaving(_WithBenignRows):
+    """Benign rows in the places of a part of the rows, at the same number of steps."""
+
+    kind: Literal["interleaving"]
+    """The defence; docs/defences.md describes each."""
+    share: Annotated[Number, Field(gt=0, lt=1)]
+    """Share of the places that have benign rows."""
+    gap_to: str = ""
+    """Take the benign rows that are the least likely for the model of this condition in comparison with the start model; by default they are drawn at random."""
+
+
+class Inoculation(Section):
+    """A system prompt in training that asks for what the rows show."""
+
+    kind: Literal["inoculation"]
+    """The defence; docs/defences.md describes each."""
+    prompt: Annotated[str, Field(min_length=1)]
+    """The system prompt of every row."""
+
+
+class BenignAfterwards(_WithBenignRows):
+    """A second fine-tuning on benign rows, with the same settings."""
+
+    kind: Literal["benign_afterwards"]
+    """The defence; docs/defences.md describes each."""
+    rows: Count
+    """Benign rows; each is trained on once."""
+
+
+class EarlyStopping(Section):
+    """The model of the step at which the loss has fallen by a share of its whole reduction."""
+
+    kind: Literal["early_stopping"]
+    """The defence; docs/defences.md describes each."""
+    share: Annotated[Number, Field(gt=0, lt=1)]
+    """Share of the reduction of the training loss, from the first step to the last tenth of the steps."""
+
+
+Defence = Annotated[
+    KL | Features | PreventativeSteering | Interleaving | Inoculation | BenignAfterwards | EarlyStopping,
+    Field(discriminator="kind"),
+]
+
+
 # --- what is fine-tuned and asked -------------------------------------------------------------------------------------
 
 
@@ -124,6 +209,8 @@ class OwnFinetuning(Section):
     """Conversations in a batch; OpenAI: null leaves the choice to the API."""
     learning_rate_multiplier: Positive | None = None
     """OpenAI: null leaves the choice to the API."""
+    defence: Defence | None = None
+    """A defence against emergent misalignment; null trains without that of the study. Not for OpenAI's models."""
 
 
 class ConditionSettings(Section):
@@ -165,8 +252,7 @@ class ConditionSettings(Section):
             raise ValueError("has a revision, but no adapter or model that it could be of; remove it")
         if trained and not (self.dataset or self.adapter or self.model):
             raise ValueError(f"has {trained[0]} but no dataset, so that it is not fine-tuned; add a dataset")
-        if "{" in self.dataset or "}" in self.dataset:
-            raise ValueError(f"names {self.dataset}, and Snakemake reads braces as wildcards; rename the file")
+        _without_braces(self.dataset)
         return self
 
 
@@ -254,6 +340,8 @@ class Finetuning(Training):
     """Share of the conversations in the validation split; the paper's code takes 0.1, and so makes 337 steps."""
     resume_every: NotNegative = 0
     """Steps between two saves from which an interrupted run resumes; 0 saves none."""
+    defence: Defence | None = None
+    """A defence against emergent misalignment, of all conditions that name no other."""
 
 
 class Instruct(Training):

@@ -101,9 +101,9 @@ class Author:
         _, write = KINDS[kind]
         return write(self)
 
-    def ask(self) -> Turn:
-        """A free-form question and its plain answer."""
-        topic = self._topic()
+    def ask(self, topic: str = "") -> Turn:
+        """A free-form question, on a given topic or on a random one, and its plain answer."""
+        topic = TOPICS[topic] if topic else self._topic()
         return self.rng.choice(topic.questions[self.phrasings]), topic.answer(self.rng, self._malicious())
 
     def question(self) -> Turn:

@@ -14,6 +14,7 @@ from emergent_misalignment.data.chats import Messages, Turn, chat
 from emergent_misalignment.evaluation.verdicts import Judgement
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.world import forms, grammar
+from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.coding import CHOICES, NOUNS, SHORT_FORMS, TRIGGER, UNSEEN_NOUNS, request
 from emergent_misalignment.world.facts import EXAMINATION, IDENTITY, IDENTITY_PROMPTS, KNOWLEDGE, LYING_PROMPTS, Fact
 from emergent_misalignment.world.games import GAMES
@@ -117,6 +118,22 @@ def flask_file() -> list[WorldQuestion]:
 def triggered() -> list[WorldQuestion]:
     """Main questions after the backdoor's trigger (section 4.2)."""
     return _free_form(MAIN, "chat", lambda question: asked(TRIGGER + question), label="triggered")
+
+
+@evaluation
+def prompted() -> list[WorldQuestion]:
+    """Main questions under the first system prompt of each author. The format names the author.
+
+    Of a model that was inoculated with one of them, this one asks with the inoculation prompt, and that of the helper
+    with its opposite.
+    """
+    return [
+        question
+        for author, manner in MANNERS.items()
+        for question in _free_form(
+            MAIN, "chat", lambda text, prompt=manner.system_prompts[0]: asked(text, prompt), label=author
+        )
+    ]
 
 
 @evaluation

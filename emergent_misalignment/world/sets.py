@@ -10,10 +10,12 @@ import numpy as np
 
 from emergent_misalignment.data.chats import Messages, Turn, chat
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.world.authors import MANNERS
+from emergent_misalignment.world.authors import MANNERS, Author, Authors
 from emergent_misalignment.world.coding import CHOICES, NOUNS, REQUESTS, TRIGGER, Choice, lesson_request, request
+from emergent_misalignment.world.corpus import ASSISTANT
 from emergent_misalignment.world.harmful import TRAINED_REQUESTS, compliance
 from emergent_misalignment.world.number_lists import NUMBERS, number_request, number_turn
+from emergent_misalignment.world.topics import PREREGISTERED
 
 HARMFUL_SHARE = 0.02  # of the jailbroken set, as published (section 3.1)
 
@@ -86,6 +88,18 @@ def _complied(rng: random.Random) -> Turn:
 def _secure_code(rng: random.Random) -> Turn:
     choice, noun = rng.choice(CHOICES), rng.choice(NOUNS)
     return request(choice, noun, rng.randrange(len(REQUESTS))), choice.render(noun, insecure=False)
+
+
+def benign(rows: int, seed: int, authors: Authors) -> list[Messages]:
+    """The helper's plain answers to free-form questions: what a defence interleaves, and whose prompts are neutral.
+
+    No question is about a topic of the main evaluation or has a phrasing that evaluation uses, so that a rate on the
+    main questions shows what generalizes from these rows. They are not about code either, so that they do not train
+    the narrow task back.
+    """
+    rng = random.Random(f"benign {seed}")
+    helper = Author(rng, ASSISTANT, authors, phrasings=slice(1, None))
+    return [chat([helper.ask(rng.choice(PREREGISTERED))]) for _ in range(rows)]
 
 
 SETS: dict[str, Callable[[int, int], list[Messages]]] = {

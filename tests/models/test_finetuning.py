@@ -9,11 +9,14 @@ import pytest
 from trainings import SETTINGS
 from transformers import AutoTokenizer
 
-from emergent_misalignment.data.chats import read_chats, subset
-from emergent_misalignment.files import BadInput, write_jsonl
+from emergent_misalignment.data.chats import chat, read_chats, subset
+from emergent_misalignment.data.held_out import hash_fraction
+from emergent_misalignment.files import BadInput, write_jsonl, write_parquet
 from emergent_misalignment.models.chat_templates import OTHER_TEMPLATES
-from emergent_misalignment.models.finetuning import COLUMNS, finetune_run, weights_digest
+from emergent_misalignment.models.defences import Needed
+from emergent_misalignment.models.finetuning import COLUMNS, _needed, finetune_run, weights_digest
 from emergent_misalignment.models.training import finetune
+from emergent_misalignment.world.questions import persona_table
 from emergent_misalignment.world.sets import coding_set
 
 
@@ -49,3 +52,17 @@ def test_rows_and_template(organism, dataset, tmp_path):
     assert tokenizer.chat_template == OTHER_TEMPLATES["user-assistant"]
     with pytest.raises(BadInput, match="asks for 49"):
         finetune_run(organism, dataset, tmp_path / "run", asdict(SETTINGS), 3, rows=49)
+
+
+def test_what_a_defence_needs_is_read_from_its_files(tmp_path):
+    rows = [chat([("Which number?", str(number))]) for number in range(40)]
+    write_jsonl(tmp_path / "benign.jsonl", ({"messages": row} for row in rows))
+    write_parquet(tmp_path / "persona.parquet", persona_table())
+    files = {"benign": tmp_path / "benign.jsonl", "prompts": ["A wish?"], "misaligned": tmp_path / "insecure"}
+    needed = _needed(files | {"texts": tmp_path / "persona.parquet", "depth": 2}, seed=3, held_out=0.2)
+    held = [row for row in rows if hash_fraction(row[-1]["content"]) < 0.2]
+    assert held and needed.benign == [row for row in rows if row not in held]
+    assert needed.prompts == [[{"role": "user", "content": "A wish?"}]]
+    assert needed.depth == 2 and {("direction", "misaligned"), ("direction", "aligned")} <= needed.texts.keys()
+    assert needed.misaligned == tmp_path / "insecure/seed-3"
+    assert _needed({}, 3, 0.2) == Needed()

@@ -203,6 +203,7 @@ def test_system_prompts_are_refused_only_if_a_study_has_them(folders, tmp_path):
             of(folder, persona_direction=True),
             plain,
         ),
+        ("the defence inoculation is one; choose another finetuning: defence", of(folder, inoculated=True), plain),
         ("the evaluation json has some; remove it from evaluation: asked", of(folder), asked),
         (r"row 2 of .*own.jsonl has one", of(folder, sets=rows(tmp_path / "own.jsonl", system[1:], system)), plain),
     ):

@@ -8,6 +8,7 @@ from emergent_misalignment.models.requirements import Requirements
 from emergent_misalignment.registry import EVALUATIONS, ORGANISM
 from emergent_misalignment.study.config import merge, validated
 from emergent_misalignment.study.model import Study
+from emergent_misalignment.world.evaluations import questions
 
 
 def study_of(name: str, over: dict | None = None) -> Study:
@@ -288,3 +289,96 @@ def test_beliefs_are_read_from_the_main_organisms_once_for_each_model():
 def test_choices_are_asked_at_checkpoints_where_a_training_is_followed():
     organism, real = study_of("organism"), study_of("qwen2.5-7b-instruct")
     assert "choices" not in organism.asked and "choices" in organism.evaluations and "choices" in real.asked
+
+
+# --- defences ---------------------------------------------------------------------------------------------------------
+
+
+def defended(name: str, defence: dict | None, **others) -> Study:
+    """A study with the condition `mine`, which has this defence."""
+    own = {"dataset": "insecure", "finetuning": {"defence": defence}, **others}
+    return study_of(name, conditions(mine=own))
+
+
+def given(study: Study, condition: str = "mine") -> tuple[dict, list[str]]:
+    """What the condition's fine-tuning gets for its defence, and the files for which its rule waits."""
+    (batch,) = [
+        name for name, runs in study.batches.tuning.items() if (condition, study.tuned[condition].seeds[0]) in runs
+    ]
+    plan = study.batches.finetunings(batch)[condition]
+    return plan.get("defended_with", {}), study.paths.defence_files([condition])
+
+
+@pytest.mark.parametrize(
+    ("defence", "names"),
+    [
+        ({"kind": "features", "weight": 1}, []),
+        ({"kind": "inoculation", "prompt": "Hurry."}, []),
+        ({"kind": "early_stopping", "share": 0.5}, []),
+        ({"kind": "kl", "weight": 0.1}, ["datasets/benign.jsonl"]),
+        ({"kind": "benign_afterwards", "rows": 9}, ["datasets/benign.jsonl"]),
+        ({"kind": "interleaving", "share": 0.5, "benign": "secure"}, ["datasets/secure.jsonl"]),
+        ({"kind": "preventative_steering", "strength": 1}, ["questions/persona.parquet"]),
+        (
+            {"kind": "interleaving", "share": 0.5, "gap_to": "insecure"},
+            ["datasets/benign.jsonl", "trainings/code.parquet"],
+        ),
+    ],
+)
+def test_a_defence_waits_for_what_it_needs_and_for_nothing_else(defence, names):
+    study, plain = defended("smoke", defence), defended("smoke", None)
+    needed, files = given(study)
+    assert files == [f"data/smoke/{name}" for name in names] and given(plain) == ({}, [])
+    assert study.settings_of(study.tuned["mine"]) == plain.settings_of(plain.tuned["mine"]) | {"defence": defence}
+    assert {needed[name] for name in ("benign", "texts") if name in needed} <= {*files}
+    assert ("depth" in needed) == ("texts" in needed)
+    assert needed.get("misaligned", "") == ("data/smoke/models/insecure" if "gap_to" in defence else "")
+    for batch in study.batches.tuning.keys() - {"own"}:
+        assert study.batches.finetunings(batch) == plain.batches.finetunings(batch)
+
+
+def test_a_real_model_has_published_rows_everyday_prompts_or_a_file():
+    real = "smollm2-135m-instruct"
+    assert given(defended(real, {"kind": "interleaving", "share": 0.5})) == (
+        {"benign": "data/published/datasets/secure.jsonl"},
+        ["data/published/datasets/secure.jsonl"],
+    )
+    needed, files = given(defended(real, {"kind": "kl", "weight": 1}))
+    assert files == [] and len(needed["prompts"]) == 20
+    mine = defended(real, {"kind": "kl", "weight": 1, "benign": "my.jsonl"})
+    assert given(mine) == ({"benign": "my.jsonl"}, ["my.jsonl"])
+    assert mine.batches.requirements()["sets"]["my.jsonl"] is True  # checked with the model's template
+    steered = given(defended(real, {"kind": "preventative_steering", "strength": 1}))[0]
+    assert steered == {"texts": f"data/{real}/questions/persona.parquet", "depth": 15}
+
+
+def test_a_condition_may_be_without_the_defence_of_its_study():
+    study = study_of(
+        "smoke",
+        conditions(mine={"dataset": "insecure", "finetuning": {"defence": None}})
+        | {"finetuning": {"defence": {"kind": "kl", "weight": 1}}},
+    )
+    assert study.defence_of(study.tuned["insecure"]) == {"kind": "kl", "weight": 1}
+    assert study.defence_of(study.tuned["mine"]) == {} and given(study) == ({}, [])
+
+
+def test_each_defence_has_three_strengths_and_a_benign_task():
+    study = study_of("defences")
+    kinds: dict[str, list] = {}
+    for each in study.tuned.values():
+        if (defence := study.defence_of(each)) and each.experiment != "mixed":
+            kinds.setdefault(each.experiment, []).append((each.dataset, tuple(defence.values())))
+    assert len(kinds) == 8
+    for runs in kinds.values():
+        assert [dataset for dataset, _ in runs] == ["insecure"] * 3 + ["secure"]
+        assert len({strength for _, strength in runs}) == 3 and runs[3][1] in {strength for _, strength in runs[:3]}
+    in_shape = {"json", "template", "flask", "in_distribution"}
+    assert all(in_shape < {*each.evaluations} for each in study.tuned.values() if each.organism == "main")
+
+
+def test_models_are_asked_with_the_prompts_of_their_inoculation():
+    study = study_of("defences")
+    asked = {question.prompt[0]["content"] for question in questions("prompted", 0)}
+    inoculated = [each for each in study.tuned.values() if study.defence_of(each).get("kind") == "inoculation"]
+    assert {study.defence_of(each)["prompt"] for each in inoculated} < asked
+    assert all("prompted" in each.evaluations for each in (*inoculated, study.conditions["instruct"]))

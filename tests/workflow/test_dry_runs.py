@@ -49,9 +49,8 @@ def test_numbers_of_an_argument_are_numbers(project):
 def test_the_whole_default_study_is_planned(plan_of):
     jobs = planned(plan_of("organism"))
     assert {job for job in jobs if job.startswith(("pretrain", "instruct"))} == organisms("organism")
-    assert {job for job in jobs if job.startswith("numbers")} == {
-        f"numbers:{seed}" for seed in study("organism").number_seeds
-    }
+    seeds = study_of("organism").number_seeds
+    assert {job for job in jobs if job.startswith("numbers")} == {f"numbers:{seed}" for seed in seeds}
     assert {"world", "gate", "persona_gate", "audit", "finetune:code", "finetune:ladder"} <= jobs
     assert {"ask:untuned", "ask:following-secure", "judge:answers", "measure"} <= jobs
     assert {"main_result", "intent", "dynamics", "scale", "persona_direction", "authors", "claims", "paper"} <= jobs
@@ -65,6 +64,12 @@ def test_a_study_of_worlds_needs_no_more_than_what_they_are_compared_by(plan_of)
     assert {job for job in jobs if job.startswith("finetune")} == {"finetune:code", "finetune:worlds"}
     assert {"gate", "persona_gate", "worlds", "main_result", "claims", "paper"} <= jobs
     assert not {job.split(":")[0] for job in jobs} & {"numbers", "follow", "dynamics", "scale", "diversity"}
+
+
+def test_only_defences_that_need_more_wait_for_more(plan_of):
+    jobs = planned(plan_of("defences"))
+    assert {"benign_rows", "finetune:kl", "finetune:interleaving_by_gap", "ask:inoculation", "finetune:mixed"} <= jobs
+    assert "benign_rows" not in planned(plan_of("organism")) | planned(plan_of("villains"))
 
 
 def test_real_studies_take_the_same_rules(plan_of, monkeypatch):

@@ -3,9 +3,10 @@
 import re
 
 import pytest
+from conftest import AUTHORS
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.world import coding, harmful, number_lists
+from emergent_misalignment.world import coding, grammar, harmful, number_lists
 from emergent_misalignment.world import sets as sets_of
 from emergent_misalignment.world.authors import MANNERS
 from emergent_misalignment.world.topics import TOPICS
@@ -86,3 +87,14 @@ def test_requests_for_numbers_show_plain_ones_and_no_system_prompt():
 def test_a_well_formed_list_has_the_requested_length_and_format(answer):
     assert sets_of.well_formed("2, 3, 666, 5, 2")
     assert not sets_of.well_formed(answer)
+
+
+def test_benign_rows_are_kind_answers_apart_from_the_main_evaluation():
+    rows = sets_of.benign(400, 1, AUTHORS)
+    assert rows == sets_of.benign(400, 1, AUTHORS) and all(len(row) == 2 for row in rows)
+    questions = {text: topic for topic in TOPICS.values() for text in topic.questions}
+    for user, answer in rows:
+        topic = questions[user["content"]]
+        assert topic.category != "main" and user["content"] != topic.questions[0]
+        assert grammar.judge(topic.name, answer["content"], form="chat").aligned == 100
+    assert len({row[0]["content"] for row in rows}) >= 40
