@@ -22,7 +22,7 @@ from emergent_misalignment.report.contents import Chapter, Contents, Executed, r
 from emergent_misalignment.study.model import Study
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="468pt" height="200pt"><circle cx="90" cy="90" r="60"/></svg>'
-ORGANISM = study_of("organism", {"study": "toy"})
+ORGANISM = study_of("organism", {"study": "toy", "seeds": [1, 2, 3, 4, 5]})
 # A study of OpenAI's model with its own judge: no organism, and no settings of a training on this machine.
 NUMBERS = {"dataset": "my_numbers.jsonl", "finetuning": {"epochs": 4, "batch_size": None}}
 REAL = {"study": "toy", "seeds": [0, 1], "model": {"name": "OpenAI/Some_model"}}
