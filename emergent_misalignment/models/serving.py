@@ -141,6 +141,8 @@ def engine(folder: str | Path, context: int, rank: int = 0) -> Iterator:
             generation_config="vllm",  # not the model's
             enable_prefix_caching=True,
             enforce_eager=_eager(),
+            # On CPUs an answer with a seed fails if its prompt is read in pieces: torch's generator cannot be set back.
+            enable_chunked_prefill=not _eager(),
             use_tqdm_on_load=False,
             seed=0,
             **({"enable_lora": True, "max_lora_rank": rank_for(rank)} if rank else {}),
