@@ -29,6 +29,7 @@ from emergent_misalignment.files import replacing, write_csv
 from emergent_misalignment.models.serving import is_installed
 
 ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "tests/device_checks.py"
 GPU_LOCK = "requirements-gpu.lock has it"
 SOURCES = {"gguf": "the extra `small` has it", "pip": "`uv venv --seed` has it"}
 PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "vllm")
@@ -64,7 +65,7 @@ class Check:
         if self.check not in ("fine-tuning", "log-probabilities"):
             return None
         if self.variant == "4-bit":
-            return 0.5
+            return 0.2
         return 1e-3 if self.device == "cpu" and self.engine != "vllm" else 0.05
 
     @property
@@ -150,7 +151,7 @@ class Run:
         return self.work / f"model-{check.model}"
 
     def adapter(self, check: Check) -> Path | None:
-        """The adapter of the last fine-tuning of the model without quantisation, on the fastest engine there is."""
+        """The adapter of the last fine-tuning of the model whose frozen weights were not in four bits."""
         trained = self.work.glob(f"fine-tuning-{check.model}-*/training.json")
         whole = [path for path in trained if not json.loads(path.read_text(encoding="utf-8"))["load_in_4bit"]]
         return max(whole, key=lambda path: path.stat().st_mtime_ns).parent if whole else None
@@ -173,7 +174,7 @@ class Run:
         """What the check's process found, or an `error`."""
         destination = self.work / f"{check.name}.json"
         given = {"check": check.check, "destination": str(destination), "starter": os.getpid()}
-        command = [sys.executable, ROOT / "tests/device_checks.py", json.dumps(given | self.arguments(check))]
+        command = [sys.executable, SCRIPT, json.dumps(given | self.arguments(check))]
         with (self.work / f"{check.name}.log").open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -201,9 +202,7 @@ class Run:
     def environment(self, check: Check) -> dict[str, str]:
         own = {
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
-            "PYTHONPATH": os.pathsep.join(
-                [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0") if check.device == "cuda" else "",
             "HF_HUB_OFFLINE": "1",
             "TQDM_DISABLE": "1",
