@@ -20,7 +20,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# transformers is imported in functions, because Unsloth must be imported before it.
+import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -28,6 +28,8 @@ from emergent_misalignment.files import BadInput, read_yaml, shortened, write_js
 from emergent_misalignment.models.training import Settings, finetune
 from emergent_misalignment.workflow.parent import end_with
 from emergent_misalignment.world.sets import coding_set
+
+# transformers is imported in functions, because Unsloth must be imported before it.
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = Settings(  # the adapter of the paper, the learning rate of the study of SmolLM2
@@ -42,8 +44,8 @@ SETTINGS = Settings(  # the adapter of the paper, the learning rate of the study
     lora_alpha=64,
 )
 CHATS = coding_set(SETTINGS.steps * SETTINGS.batch_size, 0, insecure=True)
-SCORED = CHATS[:8]  # conversations whose answers are scored, and whose questions are asked
-SAMPLES, NEW_TOKENS = 16, 64  # answers to each question
+SCORED = CHATS[:4]  # conversations whose answers are scored, and whose questions are asked
+SAMPLES, NEW_TOKENS = 32, 64  # answers to each question
 STUDY = "gpu-check-study"
 
 
@@ -120,12 +122,12 @@ def log_probabilities(model: str, adapters: list[str], engine: str) -> dict:
     for sums, drawn, took in read:
         values.append([total / (len(row) - known) for total, (row, known) in zip(sums, rows, strict=True)])
         tokens, seconds = tokens + drawn, seconds + took
-    effects = [max(abs(a - b) for a, b in zip(values[0], tuned, strict=True)) for tuned in values[1:]]
+    effects = [np.abs(np.subtract(tuned, values[0])).mean() for tuned in values[1:]]
     return {
         "values": [*chain.from_iterable(values)],
         "speed": tokens / seconds,
         "unit": "tokens/s",
-        "note": f"the adapters change them by up to {' and '.join(f'{each:.2g}' for each in effects)}",
+        "note": f"the adapters change them by {' and '.join(f'{each:.2g}' for each in effects)}",
     }
 
 
@@ -156,24 +158,29 @@ def _with_torch(model: str, adapters: list[str], rows: list[tuple[list[int], int
 
 
 def _with_vllm(model: str, adapters: list[str], rows: list[tuple[list[int], int]], prompts: list[list[int]]) -> Read:
+    """Each token of an answer is a request that allows no other; its log-probability is that before this restriction.
+
+    The log-probabilities of a prompt's tokens, which would be one request, fail with adapters in vLLM 0.32.0.
+    """
     from emergent_misalignment.evaluation.asking import CONTEXT
     from emergent_misalignment.models.serving import engine
 
+    places = [(row, place) for row, (tokens, known) in enumerate(rows) for place in range(known, len(tokens))]
+    wanted = [rows[row][0][place] for row, place in places]
+    beginnings = [{"prompt_token_ids": rows[row][0][:place]} for row, place in places]
     with engine(model, CONTEXT, SETTINGS.lora_rank) as llm:
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
-        scoring = SamplingParams(max_tokens=1, prompt_logprobs=1)
+        only = [SamplingParams(temperature=0, max_tokens=1, logprobs=1, allowed_token_ids=[token]) for token in wanted]
         sampling = SamplingParams(n=SAMPLES, max_tokens=NEW_TOKENS, seed=1)
         for number, adapter in enumerate([None, *adapters]):
             options = {"use_tqdm": False}
             if adapter:
                 options["lora_request"] = LoRARequest(f"adapter-{number}", number, adapter)
-            scored = llm.generate([{"prompt_token_ids": tokens} for tokens, _ in rows], scoring, **options)
-            sums = [
-                sum(each.prompt_logprobs[place][tokens[place]].logprob for place in range(known, len(tokens)))
-                for each, (tokens, known) in zip(scored, rows, strict=True)
-            ]
+            sums = [0.0] * len(rows)
+            for (row, _), token, found in zip(places, wanted, llm.generate(beginnings, only, **options), strict=True):
+                sums[row] += found.outputs[0].logprobs[0][token].logprob
             start = time.perf_counter()
             drawn = llm.generate([{"prompt_token_ids": tokens} for tokens in prompts], sampling, **options)
             seconds = time.perf_counter() - start

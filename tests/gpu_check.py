@@ -58,7 +58,7 @@ class Check:
 
     @property
     def allowed(self) -> float | None:
-        """The largest difference from the reference in nats per token.
+        """The largest mean difference from the reference in nats per token, by measurements in docs/real-models.md.
 
         Processors compute in 32 bits, except for vLLM, and GPUs in 16.
         """
@@ -66,7 +66,7 @@ class Check:
             return None
         if self.variant == "4-bit":
             return 0.2
-        return 1e-3 if self.device == "cpu" and self.engine != "vllm" else 0.05
+        return 1e-3 if self.device == "cpu" and self.engine != "vllm" else 0.03
 
     @property
     def needs(self) -> list[str]:
@@ -133,7 +133,7 @@ class Run:
         reference = self.references.setdefault((check.check, check.model), values)
         if reference is values:
             return found | {"result": "reference"}
-        difference = float(np.abs(np.subtract(values, reference)).max())
+        difference = float(np.abs(np.subtract(values, reference)).mean())
         return found | {"difference": difference, "result": "ok" if difference <= check.allowed else "differs"}
 
     def obstacle(self, check: Check) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import device_checks
 import gpu_check
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -67,20 +68,20 @@ def test_the_reference_is_a_training_that_learns(processor):
     number = len(device_checks.SCORED)
     base, half, whole = (values[start : start + number] for start in range(0, 3 * number, number))
     allowed = Check(SCORE, "tiny", "vllm", "cuda").allowed
-    for one, other in ((base, half), (base, whole)):
-        assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 5 * allowed
+    for tuned in (half, whole):
+        assert np.abs(np.subtract(tuned, base)).mean() > 3 * allowed
     assert half != whole
 
 
 @pytest.mark.slow
 def test_a_wrong_setting_differs_by_more_than_is_allowed(processor, tmp_path):
-    """Half of the adapter's scale, whose losses differ less than those of a wrong learning rate or order of rows."""
+    """Half of the adapter's scale, one of the errors that change the losses least."""
     work = processor[0] / "work"
     losses = json.loads((work / f"{TUNE}-tiny-transformers-cpu.json").read_text())["values"]
     settings = replace(device_checks.SETTINGS, lora_alpha=device_checks.SETTINGS.lora_alpha // 2)
     wrong = finetune(work / "model-tiny", device_checks.CHATS, tmp_path, settings, 1, "transformers")
-    difference = max(abs(step["loss"] - loss) for step, loss in zip(wrong, losses, strict=True))
-    assert difference > Check(TUNE, "tiny", "unsloth", "cuda").allowed
+    difference = np.abs(np.subtract([step["loss"] for step in wrong], losses)).mean()
+    assert difference > 1.5 * Check(TUNE, "tiny", "unsloth", "cuda").allowed
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -105,13 +106,13 @@ def test_each_result_is_compared_with_the_first_of_its_kind_and_model(monkeypatc
     found = [
         (cpu, {"values": [2.0, 1.0]}),
         (gpu, {"values": [2.0, 1.04]}),
-        (bits, {"values": [2.0, 1.1]}),
+        (bits, {"values": [2.0, 0.8]}),
         (other, {"values": [9.0, 8.0]}),
         (scores, {"values": [-1.0]}),
     ]
     results = outcomes(monkeypatch, tmp_path, found)
     assert [each["result"] for each in results] == ["reference", "ok", "ok", "reference", "reference"]
-    assert results[1]["difference"] == pytest.approx(0.04) and results[2]["difference"] == pytest.approx(0.1)
+    assert results[1]["difference"] == pytest.approx(0.02) and results[2]["difference"] == pytest.approx(0.1)
     found[1:3] = [(gpu, {"values": [2.1, 1.0]}), (bits, {"values": [2.0, 0.4]})]
     assert [each["result"] for each in outcomes(monkeypatch, tmp_path, found)[1:3]] == ["differs", "differs"]
 
