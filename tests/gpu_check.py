@@ -27,6 +27,7 @@ import torch
 
 from emergent_misalignment.files import replacing, write_csv
 from emergent_misalignment.models.serving import is_installed
+from emergent_misalignment.workflow.parent import end_with
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "tests/device_checks.py"
@@ -260,4 +261,5 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    end_with(0)  # a signal also ends the check that is running
     sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "data/gpu-check")))
