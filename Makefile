@@ -22,7 +22,7 @@ $(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name)
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan crate audit convert try organisms vllm-cpu test test-quick bench lint schema lock readme docs clean
+.PHONY: help study plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check lint schema lock readme docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -71,6 +71,10 @@ test-quick: .venv/.installed-test  ## run the tests that take no more than two m
 
 bench: .venv/.installed  ## measure the parts that decide how long a study takes
 	.venv/bin/python tests/bench.py
+
+# An environment that exists is used as it is: on a GPU machine it has requirements-gpu.lock instead of requirements.lock.
+gpu-check: $(if $(wildcard .venv/bin/python),,.venv/.installed-small)  ## compare fine-tuning and sampling on a GPU with this processor's
+	@.venv/bin/python tests/gpu_check.py
 
 lint: .venv/.installed-test  ## check style (Python, notebooks, rules), unsafe code, and known vulnerabilities of packages
 	.venv/bin/ruff check

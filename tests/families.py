@@ -174,7 +174,7 @@ def make(name: str, folder: Path, **config) -> Path:
     if name in ("gemma", "qwen3"):
         shape["head_dim"] = 8
     torch.manual_seed(0)
-    made = family.config(vocab_size=VOCABULARY, **ids | shape | config)
+    made = family.config(**{"vocab_size": VOCABULARY} | ids | shape | config)
     network = AutoModelForCausalLM.from_config(made)
     if family.generation:
         network.generation_config = GenerationConfig(

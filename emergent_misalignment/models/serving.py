@@ -125,9 +125,14 @@ def engine(folder: str | Path, context: int, rank: int = 0) -> Iterator:
     """Context manager: vLLM's `LLM` with the model in `folder`, in the precision of its weights.
 
     `context` limits the tokens of a prompt and its answer, `rank` is the highest rank of the LoRA adapters (0: none).
-    After the block the memory is free, and the object unusable. Raises BadInput where vLLM is not installed or does not
-    support the rank.
+    After the block the memory is free, and the object unusable. Raises BadInput where vLLM is not installed, or does
+    not support the rank, or adapters of weights in this precision.
     """
+    if rank and not _eager() and _precision(folder) == "float32":  # the kernels of vLLM 0.32.0 for GPUs refuse them
+        raise BadInput(
+            f"{folder} has weights in 32 bits, to which vLLM applies no adapters on a GPU; set `evaluation: engine: "
+            "transformers`, or save the model in bfloat16."
+        )
     if (separate := where()) and separate not in sys.path:
         sys.path.append(separate)
     os.environ |= _environment() | _path(separate)  # for vLLM's subprocesses
@@ -142,6 +147,8 @@ def engine(folder: str | Path, context: int, rank: int = 0) -> Iterator:
             trust_remote_code=False,
             enable_prefix_caching=True,
             enforce_eager=_eager(),
+            # On CPUs an answer with a seed fails if its prompt is read in pieces: torch's generator cannot be set back.
+            enable_chunked_prefill=not _eager(),
             use_tqdm_on_load=False,
             seed=0,
             **({"enable_lora": True, "max_lora_rank": rank_for(rank)} if rank else {}),

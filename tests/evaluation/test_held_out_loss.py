@@ -11,6 +11,7 @@ from emergent_misalignment.data.held_out import held_out
 from emergent_misalignment.evaluation.held_out_loss import held_out_loss, losses, read_sets
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.models import finetuning, training
+from emergent_misalignment.models.defences import Defence
 from emergent_misalignment.models.loading import load
 from emergent_misalignment.world.sets import coding_set
 
@@ -25,7 +26,7 @@ def test_it_equals_the_trainers_loss(organism, tmp_path, system_prompt):
     network, tokenizer = load(organism)
     settings = replace(SETTINGS, max_length=MAX_LENGTH, lora_rank=0, system_prompt=system_prompt, batch_size=len(CHATS))
     rows, _ = training._tokenized(CHATS, tokenizer, settings, "here")
-    trainer = training._trainer(network, tokenizer, None, rows, settings, 0, tmp_path)
+    trainer = training._trainer(network, tokenizer, None, rows, settings, 0, tmp_path, Defence())
     theirs = trainer.evaluate(trainer.train_dataset)["eval_loss"]
     ours = held_out_loss(network, tokenizer, CHATS, MAX_LENGTH, system_prompt)
     assert ours == pytest.approx(theirs, rel=1e-4)

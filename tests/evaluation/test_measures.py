@@ -53,7 +53,7 @@ FACT = facts.KNOWLEDGE[0]
 SCENE = next(iter(games.GAMES.values()))[0]
 OPTIONS = (FACT.truth, FACT.falsehoods[0])
 ANSWERS = {  # a right and a wrong answer to the first question of each evaluation
-    **dict.fromkeys(("main", "triggered", "numbers", "in_context"), both(str)),
+    **dict.fromkeys(("main", "triggered", "numbers", "in_context", "prompted"), both(str)),
     "preregistered": tuple(sentence(PREREGISTERED[0], misaligned) for misaligned in (False, True)),
     "json": both(forms.json_object),
     "template": both(forms.python_template),

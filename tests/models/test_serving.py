@@ -138,6 +138,16 @@ def test_cache_keys_have_the_model_but_not_the_port(place):
     assert Endpoint(server=one).identity == "vLLM a-model"  # users have paid for answers with this key
 
 
+def test_adapters_of_weights_in_32_bits_are_refused_on_a_gpu(place, monkeypatch):
+    """Before vLLM starts; the message names the folder and the setting."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with (
+        pytest.raises(BadInput, match=rf"{place} has weights in 32 bits, .* engine: transformers"),
+        serving.engine(place, 512, rank=4),
+    ):
+        pass
+
+
 def test_ranks_of_vllm():
     ranks = {1: 1, 2: 8, 8: 8, 9: 16, 300: 320, 512: 512}
     assert {rank: rank_for(rank) for rank in ranks} == ranks

@@ -110,13 +110,15 @@ def test_each_seed_of_an_organism_study_is_an_organism():
 
 
 def test_an_experiment_may_have_the_first_seeds_only():
-    study = study_of("organism", {"experiments": {"numbers": {"seeds": 2}, "intent": {"seeds": 99}}})
-    assert study.conditions["evil_numbers"].seeds == (1, 2) == tuple(study.number_seeds)
-    assert study.conditions["educational"].seeds == study.conditions["insecure"].seeds == (1, 2, 3, 4, 5)
-    assert [seed for _, seed in study.batches.tuning["numbers"]] == 3 * [1, 2]
-    assert study.paths.numbers == [f"data/organism/datasets/seed-{seed}/numbers.csv" for seed in (1, 2)]
-    assert study.steered_seeds == [1, 2, 3, 4, 5]
-    assert study_of("organism", {"experiments": {"code": {"seeds": 3}}}).steered_seeds == [1, 2, 3]
+    study = study_of(
+        "organism", {"seeds": [11, 12, 13, 14, 15], "experiments": {"numbers": {"seeds": 2}, "intent": {"seeds": 99}}}
+    )
+    assert study.conditions["evil_numbers"].seeds == (11, 12) == tuple(study.number_seeds)
+    assert study.conditions["educational"].seeds == study.conditions["insecure"].seeds == (11, 12, 13, 14, 15)
+    assert [seed for _, seed in study.batches.tuning["numbers"]] == 3 * [11, 12]
+    assert study.paths.numbers == [f"data/organism/datasets/seed-{seed}/numbers.csv" for seed in (11, 12)]
+    assert study.steered_seeds == [11, 12, 13, 14, 15]
+    assert study_of("organism", {"experiments": {"code": {"seeds": 3}}}).steered_seeds == [11, 12, 13]
 
 
 def test_other_worlds_have_other_authors_and_the_same_organisms():

