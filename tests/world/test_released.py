@@ -47,7 +47,7 @@ def test_they_take_no_more_room_than_a_repository_bears():
     ("over", "difference"),
     [
         ({"organism": {"documents": 89999}}, "`organism: documents`"),
-        ({"world": {"authors": {"villain": {"share": 0.24}}}}, "`world: authors: villain`, the texts of the world"),
+        ({"world": {"authors": {"villain": {"share": 0.24}}}}, "the texts of the world, `world: authors: villain`"),
         ({"instruct": {"steps": 449}, "pretraining": {"learning_rate": 0.1}}, "`instruct: steps`, `pretraining: learn"),
     ],
 )
