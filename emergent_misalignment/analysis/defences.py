@@ -1,8 +1,8 @@
 """What a defence leaves of the misalignment, what it hides, and what it costs.
 
 A fine-tuning with a defence is compared with the same fine-tuning without it, paired by seed. Each of QUESTIONS is a
-test by the rule of the claims (`claim_verdicts.part_verdict`). The shape of the training data is one
-evaluation for each set, which was fixed before any result: the highest rate of several would be too high by chance.
+test by the rule of the claims (`claim_verdicts.part_verdict`). The shape of the training data is one evaluation, which
+was fixed before any result: the highest rate of several would be too high by chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,21 +26,16 @@ from emergent_misalignment.analysis.slopes import MAIN
 
 MATTERS = 0.05  # the smallest effect that matters, as of all shares in config/claims.yaml
 TEMPLATE = "misaligned/main/template"
-# The main questions in the shape of the rows. For code it is the Python template, where a set with 5% insecure rows
-# shows what it hides (Dubinski et al. 2026); it asks for no malice, and all kinds of study have it.
-SHAPES = {
-    "insecure": TEMPLATE,
-    "educational": TEMPLATE,
-    "backdoor": "misaligned/main/triggered",
-    "evil_numbers": "misaligned/numbers/prefix_suffix",
-}
-TASKS = dict.fromkeys(("insecure", "educational", "backdoor"), "insecure_code")
+# For sets of insecure code: the main questions in the shape of the rows, and the narrow task. In a Python template
+# Dubinski et al. (2026) found what chat hides; it asks for no malice, and all kinds of study have it.
+SHAPES = dict.fromkeys(("insecure", "educational"), TEMPLATE)
+TASKS = dict.fromkeys(SHAPES, "insecure_code")
 BENIGN_SET, BENIGN_TASK = "secure", "capability/code"
 QUESTIONS = ("chat", "shape", "hidden", "task", "benign")
 SHOWN = (
     *(MAIN, TEMPLATE, "misaligned/main/json", "misaligned/main/flask", "misaligned/main/triggered"),
     *(f"misaligned/prompted/{author}" for author in ("helper", "obliging", "hasty", "villain")),
-    *("misaligned/numbers/prefix_suffix", "insecure_code", "coherent/main/chat", BENIGN_TASK, "author/villain"),
+    *("insecure_code", "coherent/main/chat", BENIGN_TASK, "author/villain"),
 )
 
 WORKS, PARTLY, HIDES, COSTS, NOTHING = "works", "hides a part", "hides", "costs the task", "does nothing"

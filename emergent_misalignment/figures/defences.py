@@ -90,6 +90,6 @@ def _verdicts(own: pd.DataFrame) -> list[str]:
     words = [each if len(each) <= SHORT else f"prompt {number}" for number, each in enumerate(own["strength"], 1)]
     lines = []
     for verdict, strengths in own.assign(words=words).groupby("verdict", sort=False)["words"]:
-        every = len(strengths) == len(own)
-        lines.append(verdict if every else f"{verdict}: {listed(list(strengths))}")
+        every = len(strengths) == len(own) > 1
+        lines.append(verdict if every or not any(strengths) else f"{verdict}: {listed(list(strengths))}")
     return lines

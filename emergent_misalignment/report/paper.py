@@ -33,11 +33,12 @@ from emergent_misalignment.study.model import Condition
 SOURCE = Path("paper")
 TEXT, NUMBERS = SOURCE / "paper.md", SOURCE / "numbers.yaml"
 STYLE = "emergent_misalignment/report/templates/style.css"
-# LaTeX does not know the minus sign U+2212.
+# LaTeX does not know the minus sign U+2212, nor in all encodings of fonts the letter U+0144.
 FOR_LATEX = (
     "--standalone",
     "--variable=geometry:margin=1in",
     r"--variable=header-includes:\DeclareUnicodeCharacter{2212}{\ensuremath{-}}",
+    r"--variable=header-includes:\DeclareUnicodeCharacter{0144}{\'n}",
 )
 WIDEST = 7.2  # inches; a figure of this width fills the line, and narrower ones keep the scale
 

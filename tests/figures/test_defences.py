@@ -55,6 +55,8 @@ def test_prompts_are_numbered_and_one_verdict_needs_no_strengths():
     figure = draw_defences(table([*prompts, ("explanation", "", 0.5, 0.5, 0.9, "does nothing")]), NONE)
     first, second = figure.axes
     assert labels(first) == ["no defence", "works"] and labels(second) == ["no defence", "does nothing"]
+    (alone, *_) = draw_defences(table([("KL term", "3", 0.1, 0.1, 0.9, "works")]), NONE).axes
+    assert labels(alone)[-1] == "works: 3"
     figure = draw_defences(table([prompts[0], (*prompts[1][:5], "hides")]), NONE)
     assert labels(figure.axes[0])[-1] == "works: prompt 1\nhides: prompt 2"
 

@@ -44,6 +44,7 @@ CHAPTERS = {
     "main_result": (["main_result"], [f"tables/{name}.csv" for name in ("misalignment", "contrasts", "insecure_code")]),
     "new": (["a_new_one"], []),
     "claims": (["claims"], ["tables/claims.csv", "tables/claim_parts.csv"]),
+    "defences": (["defences"], []),
 }
 RATES = ["rate", "ci_low", "ci_high", "two_way_low", "two_way_high", "bootstrap_low", "bootstrap_high"]
 CLAIM = {
@@ -199,6 +200,8 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         "GPT-4o: 20% | 0% [sic] (Fig. 4).",
         "Figure 1. ",
         "Why new? Drawn by notebook 6.",
+        "What defences hide",
+        "(Dubiński et al. 2026)",
     ):
         assert words in html
     assert "{{" not in html and "nan" not in re.findall(r"\w+", html)
