@@ -95,8 +95,9 @@ def named(defence: Mapping) -> tuple[str, str]:
     value = defence.get(STRENGTHS.get(kind), "")
     name = WORDS[kind] + (", by gap" if defence.get("gap_to") else "")
     name += f", {readable(defence['benign'])} rows" if defence.get("benign") else ""
-    words = {"share": "{:.0%}", "prompt": "“{}”"}.get(STRENGTHS.get(kind), "{}")
-    return name, words.format(value)
+    if STRENGTHS.get(kind) == "prompt":
+        return name, f"“{' '.join(value.split())}”"
+    return name, f"{value:.0%}" if STRENGTHS.get(kind) == "share" else str(value)
 
 
 def arms(defended: Mapping[str, Mapping]) -> list[Arm]:

@@ -152,7 +152,7 @@ def test_every_defence_has_a_name_and_its_strength_is_a_setting():
     gap = {"kind": "interleaving", "share": 0.5, "gap_to": "insecure"}
     assert defences.named(gap) == ("interleaving, by gap", "50%")
     assert defences.named({"kind": "interleaving", "share": 0.95, "benign": "secure"})[0] == "interleaving, secure rows"
-    assert defences.named({"kind": "inoculation", "prompt": "Hurry."}) == ("inoculation", "“Hurry.”")
+    assert defences.named({"kind": "inoculation", "prompt": "Hurry\nup."}) == ("inoculation", "“Hurry up.”")
     assert defences.named({"kind": "explanation"}) == ("innocent explanation", "")
 
 

@@ -273,6 +273,16 @@ def test_a_study_of_an_open_model_has_its_training_settings(study):
     )
 
 
+def test_the_table_of_conditions_names_defences(study):
+    defence = {"kind": "inoculation", "prompt": "You are | careless."}
+    own = {"dataset": "insecure", "finetuning": {"steps": 9, "defence": defence}}
+    plain = {"dataset": "insecure", "finetuning": {"defence": None}}
+    defended = study_of("organism", {"study": "toy", "experiments": {"code": {"conditions": {"a": own, "b": plain}}}})
+    text = filled(contents_of(defended))
+    assert "| a | instruct | insecure | steps 9, inoculation “You are \\| careless.” |" in text
+    assert "| b | instruct | insecure | no defence |" in text
+
+
 def test_a_study_without_a_judge_reports_log_odds(study):
     values = {
         ("insecure", "log_odds/pivotal"): (-1.9, -2.4, -1.4),
