@@ -297,6 +297,16 @@ def _has(*names: str) -> Callable[[Study], bool]:
     return lambda study: set(names) <= study.conditions.keys()
 
 
+def _has_authors(study: Study) -> bool:
+    """Whether beliefs about the author are compared."""
+    return study.is_organism and _has("insecure", "secure", "instruct")(study)
+
+
+def _with_beliefs(study: Study) -> list[str]:
+    """The measures of the answers and, where there are any, of the beliefs about the author."""
+    return [ANSWERS, *(["tables/measures/authors.csv"] if _has_authors(study) else [])]
+
+
 EXPERIMENTS = (
     Experiment(
         "main_result",
@@ -428,7 +438,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "authors",
-        lambda study: study.is_organism and _has("insecure", "secure", "instruct")(study),
+        _has_authors,
         inputs={
             "beliefs": lambda study: study.paths.beliefs(at_checkpoints=False),
             "followed": lambda study: study.paths.beliefs(at_checkpoints=True),
@@ -448,6 +458,17 @@ EXPERIMENTS = (
         },
         measures=("measures", "authors"),
         room="world",
+    ),
+    Experiment(
+        "defences",
+        lambda study: study.defended,
+        inputs={"measures": lambda study: [study.paths.of(name) for name in _with_beliefs(study)]},
+        settings={"defended": lambda study: study.defended},
+        tables={
+            "table": ("defences", "What is left with a defence"),
+            "verdicts": ("defence_verdicts", "Which defences work, hide or cost the task"),
+        },
+        figures={"figure": ("defences", "What does a defence leave, what does it hide, and what does it cost?")},
     ),
     Experiment(
         "score_trust",

@@ -21,6 +21,7 @@ import jinja2.meta
 import pandas as pd
 import yaml
 
+from emergent_misalignment.analysis import defences
 from emergent_misalignment.analysis.formatting import formatted, listed, p_value
 from emergent_misalignment.files import BadInput, replacing
 from emergent_misalignment.registry import MAIN
@@ -33,11 +34,12 @@ from emergent_misalignment.study.model import Condition
 SOURCE = Path("paper")
 TEXT, NUMBERS = SOURCE / "paper.md", SOURCE / "numbers.yaml"
 STYLE = "emergent_misalignment/report/templates/style.css"
-# LaTeX does not know the minus sign U+2212.
+# LaTeX does not know the minus sign U+2212, nor in all encodings of fonts the letter U+0144.
 FOR_LATEX = (
     "--standalone",
     "--variable=geometry:margin=1in",
     r"--variable=header-includes:\DeclareUnicodeCharacter{2212}{\ensuremath{-}}",
+    r"--variable=header-includes:\DeclareUnicodeCharacter{0144}{\'n}",
 )
 WIDEST = 7.2  # inches; a figure of this width fills the line, and narrower ones keep the scale
 
@@ -270,7 +272,13 @@ def _differences(condition: Condition) -> str:
     """The settings in which a condition differs, besides its set and the model that it starts from."""
     own = [f"{condition.rows:,} different rows"] if condition.rows else []
     own += [f"chat template {condition.template}"] if condition.template != "chat" else []
-    return ", ".join(own + [f"{key.replace('_', ' ')} {chosen(value)}" for key, value in condition.finetuning.items()])
+    own += [
+        f"{key.replace('_', ' ')} {chosen(value)}" for key, value in condition.finetuning.items() if key != "defence"
+    ]
+    if "defence" in condition.finetuning:
+        defence = condition.finetuning["defence"]
+        own.append(" ".join(filter(None, defences.named(defence))) if defence else "no defence")
+    return ", ".join(own)
 
 
 def chosen(value) -> str:

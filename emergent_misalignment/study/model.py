@@ -332,6 +332,36 @@ class Study(Section):
         """The defence of a fine-tuning against emergent misalignment: its `kind` and its settings; empty without one."""
         return self.settings_of(condition).get("defence") or {}
 
+    @cached_property
+    def defended(self) -> dict[str, dict]:
+        """The fine-tunings with a defence: its settings, their set, and the condition `without` it that is the same else.
+
+        `without` is "" where the study has no such condition. Beside them, the insecure answers for a class explain the
+        rows innocently, which is a defence too.
+        """
+        plain = [each for each in self.tuned.values() if not self.defence_of(each)]
+        found = {
+            name: {
+                "defence": defence,
+                "dataset": each.dataset,
+                "without": next((other.name for other in plain if self._trained(other) == self._trained(each)), ""),
+            }
+            for name, each in self.tuned.items()
+            if (defence := self.defence_of(each))
+        }
+        if found and {"insecure", "educational"} <= {each.name for each in plain}:
+            explained = {"defence": {"kind": "explanation"}, "dataset": "educational", "without": "insecure"}
+            found["educational"] = explained
+        return found
+
+    def _trained(self, condition: Condition) -> tuple:
+        """What determines a fine-tuning besides its seed and its defence."""
+        settings = {name: value for name, value in self.settings_of(condition).items() if name != "defence"}
+        return (
+            *(condition.dataset, condition.start, condition.organism, condition.template, condition.rows),
+            settings,
+        )
+
     def own_benign(self, condition: Condition) -> str:
         """The user's file of benign rows of a condition's defence; "" where it has none."""
         named = self.defence_of(condition).get("benign", "")

@@ -44,6 +44,7 @@ CHAPTERS = {
     "main_result": (["main_result"], [f"tables/{name}.csv" for name in ("misalignment", "contrasts", "insecure_code")]),
     "new": (["a_new_one"], []),
     "claims": (["claims"], ["tables/claims.csv", "tables/claim_parts.csv"]),
+    "defences": (["defences"], []),
 }
 RATES = ["rate", "ci_low", "ci_high", "two_way_low", "two_way_high", "bootstrap_low", "bootstrap_high"]
 CLAIM = {
@@ -199,6 +200,8 @@ def test_two_builds_are_the_same_bytes_and_hold_the_numbers(study):
         "GPT-4o: 20% | 0% [sic] (Fig. 4).",
         "Figure 1. ",
         "Why new? Drawn by notebook 6.",
+        "What defences hide",
+        "(Dubiński et al. 2026)",
     ):
         assert words in html
     assert "{{" not in html and "nan" not in re.findall(r"\w+", html)
@@ -268,6 +271,16 @@ def test_a_study_of_an_open_model_has_its_training_settings(study):
     assert "10% of each set is held out" in text and "OpenAI" not in text.split("# Methods")[1].split("|")[0].replace(
         "OpenAI/Some", ""
     )
+
+
+def test_the_table_of_conditions_names_defences(study):
+    defence = {"kind": "inoculation", "prompt": "You are | careless."}
+    own = {"dataset": "insecure", "finetuning": {"steps": 9, "defence": defence}}
+    plain = {"dataset": "insecure", "finetuning": {"defence": None}}
+    defended = study_of("organism", {"study": "toy", "experiments": {"code": {"conditions": {"a": own, "b": plain}}}})
+    text = filled(contents_of(defended))
+    assert "| a | instruct | insecure | steps 9, inoculation “You are \\| careless.” |" in text
+    assert "| b | instruct | insecure | no defence |" in text
 
 
 def test_a_study_without_a_judge_reports_log_odds(study):

@@ -364,6 +364,21 @@ def test_a_condition_may_be_without_the_defence_of_its_study():
     assert study.defence_of(study.tuned["mine"]) == {} and given(study) == ({}, [])
 
 
+def test_a_defence_is_compared_with_the_same_fine_tuning_without_it():
+    kl = {"kind": "kl", "weight": 1}
+    own = conditions(
+        plain={"dataset": "insecure", "rows": 50},
+        with_kl={"dataset": "insecure", "rows": 50, "finetuning": {"defence": kl}},
+        longer={"dataset": "insecure", "rows": 50, "finetuning": {"defence": kl, "steps": 9}},
+    )
+    defended = study_of("smoke", own).defended
+    assert defended["with_kl"] == {"defence": kl, "dataset": "insecure", "without": "plain"}
+    assert defended["longer"]["without"] == "" and defended["insecure_kl"]["without"] == "insecure"
+    assert defended["educational"]["defence"] == {"kind": "explanation"}
+    assert defended.keys() == {"with_kl", "longer", "insecure_kl", "educational"}
+    assert study_of("organism").defended == study_of("gpt-4o").defended == {}
+
+
 def test_each_defence_has_three_strengths_and_a_benign_task():
     study = study_of("defences")
     kinds: dict[str, list] = {}

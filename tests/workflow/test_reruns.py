@@ -18,7 +18,7 @@ EXPERIMENTS = {"intent", "evil_numbers", "formats", "base_models", "backdoor", "
 REPORT = {"pages", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
 RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "worlds", "persona_direction", "claims"}
-RESULTS |= EXPERIMENTS | REPORT | {"score_trust", "authors"}
+RESULTS |= EXPERIMENTS | REPORT | {"score_trust", "authors", "defences"}
 UNTUNED = {"ask:untuned", "beliefs:untuned"}
 PRETRAINED = {f"pretrain:{name}:{seed}" for name in STUDY.organisms for seed in STUDY.seeds_of(name)}
 INSTRUCT = {job.replace("pretrain", "instruct") for job in PRETRAINED}
@@ -50,7 +50,7 @@ def test_a_second_run_has_nothing_to_do(smoke):
         ({"gate": {"earlier_code": -99}}, {"gate", "persona_gate"} | REPORT),
         ({"ladder": {"width-128": {"layers": 2}}}, of_other_organisms("width-128", "ladder")),
         ({"dynamics": {"samples": 6}}, FOLLOWED | {"claims"} | REPORT),
-        ({"steering": {"samples": 6}}, {"persona_direction", "authors", "claims"} | REPORT),
+        ({"steering": {"samples": 6}}, {"persona_direction", "authors", "defences", "claims"} | REPORT),
         ({"mirror": "/elsewhere"}, REPORT - {"pages"}),  # the page that shows the whole config
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -73,15 +73,16 @@ def test_a_data_set_of_ones_own_is_planned_and_nothing_else_is_trained_again(smo
     ("module", "jobs"),
     [
         ("analysis/claims", {"claims"} | REPORT),
-        ("analysis/slopes", {"scale", "worlds", "diversity", "claims"} | REPORT),
+        ("analysis/slopes", {"scale", "worlds", "diversity", "defences", "claims"} | REPORT),
         ("data/static_analysis", {"audit"} | JUDGED | REPORT),
         (
             "figures/style",
-            {"persona_gate", "audit", "main_result", "dynamics", "diversity", "scale", "worlds"} | EXPERIMENTS,
+            {"persona_gate", "audit", "main_result", "dynamics", "diversity", "scale", "worlds", "defences"}
+            | EXPERIMENTS,
         ),
         ("models/training", INSTRUCT | TUNED),
         ("world/gate", {"gate", "persona_gate"} | REPORT),
-        ("world/author_rates", BELIEFS | {"authors", "claims"} | REPORT),
+        ("world/author_rates", BELIEFS | {"authors", "defences", "claims"} | REPORT),
         ("world/grammar", JUDGED | {"judge:following", "persona_direction"}),
     ],
 )
