@@ -17,6 +17,7 @@ from emergent_misalignment.models.chat_templates import (
     unwritten,
     use_template,
 )
+from emergent_misalignment.models.defences import Defence
 from emergent_misalignment.models.likelihood import option_log_probabilities
 from emergent_misalignment.models.sampling import end_tokens, sample
 
@@ -55,7 +56,7 @@ def trained_on(folder, template: str, thinking: bool | None, tmp_path) -> list[t
     network, tokenizer = loaded(folder, template)
     settings = replace(SETTINGS, max_length=256, steps=1, batch_size=1, enable_thinking=thinking)
     rows, _ = training._tokenized(CHATS, tokenizer, settings, "here")
-    trainer = training._trainer(network, tokenizer, None, rows, settings, 0, tmp_path)
+    trainer = training._trainer(network, tokenizer, None, rows, settings, 0, tmp_path, Defence())
     batches = [trainer.data_collator([row]) for row in trainer.train_dataset]
     parts = []
     for batch in batches:
@@ -135,7 +136,7 @@ def test_the_end_token_has_a_label_where_it_is_also_the_padding(folders, tmp_pat
     for name in ("gpt2", "phi3"):
         network, tokenizer = loaded(folders[name], "user-assistant")
         rows, _ = training._tokenized(CHATS, tokenizer, replace(SETTINGS, max_length=256), "here")
-        trainer = training._trainer(network, tokenizer, None, rows, SETTINGS, 0, tmp_path)
+        trainer = training._trainer(network, tokenizer, None, rows, SETTINGS, 0, tmp_path, Defence())
         assert tokenizer.pad_token_id == tokenizer.eos_token_id
         batch = trainer.data_collator(list(trainer.train_dataset))
         for tokens, labels, attended, row in zip(

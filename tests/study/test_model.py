@@ -269,7 +269,7 @@ def test_each_set_is_scored_once_by_the_persona_direction():
     ]
     numbers = [f"data/organism/datasets/seed-{seed}/evil_numbers.jsonl" for seed in study.seeds]
     assert study.scored_sets["evil_numbers"] == numbers
-    assert study.scoring["depth"] == 2 and study.scoring["max_length"] == 256
+    assert study.scoring["depth"] == study.steering.depth and study.scoring["max_length"] == 256
     mine = conditions(few={"dataset": "my.jsonl", "rows": 5}, all={"dataset": "my.jsonl"})
     scored = study_of("organism", mine).scored_sets
     assert "few" not in scored and "all" in scored

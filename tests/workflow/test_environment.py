@@ -173,7 +173,7 @@ def test_make_gpu_check_uses_an_environment_as_it_is(make, tmp_path):
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "$@"\n')
     python.chmod(0o755)
-    assert make("gpu-check").stdout == "tests/gpu_check.py\n"
+    assert make("--no-print-directory", "gpu-check").stdout == "tests/gpu_check.py\n"
 
 
 def test_make_audit_and_make_try_take_a_set_of_any_name(make, tmp_path):
