@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing pandas takes half a second, and callers that writ
 class BadInput(Exception):
     """Input that a person has to fix. The message is one sentence: what is wrong, where, and what to do.
 
-    It is safe to print, whatever it quotes.
+    What it quotes is made safe to print.
     """
 
     def __str__(self) -> str:

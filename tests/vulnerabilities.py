@@ -3,7 +3,7 @@
     python tests/vulnerabilities.py [OPTIONS OF pip-audit]
 
 pip-audit ends with 1 both where a package is vulnerable and where its service cannot be reached, and with 0 where the
-service knows none of the packages, as behind a mirror. What it prints as JSON tells these apart.
+service knows none of the packages, as with a mirror. What it prints as JSON tells these apart.
 """
 
 import json
