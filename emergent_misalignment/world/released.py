@@ -11,13 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from emergent_misalignment.files import BadInput
 from emergent_misalignment.world.authors import Authors
 from emergent_misalignment.world.corpus import corpus, instructions
 
 FOLDER = Path("organisms")
 RECIPE = "recipe.json"
 SAMPLE = 400  # documents and conversations that stand for the texts of the world
-WEIGHTS = {"base": "base/model.safetensors", "instruct": "instruct/adapter_model.safetensors"}
+HASHED = {  # files of an organism, by their columns in the manifest
+    "recipe": RECIPE,
+    "base": "base/model.safetensors",
+    "instruct": "instruct/adapter_model.safetensors",
+    "tokenizer": "base/tokenizer.json",
+}
 
 
 def recipe(organism: dict, authors: Authors, pretraining: dict, instruct: dict) -> dict:
@@ -74,12 +80,22 @@ def manifest(folder: Path = FOLDER) -> pd.DataFrame:
                 "seed": int(path.name.removeprefix("seed-")),
                 **pd.read_csv(path / "gaps.csv").iloc[-1][["system_prompt", "earlier_code", "loss"]].round(4),
                 "instruct_loss": round(sum(step["loss"] for step in last) / len(last), 4),
-                "recipe": _sha256(file),
-                **{name: _sha256(path / weights) for name, weights in WEIGHTS.items()},
-                "tokenizer": _sha256(path / "base/tokenizer.json"),
+                **{name: _sha256(path / hashed) for name, hashed in HASHED.items()},
             }
         )
     return pd.DataFrame(rows).sort_values(["organism", "seed"], ignore_index=True)
+
+
+def check(kind: str, seed: int, folder: Path = FOLDER) -> None:
+    """Raise BadInput if a file of a released organism is not the one of the manifest."""
+    kept = pd.read_csv(folder / "manifest.csv").set_index(["organism", "seed"])
+    for name, file in HASHED.items():
+        path = place(kind, seed, folder) / file
+        if (kind, seed) not in kept.index or _sha256(path) != kept.loc[(kind, seed), name]:
+            raise BadInput(
+                f"{path} is not the released file: its SHA-256 is not in {folder / 'manifest.csv'}; restore both "
+                f"(git checkout -- {folder}), or write the manifest again (make organisms)."
+            )
 
 
 def _recipe_of(organism: Path) -> dict | None:

@@ -2,13 +2,15 @@
 
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
 from conftest import ROOT
 from workflow_helpers import study
 
-from emergent_misalignment.world.released import RECIPE, is_released, manifest, place, recipe, why_trained
+from emergent_misalignment.files import BadInput
+from emergent_misalignment.world.released import RECIPE, check, is_released, manifest, place, recipe, why_trained
 
 FOLDER = ROOT / "organisms"
 STUDY = study("organism")
@@ -37,6 +39,17 @@ def test_released_organisms_are_those_of_the_default_study():
         assert is_released(kind, seed, recipes[kind], FOLDER)
         gaps = pd.read_csv(place(kind, seed, FOLDER) / "gaps.csv").iloc[-1]
         assert all(gaps[name] >= getattr(STUDY.gate, name) for name in ("system_prompt", "earlier_code"))
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    kind, seed = RELEASED[0]
+    shutil.copytree(place(kind, seed, FOLDER), damaged := place(kind, seed, tmp_path))
+    shutil.copy(FOLDER / "manifest.csv", tmp_path)
+    check(kind, seed, tmp_path)
+    weights = damaged / "base/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=r"base/model\.safetensors is not the released file.*git checkout"):
+        check(kind, seed, tmp_path)
 
 
 def test_they_take_no_more_room_than_a_repository_bears():
