@@ -1,7 +1,7 @@
 """The evaluation.
 
 Does: asks the models and their checkpoints, judges the answers, and makes one number for each training run and everything that
-was measured; reads from organisms whom they take for the author; measures the loss on rows that are held out; has a real model
+was measured; measures which author each organism writes as; measures the loss on rows that are held out; has a real model
 write the texts of its persona direction; scores rows of the sets by that direction as they are before training.
 Needs: data/STUDY/questions/, data/STUDY/trainings/BATCH.parquet
 Leaves: data/STUDY/{answers,judged}/BATCH.parquet, data/STUDY/tables/measures/{answers,held_out_loss_CONDITION}.csv,

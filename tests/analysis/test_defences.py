@@ -80,7 +80,7 @@ def test_every_outcome_has_exactly_one_verdict():
         ((0.03, 0.03, 0.95), defences.WORKS),
         ((0.03, 0.30, 0.95), defences.PARTLY),
         ((0.03, 0.60, 0.95), defences.HIDES),
-        ((0.03, 0.70, 0.40), defences.HIDES),  # whatever it costs
+        ((0.03, 0.70, 0.40), defences.HIDES),  # also if the task is lost
         ((0.03, 0.03, 0.40), defences.COSTS),
         ((0.60, 0.60, 0.40), defences.COSTS),
         ((0.60, 0.60, 0.95), defences.NOTHING),
