@@ -37,7 +37,8 @@ class Progress:
                 # O_NOCTTY: a kernel leads its own session, and the terminal must not become its controlling terminal.
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY
                 self.log = open(os.open(destination, flags, 0o644), "w", buffering=1, encoding="utf-8")
-        if self.log.isatty() if self.log else not destination and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        in_kernel = type(sys.stderr).__module__.startswith("ipykernel")
+        if self.log.isatty() if self.log else not destination and (sys.stderr.isatty() or in_kernel):
             # disable=False: the runner sets TQDM_DISABLE to keep the bars of libraries out of cells.
             shape = {"leave": False, "dynamic_ncols": True, "disable": False}
             self.bar = tqdm(total=self.total, initial=self.before, desc=self.what, file=self.log, **shape)

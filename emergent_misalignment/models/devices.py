@@ -8,12 +8,14 @@ import torch
 def fast_bfloat16() -> bool:
     """Whether training in bfloat16 is faster than in float32.
 
-    On CPUs it is with AMX only. On a Xeon with AVX-512's bfloat16 instructions and without AMX, a step of the default
-    study's pretraining takes 0.23 CPU seconds in bfloat16 and 0.16 in float32.
+    On CPUs it is with AMX, and on AMD processors with AVX-512's bfloat16 instructions: on a Zen 5 a step of the default
+    study's pretraining takes 0.058 CPU seconds in bfloat16 and 0.153 in float32. On a Xeon that has these instructions
+    and no AMX it takes 0.23 and 0.16.
     """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or (has.get("avx512_bf16") and "AMD" in str(has.get("cpu_name"))))
 
 
 def attention() -> str:
