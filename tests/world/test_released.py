@@ -10,7 +10,7 @@ from conftest import ROOT
 from workflow_helpers import study
 
 from emergent_misalignment.files import BadInput
-from emergent_misalignment.world.released import RECIPE, check, is_released, manifest, place, recipe, why_trained
+from emergent_misalignment.world.released import RECIPE, check, manifest, place, recipe, why_trained
 
 FOLDER = ROOT / "organisms"
 STUDY = study("organism")
@@ -32,11 +32,14 @@ def test_the_manifest_has_the_released_files():
     assert sorted(RELEASED) == list(kept[["organism", "seed"]].itertuples(index=False, name=None))
 
 
-def test_released_organisms_are_those_of_the_default_study():
-    recipes = {kind: recipe_of(kind) for kind in STUDY.organisms}
+def test_the_default_study_takes_all_its_organisms_and_no_other_is_released():
+    assert sorted(RELEASED) == sorted((kind, seed) for kind in STUDY.organisms for seed in STUDY.seeds_of(kind))
+    for kind in STUDY.organisms:
+        assert why_trained(kind, STUDY.seeds_of(kind), recipe_of(kind), FOLDER) == ""
+
+
+def test_released_organisms_have_passed_the_gate():
     for kind, seed in RELEASED:
-        assert seed in STUDY.seeds_of(kind)
-        assert is_released(kind, seed, recipes[kind], FOLDER)
         gaps = pd.read_csv(place(kind, seed, FOLDER) / "gaps.csv").iloc[-1]
         assert all(gaps[name] >= getattr(STUDY.gate, name) for name in ("system_prompt", "earlier_code"))
 
