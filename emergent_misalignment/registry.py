@@ -490,7 +490,7 @@ EXPERIMENTS = (
     Experiment(
         "defences",
         lambda study: study.defended,
-        inputs={"measures": lambda study: [study.paths.of(name) for name in _with_beliefs(study)]},
+        inputs={"measures": lambda study: [study.paths.of(name) for name in _with_beliefs(study)], "audit": AUDIT},
         settings={"defended": lambda study: study.defended},
         tables={
             "table": ("defences", "What is left with a defence"),
