@@ -16,8 +16,8 @@ LEAST_COHERENT = 0.5  # shares of fewer coherent answers are not drawn
 PANELS = {  # column: title, name of the axis, value without an effect
     "cosine": ("Alike?", "cosine with villain\nminus helper", 0),
     "separation": ("Reads malice?", "area under\nthe ROC curve", 0.5),
-    "add_misaligned": ("Causes it?", "misaligned answers:\nadded to instruct", 0),
-    "subtract_misaligned": ("Removes it?", "misaligned answers:\nsubtracted from insecure", 0),
+    "add_misaligned": ("Causes malice?", "change, added to\ninstruct (points)", 0),
+    "subtract_misaligned": ("Removes malice?", "change, subtracted\nfrom insecure (points)", 0),
 }
 
 
@@ -37,12 +37,13 @@ def draw_directions(effects: pd.DataFrame, words: Mapping[str, str], none: str, 
         look |= {"hue": "direction", "palette": palette, "hue_order": names, "legend": False}
         sns.stripplot(**look, jitter=False, size=4.5, alpha=0.55)
         sns.pointplot(**look, errorbar=None, linestyle="none", marker="|", markersize=13)
-        axes.axvline(nothing, color="black", linewidth=0.8, zorder=0.5)
+        axes.axvline(nothing, color="#666666", linewidth=1, zorder=1)
         rows_of(axes, [words[name] for name in names])
         axes.set(title=title, xlabel=label, ylabel="")
         if column.endswith("misaligned"):
-            axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" points"))
-            axes.locator_params(axis="x", nbins=3)
+            axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=None))
+            axes.locator_params(axis="x", nbins=4)
+            axes.margins(x=0.1)
     cosine, separation, *_ = panels
     for bound, colour in BAND.items():
         cosine.axvspan(-bounds[bound], bounds[bound], color=colour, linewidth=0, zorder=0)

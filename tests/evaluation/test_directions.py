@@ -111,9 +111,9 @@ def compared(organism, tmp_path_factory):
     pd.concat([table[table["set"] == "direction"][::9], few]).to_parquet(folder / "persona.parquet")
     question_table({"main": 1}, [1]).to_parquet(folder / "questions.parquet")
     option_table().to_parquet(folder / "choices.parquet")
-    for seed, condition in ((1, "insecure"), (2, "insecure"), (1, "secure")):
+    for number, (seed, condition) in enumerate([(1, "insecure"), (2, "insecure"), (1, "secure")]):
         network, _ = load(organism)
-        torch.manual_seed(seed)
+        torch.manual_seed(number)
         lora = LoraConfig(
             r=2, lora_alpha=64, use_rslora=True, init_lora_weights=False, target_modules=["q_proj", "o_proj"]
         )

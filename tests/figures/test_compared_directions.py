@@ -41,10 +41,18 @@ def test_a_row_for_each_direction_and_a_band_for_random_ones():
     first, *_, last = figure.axes
     shown = ["villain minus helper", "random, isotropic"]
     assert [label.get_text() for label in first.get_yticklabels()] == shown
-    assert [axes.get_title(loc="left") for axes in figure.axes][-2:] == ["Causes it?", "Removes it?"]
+    assert [axes.get_title(loc="left") for axes in figure.axes][-2:] == ["Causes malice?", "Removes malice?"]
     dots = [dot for each in first.collections for dot in each.get_offsets().tolist()]
     assert sorted(x for x, _ in dots) == pytest.approx([0.1, 0.1, 1, 1])
     dots = [dot for each in last.collections for dot in each.get_offsets().tolist() if np.isfinite(dot).all()]
     assert [x for x, _ in dots] == pytest.approx([-0.6, -0.6])
     assert [patch.get_width() for patch in first.patches] == pytest.approx([0.8, 0.28])
+    plt.close(figure)
+
+
+def test_where_no_answer_is_coherent_the_panels_are_empty():
+    figure = draw_directions(effects().assign(add_coherent=0.1, subtract_coherent=0.1), WORDS, "none", BOUNDS)
+    figure.canvas.draw()
+    dots = [dot for axes in figure.axes[2:] for each in axes.collections for dot in each.get_offsets().tolist()]
+    assert not [dot for dot in dots if np.isfinite(dot).all()]
     plt.close(figure)
