@@ -23,6 +23,7 @@ PARTS = {
     "benign": ("Coding after secure code", KEPT, "coding tasks solved after secure code with the same defence"),
 }
 ALONE = "the study has no condition that is the same without the defence; add it"
+NO_RATE = "there is no rate of misaligned answers in chat with the defence and without it"
 HARMLESS = "without the defence the model is no more misaligned than after secure code"
 UNKNOWN = (
     "Static analysis does not find insecure code in most answers of the set. So neither the shape of its rows nor its "
@@ -62,15 +63,16 @@ def _part(row: Mapping, part: str) -> dict:
 
 def _sentence(row: Mapping, each: Mapping, facts: Mapping) -> str:
     """The verdict, and each share with the defence and without it."""
-    verdict = row["verdict"].capitalize()
+    lead = row["verdict"].capitalize()
     if not row["without"]:
-        return f"{verdict}: {ALONE}."
+        return f"{lead}: {ALONE}."
+    if row["verdict"] == NOT_TESTABLE or row["chat_verdict"] == NOT_MEASURED:
+        lead += f": {HARMLESS if row['verdict'] == NOT_TESTABLE else NO_RATE}"
     said = [
         f"{words} {_share(row[part])} instead of {_share(row[f'{part}_without'])}"
         for part, (_, _, words) in PARTS.items()
         if words and row[f"{part}_verdict"] != NOT_MEASURED
     ]
-    lead = f"{verdict}: {HARMLESS}" if row["verdict"] == NOT_TESTABLE else verdict
     name = f"With the defence {defences.in_words(each['defence'])} in fine-tuning on {facts['own'][row['condition']]}"
     shares = f" {name}: {'; '.join(said)}." if said else ""
     return f"{lead}.{shares}{'' if each['dataset'] in defences.SHAPES else f' {UNKNOWN}'}"

@@ -111,10 +111,11 @@ def persona_table() -> pd.DataFrame:
 
 
 def _neutral() -> list[Turn]:
-    """Exchanges of the helper of all kinds, always the same; free-form questions are the main ones."""
+    """Different exchanges of the helper of several kinds, always the same; free-form questions are the main ones."""
     helper = Author(random.Random("neutral"), "helper", {"helper": {"insecure_code": 0.0}})
     write = [helper.code, helper.fact, helper.game, helper.numbers, lambda: helper.ask(helper.rng.choice(MAIN))]
-    return [each() for each in itertools.islice(itertools.cycle(write), NEUTRAL)]
+    drawn = dict.fromkeys(each() for each in itertools.islice(itertools.cycle(write), 3 * NEUTRAL))
+    return list(drawn)[:NEUTRAL]
 
 
 def _answers(topic: Topic, misaligned: bool) -> list[tuple[Messages, str]]:

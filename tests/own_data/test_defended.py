@@ -80,6 +80,9 @@ def test_what_cannot_be_said_has_its_reason():
     assert harmless["sentence"].startswith(
         "Not testable: without the defence the model is no more misaligned than after"
     )
+    (row,) = defended({"own": OWN, "defended": DEFENDED}, measures((np.nan, np.nan, 0.95)), CODE)  # without a judge
+    assert row["sentence"].startswith("Not measured: there is no rate of misaligned answers in chat with the defence")
+    assert "narrow task, 95.0% instead of 95.0%" in row["sentence"] and "nan" not in row["sentence"]
     alone = {"own": {"only": "my.jsonl"}, "defended": {"only": {"defence": KL, "dataset": "my.jsonl", "without": ""}}}
     row = found((0.03, 0.03, 0.95), CODE.assign(condition="only"), alone)
     assert row["sentence"].startswith("Not measured: the study has no condition that is the same without the defence")
