@@ -38,8 +38,6 @@ def write_config(dataset: str, path: str | Path, defence: str = "") -> str:
     `defence` is the YAML of a defence. Raises BadInput if it is not one, if the set is not in the organism's language,
     or if a row cannot be learned as written.
     """
-    config = _config(dataset, load_yaml(defence, DEFENCE))
-    validated(resolve(config), f"With {DEFENCE}={defence}" if defence else "The config")
     chats = each_chat(dataset)
     share, unknown = known_words(itertools.islice(chats, ROWS), vocabulary())
     for _ in chats:  # read to the end, so that a bad line is reported now
@@ -50,6 +48,8 @@ def write_config(dataset: str, path: str | Path, defence: str = "") -> str:
             f"{said}, but not {', '.join(unknown)}: the set is not in its language; use a real model, with `extends: "
             "smollm2-135m-instruct` on two cores or `extends: qwen2.5-7b-instruct` on a GPU (see docs/your-own.md)."
         )
+    config = _config(dataset, load_yaml(defence, DEFENCE))
+    validated(resolve(config), f"With {DEFENCE}={defence}" if defence else "The config")
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return f"{said}."
