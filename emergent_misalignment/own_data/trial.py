@@ -12,6 +12,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from copy import copy
 from importlib import import_module
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _config(dataset: str, defence: object) -> dict:
     own = {"own": {"conditions": {name: {"dataset": dataset}}}}
     if defence is not None:
         sets = {f"{name}{DEFENDED}": dataset, f"secure{DEFENDED}": "secure"}
-        conditions = {each: {"dataset": of, "finetuning": {"defence": defence}} for each, of in sets.items()}
+        conditions = {each: {"dataset": of, "finetuning": {"defence": copy(defence)}} for each, of in sets.items()}
         own["defended"] = {"conditions": conditions}
     return {"extends": BASE, "study": STUDY, "only": ["untuned", "code", *own], "experiments": own}
 
