@@ -99,7 +99,7 @@ def trainings() -> pd.DataFrame:
     )
 
 
-AUDIT = pd.DataFrame([{"condition": "mine", "rows": 200, "unique_rows": 150, "flagged": 0.5}])
+AUDIT = pd.DataFrame([{"condition": "mine", "rows": 200, "unique_rows": 150, "unparsable": 0, "flagged": 0.5}])
 
 
 def made(tmp_path: Path, table: pd.DataFrame | None = None, **over) -> dict:
