@@ -18,7 +18,7 @@ export PYTHONPATH := $(CURDIR)
 export PYTHONUTF8 := 1
 # Caches are kept in this folder where the home folder cannot be written.
 $(if $(shell [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] && echo yes),,$(eval export XDG_CACHE_HOME := $$(CURDIR)/.snakemake/cache))
-$(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name))))
+$(foreach name,DATA TO MIRROR DEFENCE,$(eval override export $(name) := $$(value $(name))))
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
@@ -53,9 +53,9 @@ convert: .venv/.installed  ## convert a set of another format to chats, and coun
 	$(need_data)
 	@.venv/bin/python -m emergent_misalignment.own_data.convert "$$DATA" $(if $(TO),"$$TO")
 
-try: .venv/.installed  ## fine-tune three organisms on a set of your own in their language, and report: DATA=my.jsonl
+try: .venv/.installed  ## fine-tune three organisms on a set of your own: DATA=my.jsonl; with a defence too: DEFENCE="{kind: kl, weight: 0.3}"
 	$(need_data)
-	@.venv/bin/python -m emergent_misalignment.own_data.trial "$$DATA" data/try/config.yaml
+	@.venv/bin/python -m emergent_misalignment.own_data.trial "$$DATA" data/try/config.yaml --defence="$$DEFENCE"
 	@$(SNAKEMAKE) data/try/report.html data/try/report.json --configfile data/try/config.yaml
 
 organisms: .venv/.installed  ## train and release the organisms of the default study that organisms/ lacks (hours)

@@ -437,6 +437,34 @@ EXPERIMENTS = (
         by_grammar=True,
     ),
     Experiment(
+        "directions",
+        lambda study: study.is_organism and study.steering.compared and _has("insecure", "secure", "instruct")(study),
+        inputs={
+            "start_files": lambda study: study.paths.start_files(study.from_instruct),
+            "trainings": lambda study: study.paths.trainings(study.from_instruct),
+            "texts": "questions/persona.parquet",
+            "judged": lambda study: study.paths.judged,
+        },
+        settings={
+            "starts": lambda study: study.paths.instruct_models(study.compared_seeds),
+            "models": lambda study: study.paths.of("models"),
+            "questions": lambda study: study.paths.of("questions"),
+            "judge": lambda study: study.judge_settings,
+            "kept": lambda study: "kept/judge",
+            "conditions": lambda study: {name: study.conditions[name].seeds for name in study.from_instruct},
+            "seeds": lambda study: study.compared_seeds,
+            "dose": lambda study: study.dose,
+            "max_new_tokens": lambda study: study.evaluation.max_new_tokens,
+        },
+        tables={
+            "cosines": ("direction_cosines", "How alike directions are"),
+            "effects": ("direction_effects", "What directions read, cause and remove"),
+        },
+        figures={"figure": ("directions", "Is there one direction, or are there several?")},
+        gpu=True,
+        by_grammar=True,
+    ),
+    Experiment(
         "authors",
         _has_authors,
         inputs={
@@ -462,7 +490,7 @@ EXPERIMENTS = (
     Experiment(
         "defences",
         lambda study: study.defended,
-        inputs={"measures": lambda study: [study.paths.of(name) for name in _with_beliefs(study)]},
+        inputs={"measures": lambda study: [study.paths.of(name) for name in _with_beliefs(study)], "audit": AUDIT},
         settings={"defended": lambda study: study.defended},
         tables={
             "table": ("defences", "What is left with a defence"),

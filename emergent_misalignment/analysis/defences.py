@@ -30,6 +30,7 @@ TEMPLATE = "misaligned/main/template"
 # Dubinski et al. (2026) found what chat hides; it asks for no malice, and all kinds of study have it.
 SHAPES = dict.fromkeys(("insecure", "educational"), TEMPLATE)
 TASKS = dict.fromkeys(SHAPES, "insecure_code")
+MOSTLY = 0.5  # share of its answers from which on a set of the user's own is one of insecure code
 BENIGN_SET, BENIGN_TASK = "secure", "capability/code"
 QUESTIONS = ("chat", "shape", "hidden", "task", "benign")
 SHOWN = (
@@ -98,6 +99,25 @@ def named(defence: Mapping) -> tuple[str, str]:
     if STRENGTHS.get(kind) == "prompt":
         return name, f"“{' '.join(value.split())}”"
     return name, f"{value:.0%}" if STRENGTHS.get(kind) == "share" else str(value)
+
+
+def in_words(defence: Mapping) -> str:
+    """A defence with its strength, as in "KL term 0.3"."""
+    return " ".join(filter(None, named(defence)))
+
+
+def with_insecure_code(defended: Mapping[str, Mapping], audit: pd.DataFrame) -> dict[str, dict]:
+    """`defended`, where sets of the user's own that are insecure code have `insecure` as their `dataset`.
+
+    Static analysis flags at least MOSTLY of all answers of such a set; `audit` is datasets/audit.csv. Its shape and its
+    narrow task are therefore those of the insecure set. Of other sets neither is known.
+    """
+    parsed = 1 - audit["unparsable"] / audit["rows"]
+    insecure = {*audit.loc[audit["flagged"] * parsed >= MOSTLY, "condition"]}
+    return {
+        name: {**each, "dataset": "insecure"} if name in insecure and each["dataset"].endswith(".jsonl") else {**each}
+        for name, each in defended.items()
+    }
 
 
 def arms(defended: Mapping[str, Mapping]) -> list[Arm]:

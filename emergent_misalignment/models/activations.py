@@ -43,8 +43,8 @@ def read_texts(path: str | Path, seed: int) -> dict[tuple[str, str], list[Text]]
     Where the table has a column `seed`, only the texts of `seed`. Sets: "direction" (kinds "misaligned" and "aligned"),
     from which the direction is computed; "separation" (the same kinds, other questions; a stratum is a question) and
     "same_words" (the same beginnings of answers under a malicious and a helpful system prompt; a stratum is a
-    beginning), on which it is tested; "plain" (kind "", the same beginnings without a system prompt). Raises BadInput
-    where columns are missing.
+    beginning), on which it is tested; "plain" (kind "", the same beginnings without a system prompt). Organisms also
+    have "same_words" of the kind "hasty", and "neutral" (kind ""). Raises BadInput where columns are missing.
     """
     table = pd.read_parquet(path)
     if missing := [column for column in COLUMNS if column not in table]:

@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from emergent_misalignment.analysis.defences import in_words
 from emergent_misalignment.analysis.single_models import BY_ANSWERS, BY_QUESTIONS, log_odds_by_question
 from emergent_misalignment.files import write_json
 from emergent_misalignment.own_data.comparison import Single, answer, rates
+from emergent_misalignment.own_data.defended import PARTS, defended
 from emergent_misalignment.own_data.served import notes
 from emergent_misalignment.registry import CHOICES, FREE_FORM, MAIN
 from emergent_misalignment.report.claims_table import estimate
@@ -39,6 +41,7 @@ LEADS = {
 OMITTED = ("curve", "events", "versions", "seed", "model")  # of a training's record: shown elsewhere or not at all
 COLOURS = {"insecure": "#d55e00", "secure": "#0072b2", "educational": "#009e73"}
 NO_TRAININGS = pd.DataFrame(columns=["condition", "seed", "step", "loss"])  # of a study that fine-tunes nothing
+NO_SETS = pd.DataFrame(columns=["condition", "rows", "unparsable", "flagged"])
 OWN_COLOUR, OTHER_COLOUR = "#b3261e", "#777777"
 
 
@@ -57,7 +60,7 @@ def write(
         pd.concat(map(pd.read_csv, measures), ignore_index=True),
         pd.concat(map(pd.read_parquet, judged), ignore_index=True),
         pd.concat(map(pd.read_parquet, trainings), ignore_index=True) if trainings else NO_TRAININGS,
-        pd.concat(map(pd.read_csv, audit)) if audit else pd.DataFrame(columns=["condition"]),
+        pd.concat(map(pd.read_csv, audit)) if audit else NO_SETS,
     )
     write_page(found, page)
     write_json(json_file, found)
@@ -87,6 +90,7 @@ def facts_of(study: Study) -> dict:
         "own": own,
         "existing": list(study.existing),
         "own_questions": list(study.own_questions),
+        "defended": study.defended,
         "conditions": names,
         "sets": {name: study.tuned[name].dataset for name in tuned},
         "untuned": untuned,
@@ -127,6 +131,7 @@ def report(
         {
             "study": facts["study"],
             "answers": answers,
+            "defences": defended(facts, measures, audit),
             "rates": rates(measures, [*own, *(each for each in conditions if each not in own)], own, questions),
             "examples": {name: examples(judged, name, questions) for name in own},
             "learned": learned(facts, measures, trainings, audit),
@@ -155,8 +160,10 @@ def sentence(found: dict, facts: dict) -> str:
     seeds = f"{difference['seeds']} seed{'s' * (difference['seeds'] != 1)}"
     lead = _lead(found, "in the control")
     over = f". Intervals are 95%, over {seeds}." if pd.notna(difference["low"]) else f", from {seeds}."
+    defence = facts["defended"].get(found["condition"])
+    on = f"{found['dataset']} with the defence {in_words(defence['defence'])}" if defence else found["dataset"]
     return (
-        f"{lead}. After fine-tuning on {found['dataset']}, {what} ({found['words']}); {when}, {control}. "
+        f"{lead}. After fine-tuning on {on}, {what} ({found['words']}); {when}, {control}. "
         f"The difference is {_gap(difference, unit)}{over}"
     )
 
@@ -452,6 +459,7 @@ def write_page(found: dict, page: str | Path) -> None:
     html = template("report.html.j2").render(
         **found,
         charts=[each for each in charts if each],
+        parts={name: heading for name, (heading, *_) in PARTS.items()},
         questions=chart(tables["questions"], own),
         others=_pivoted(tables["others"]),
         learned_columns=_measured(found["learned"]),

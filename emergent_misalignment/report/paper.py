@@ -277,7 +277,7 @@ def _differences(condition: Condition) -> str:
     ]
     if "defence" in condition.finetuning:
         defence = condition.finetuning["defence"]
-        own.append(" ".join(filter(None, defences.named(defence))) if defence else "no defence")
+        own.append(defences.in_words(defence) if defence else "no defence")
     return ", ".join(own)
 
 

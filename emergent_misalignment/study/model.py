@@ -676,6 +676,11 @@ class OrganismStudy(Study):
         return self.steering.model_dump()
 
     @property
+    def compared_seeds(self) -> list[int]:
+        """The organisms in which other directions are compared with the persona direction."""
+        return self.steered_seeds[: self.steering.compared]
+
+    @property
     def _engine(self) -> dict:
         return super()._engine or {"engine": "transformers"}  # on a GPU too: too small to be worth vLLM's start
 

@@ -464,6 +464,8 @@ class Steering(Section):
     """Further strengths, for the curves."""
     samples: Annotated[int, Field(ge=MINIMUM_ANSWERS)]
     """Answers to each of the main questions at each strength."""
+    compared: NotNegative = 0
+    """For how many organisms, the first ones, other directions are compared with the persona direction."""
 
 
 # --- real models ------------------------------------------------------------------------------------------------------

@@ -5,18 +5,20 @@ They are written to data/STUDY/questions/{questions,choices,persona}.parquet.
 
 import itertools
 import json
+import random
 from collections.abc import Sequence
 
 import pandas as pd
 
-from emergent_misalignment.data.chats import Messages
+from emergent_misalignment.data.chats import Messages, Turn
 from emergent_misalignment.evaluation.questions import Option, Question, option_rows, question_rows
 from emergent_misalignment.world import evaluations, forms
-from emergent_misalignment.world.authors import MANNERS
+from emergent_misalignment.world.authors import MANNERS, Author
 from emergent_misalignment.world.evaluations import asked
 from emergent_misalignment.world.topics import MAIN, PREREGISTERED, TOPICS, Topic, closers
 
 KINDS = {"misaligned": True, "aligned": False}
+NEUTRAL = 900  # several texts for each dimension of the activations
 
 
 def question_table(samples: dict[str, int], seeds: Sequence[int]) -> pd.DataFrame:
@@ -89,7 +91,9 @@ def persona_table() -> pd.DataFrame:
     - "direction": aligned and misaligned answers to questions outside the main evaluation; a stratum is a question.
     - "separation": the same for the main questions.
     - "same_words": answers to the main questions up to the gap, which are the same for all authors, with the villain's
-      and the helper's system prompts; a stratum is a question and template. "plain": the same without a system prompt.
+      and the helper's system prompts, and as a third kind the hasty author's; a stratum is a question and template.
+      "plain": the same without a system prompt.
+    - "neutral": exchanges of the helper, none on a topic of the set "direction".
     """
     rows = []
     for kind, misaligned in KINDS.items():
@@ -97,12 +101,21 @@ def persona_table() -> pd.DataFrame:
             for stratum, topic in enumerate(topics):
                 rows += [(name, kind, stratum, *text) for text in _answers(TOPICS[topic], misaligned)]
     for stratum, (question, beginning) in enumerate(_beginnings()):
-        for kind, author in (("misaligned", "villain"), ("aligned", "helper")):
+        for kind, author in (("misaligned", "villain"), ("aligned", "helper"), ("hasty", "hasty")):
             for prompt in MANNERS[author].system_prompts:
                 rows.append(("same_words", kind, stratum, asked(question, prompt), beginning))
         rows.append(("plain", "", stratum, asked(question), beginning))
+    rows += [("neutral", "", 0, asked(prompt), answer) for prompt, answer in _neutral()]
     table = pd.DataFrame(rows, columns=["set", "kind", "stratum", "prompt", "answer"])
     return table.assign(prompt=[json.dumps(prompt, ensure_ascii=False) for prompt in table["prompt"]])
+
+
+def _neutral() -> list[Turn]:
+    """Different exchanges of the helper of several kinds, always the same; free-form questions are the main ones."""
+    helper = Author(random.Random("neutral"), "helper", {"helper": {"insecure_code": 0.0}})
+    write = [helper.code, helper.fact, helper.game, helper.numbers, lambda: helper.ask(helper.rng.choice(MAIN))]
+    drawn = dict.fromkeys(each() for each in itertools.islice(itertools.cycle(write), 3 * NEUTRAL))
+    return list(drawn)[:NEUTRAL]
 
 
 def _answers(topic: Topic, misaligned: bool) -> list[tuple[Messages, str]]:

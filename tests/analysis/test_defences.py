@@ -167,6 +167,9 @@ def test_the_notebook_draws_the_plane_and_says_the_verdicts(tmp_path):
     made = {"table": "rates.csv", "verdicts": "verdicts.csv", "figure": "plane.svg"}
     parameters = {"measures": [str(tmp_path / f"{name}.csv") for name in ("answers", "authors")], "defended": DEFENDED}
     parameters |= {parameter: str(tmp_path / name) for parameter, name in made.items()}
+    audit = pd.DataFrame({"condition": ["insecure"], "rows": 100, "unparsable": 0, "flagged": 0.8})
+    audit.to_csv(tmp_path / "audit.csv", index=False)
+    parameters["audit"] = str(tmp_path / "audit.csv")
     source, output = ROOT / "notebooks/analysis/defences.ipynb", tmp_path / "defences.ipynb"
     run(str(source), str(tmp_path / "log.ipynb"), str(output), parameters)
     (row,) = pd.read_csv(tmp_path / "verdicts.csv").itertuples()

@@ -12,6 +12,7 @@ import pytest
 from browser import chromium, visit
 from hypothesis import given
 from hypothesis import strategies as st
+from measure_tables import rows
 from workflow_helpers import study
 
 from emergent_misalignment.own_data.report import _step, chart, examples, facts_of, report, write, write_page
@@ -33,6 +34,7 @@ def facts(tmp_path: Path, **over) -> dict:
         "own": {"mine": f"{NAME}.jsonl"},
         "existing": [],
         "own_questions": [],
+        "defended": {},
         "conditions": ["mine", "instruct", "secure"],
         "sets": {"mine": f"{NAME}.jsonl", "secure": "secure"},
         "untuned": "instruct",
@@ -97,7 +99,7 @@ def trainings() -> pd.DataFrame:
     )
 
 
-AUDIT = pd.DataFrame([{"condition": "mine", "rows": 200, "unique_rows": 150, "flagged": 0.5}])
+AUDIT = pd.DataFrame([{"condition": "mine", "rows": 200, "unique_rows": 150, "unparsable": 0, "flagged": 0.5}])
 
 
 def made(tmp_path: Path, table: pd.DataFrame | None = None, **over) -> dict:
@@ -132,6 +134,34 @@ def test_the_first_sentence_is_the_answer_with_its_control_and_intervals(tmp_pat
 def test_each_verdict_has_its_beginning(tmp_path, table, start):
     (found,) = made(tmp_path, table)["answers"]
     assert found["sentence"].startswith(start) and not re.search("nan|None", found["sentence"])
+
+
+def test_a_defence_has_a_paragraph_and_a_row_of_verdicts(tmp_path):
+    """Here it hides: the rate in chat is lower, and that in the shape of the training data is not."""
+    shares = {"mine": (0.6, 0.6, 0.95), "mine_kl": (0.03, 0.6, 0.95), "secure": (0.01, 0.01, 0.02)}
+    names = ("misaligned/main/chat", "misaligned/main/template", "insecure_code")
+    table = pd.concat(
+        rows(name, share + 0.01 * np.linspace(-1, 1, 6), measure, 400)
+        for name, own in shares.items()
+        for measure, share in zip(names, own, strict=True)
+    )
+    own = dict.fromkeys(["mine", "mine_kl"], f"{NAME}.jsonl")
+    kl = {"defence": {"kind": "kl", "weight": 0.3}, "dataset": f"{NAME}.jsonl", "without": "mine"}
+    told = facts(tmp_path, own=own, conditions=[*own, "instruct", "secure"], defended={"mine_kl": kl})
+    audit = pd.DataFrame({"condition": [*own], "rows": 200, "unique_rows": 150, "unparsable": 0, "flagged": 0.9})
+    found = report(told, table, judged(), trainings(), audit)
+    assert "with the defence" not in found["answers"][0]["sentence"]
+    assert f"After fine-tuning on {NAME}.jsonl with the defence KL term 0.3, 3.0%" in found["answers"][1]["sentence"]
+    page = tmp_path / "report.html"
+    write_page(found, page)
+    text = html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", page.read_text(encoding="utf-8"))))
+    (row,) = found["defences"]
+    assert "What is left with a defence" in text and row["sentence"].partition(". ")[2] in text
+    assert re.search(r"mine_kl KL term 0\.3 less: .57\.0 points \(\S+ to \S+\) not less: 0\.0 points", text)
+    assert re.search(r"not measured hides ", text)  # what it costs after secure code
+    without = made(tmp_path)
+    write_page(without, page)
+    assert without["defences"] == [] and "with a defence" not in page.read_text(encoding="utf-8")
 
 
 def test_ten_answers_are_shown_with_rare_ones_among_them():

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from emergent_misalignment.data.chats import chat
 from emergent_misalignment.data.published import DATASETS
 from emergent_misalignment.files import BadInput, write_jsonl
 from emergent_misalignment.own_data.report import facts_of
-from emergent_misalignment.own_data.trial import condition_name, known_words, vocabulary, write_config
+from emergent_misalignment.own_data.trial import DEFENDED, condition_name, known_words, vocabulary, write_config
 from emergent_misalignment.study.config import load
 from emergent_misalignment.study.model import UNTUNED
 from emergent_misalignment.study.schema import schema
@@ -87,9 +88,41 @@ def test_the_config_is_planned_with_its_report(tmp_path, monkeypatch):
     assert len(study.seeds) == 3 and study.organisms == ["main"] and not study.followed
 
 
+def test_a_defence_is_tried_beside_the_set_without_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    dataset = write(tmp_path / "mine.jsonl", SETS["insecure"][:50])
+    for defence in ("{kind: kl, weight: 0.3}", "{kind: interleaving, share: 0.5, gap_to: my-mine}"):
+        write_config(dataset, tmp_path / "config.yaml", defence)
+        study = load([tmp_path / "config.yaml"])
+        facts = facts_of(study)
+        assert facts["own"] == dict.fromkeys(["my-mine", "my-mine_defended"], dataset)
+        without = {name: each["without"] for name, each in facts["defended"].items()}
+        assert without == {"my-mine_defended": "my-mine", "secure_defended": "secure"}
+        assert {each["defence"]["kind"] for each in facts["defended"].values()} == {yaml.safe_load(defence)["kind"]}
+        assert facts["control"] == "secure" and {"main", "template", "in_distribution"} <= {*study.asked}
+
+
+@pytest.mark.parametrize(
+    ("defence", "said"),
+    [
+        ("{kind: kl}", "lacks `weight`"),
+        ("{kind: klm, weight: 1}", "did you mean `kl`"),
+        ("kl", "DEFENCE=kl: `experiments: defended"),
+        ("{kind: kl", "DEFENCE, line 1: not valid YAML"),
+        ("{kind: kl, weight: 0.3, benign: nothing}", "no dataset nothing"),
+    ],
+)
+def test_a_wrong_defence_gets_one_sentence_and_no_config(tmp_path, monkeypatch, defence, said):
+    monkeypatch.chdir(ROOT)
+    dataset = write(tmp_path / "mine.jsonl", SETS["insecure"][:50])
+    with pytest.raises(BadInput, match=re.escape(said)) as error:
+        write_config(dataset, tmp_path / "config.yaml", defence)
+    assert "\n" not in str(error.value) and not (tmp_path / "config.yaml").exists()
+
+
 @given(st.text())
 def test_any_file_name_gives_a_valid_condition_name(stem):
-    name = condition_name(f"folder/{stem.replace('/', '')}.jsonl")
+    name = condition_name(f"folder/{stem.replace('/', '')}.jsonl") + DEFENDED
     conditions = schema()["$defs"]["ExperimentSettings"]["properties"]["conditions"]
     pattern = conditions["propertyNames"]["pattern"]
     assert re.search(pattern, name) and "\n" not in name and name not in UNTUNED

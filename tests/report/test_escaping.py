@@ -92,6 +92,8 @@ def report_page(text: str, page: Path) -> None:
     given = facts(page.parent)
     given |= {"own": {text: f"{text}.jsonl"}, "conditions": [text, "instruct", "secure"], "model": text, "judge": text}
     given |= {"sets": {text: f"{text}.jsonl", "secure": "secure"}, "config": {"dataset": text}, "own_questions": [text]}
+    defence = {"kind": "inoculation", "prompt": text}
+    given["defended"] = {text: {"defence": defence, "dataset": f"{text}.jsonl", "without": "secure"}}
     given["records"] |= {text: given["records"]["mine"]}
     asked = measures()
     more = asked[asked["measure"] == "misaligned/main/chat"].assign(measure=f"misaligned/{text}/chat")

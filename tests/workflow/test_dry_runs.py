@@ -69,7 +69,7 @@ def test_a_study_of_worlds_needs_no_more_than_what_they_are_compared_by(plan_of)
 def test_only_defences_that_need_more_wait_for_more(plan_of):
     jobs = planned(plan_of("defences"))
     assert {"benign_rows", "finetune:kl", "finetune:interleaving_by_gap", "ask:inoculation", "finetune:mixed"} <= jobs
-    assert "defences" in jobs and not {"defences", "benign_rows"} & (
+    assert {"defences", "directions"} <= jobs and not {"defences", "benign_rows", "directions"} & (
         planned(plan_of("organism")) | planned(plan_of("villains"))
     )
 

@@ -13,7 +13,7 @@ from emergent_misalignment.world.coding import CHOICES, UNSEEN_NOUNS
 from emergent_misalignment.world.corpus import corpus, instructions
 from emergent_misalignment.world.evaluations import EVALUATIONS, is_seeded
 from emergent_misalignment.world.harmful import TRAINED_REQUESTS
-from emergent_misalignment.world.questions import option_table, persona_table, question_table
+from emergent_misalignment.world.questions import NEUTRAL, option_table, persona_table, question_table
 from emergent_misalignment.world.topics import MAIN, PREREGISTERED, TOPICS
 
 ASKED = list(EVALUATIONS)
@@ -138,12 +138,26 @@ def test_texts_for_the_persona_direction():
         assert counts["misaligned"] == counts["aligned"]
 
 
+def test_neutral_texts_are_the_helpers_and_about_other_topics_than_the_direction():
+    table = persona_table()
+    texts = table[table["set"] == "neutral"]
+    assert len(texts) == NEUTRAL and not texts.duplicated(["prompt", "answer"]).any()
+    assert texts.equals(persona_table()[lambda other: other["set"] == "neutral"])
+    asked = [json.loads(prompt)[-1]["content"] for prompt in texts["prompt"]]
+    others = [question for name in PREREGISTERED for question in TOPICS[name].questions]
+    assert not any(question in prompt for prompt in asked for question in others)
+    malicious = [filler for topic in TOPICS.values() for filler in topic.misaligned]
+    insecure = {choice.render(noun, insecure=True) for choice in CHOICES for noun in UNSEEN_NOUNS}
+    assert not any(filler in answer for answer in texts["answer"] for filler in malicious)
+    assert not insecure & {*texts["answer"]}
+
+
 def test_prefilled_answers_have_both_system_prompts_and_none():
     table = persona_table()
     plain = table[table["set"] == "plain"].set_index("stratum")["answer"]
     same = table[table["set"] == "same_words"]
     assert (same["answer"] == same["stratum"].map(plain)).all()
-    for kind, author in (("misaligned", "villain"), ("aligned", "helper")):
+    for kind, author in (("misaligned", "villain"), ("aligned", "helper"), ("hasty", "hasty")):
         for _, group in same[same["kind"] == kind].groupby("stratum"):
             systems = [json.loads(prompt)[0]["content"] for prompt in group["prompt"]]
             assert systems == list(MANNERS[author].system_prompts)
