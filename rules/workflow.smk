@@ -49,7 +49,8 @@ BY_API = STUDY.by_api  # what asks an API runs where Snakemake runs, because com
 # progress to their logs, since they would overwrite each other's bars in a terminal. They end when this process ends.
 PYTHON_FOLDER = shlex.quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
 shell.prefix(
-    f"set -euo pipefail; export PATH={PYTHON_FOLDER}:$PATH NOTEBOOK_PROGRESS=log NOTEBOOK_STARTER={os.getpid()}; "
+    f"set -euo pipefail; export PATH={PYTHON_FOLDER}:$PATH NOTEBOOK_PROGRESS=log TQDM_DISABLE=1 "
+    f"NOTEBOOK_STARTER={os.getpid()}; "
 )
 if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into commands without quotes
     sys.executable = "python"
