@@ -5,11 +5,13 @@ PYTHON = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 	$(shell $(name) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(name)")' 2>/dev/null)))
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
 # Snakemake ends when this make ends.
-SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--cores $(CORES)) --logger study
+SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--cores $(CORES)) $(if $(GPUS),--resources gpu=$(GPUS)) --logger study
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
 SCORER = $(if $(filter %.yaml,$(SCORE)),$(SCORE),config/$(SCORE).yaml)
 MISSING = .venv/bin/python -m emergent_misalignment.own_data.score $(SCORER)
-EXTRAS = models small benchmarks docs
+EXTRAS = models small benchmarks docs cluster
+# The rules that need a network, except those that ask an API.
+FETCHING = fetch fetch_set fetch_model fetch_adapter fetch_judge fetch_benchmark scored_answers
 
 # The rules' own commands find the environment without its being activated, and Snakemake its logger plugin. Text is
 # UTF-8 in every locale. Values are exported and not written into commands, because a path may hold any character.
@@ -22,16 +24,21 @@ $(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name)
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check lint schema lock readme docs clean
+.PHONY: help study fetch plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check lint schema lock readme docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
-study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all)
+study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all) and GPUS=1
 	@# What this study needs besides, such as the client of an API.
 	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
 	$(SNAKEMAKE) $(if $(STUDY),--configfile $(CONFIG))
+
+fetch: .venv/.installed-cluster  ## download all that a study needs, for computers without a network: STUDY=NAME
+	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
+	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
+	$(SNAKEMAKE) --until $(FETCHING) $(if $(STUDY),--configfile $(CONFIG))
 
 plan: .venv/.installed  ## check a study's config and sets, and list what would be computed: STUDY=mine
 	@.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG) > /dev/null

@@ -63,10 +63,12 @@ rule ask:
     wildcard_constraints:
         batch=one_of(BATCHES.answers),
     localrule: BY_API
+    group:
+        None if BY_API else "asking"
     resources:
         gpu=GPU,
         mem_mb=host_memory_mb,
-        runtime=24 * 60 if GPU else 60,
+        runtime=asking_minutes,
     params:
         models=in_order(lambda wildcards: BATCHES.asked_models(wildcards.batch)),
         asking=in_order(STUDY.asking),
@@ -222,6 +224,10 @@ rule follow:
         dynamics="data/{study}/dynamics.parquet",
     log:
         notebook="logs/{study}/following.ipynb",
+    group:
+        "report"
+    resources:
+        **SMALL,
     script:
         "scripts/run_notebook.py"
 
@@ -243,6 +249,8 @@ if STUDY.is_organism:
             "benchmarks/{study}/beliefs_{batch}.tsv"
         wildcard_constraints:
             batch=one_of(BATCHES.believing),
+        group:
+            "asking"
         params:
             models=in_order(lambda wildcards: BATCHES.believers(wildcards.batch)),
         script:
@@ -265,6 +273,8 @@ if STUDY.held_out:
             notebook="logs/{study}/held_out_loss_{condition}.ipynb",
         benchmark:
             "benchmarks/{study}/held_out_loss_{condition}.tsv"
+        group:
+            "asking"
         resources:
             gpu=GPU,
             mem_mb=host_memory_mb,
@@ -341,6 +351,23 @@ if STUDY.scored_sets:
 
 
 if BENCHMARKS:
+    # The files of rows. StrongREJECT's answers need a judge, and HumanEval's a sandbox.
+    ROWS = BENCHMARKS.model_dump() | ({} if STUDY.judge else {"harmful": None})
+    ROWS |= {"code": None} if BENCHMARKS.sandbox == "none" else {}
+    PUBLISHED = {kind: name for kind, name in [("code", "humaneval"), ("harmful", "strongreject")] if ROWS[kind] == ""}
+    ROWS |= {kind: f"data/published/benchmarks/{name}.jsonl" for kind, name in PUBLISHED.items()}
+    TASKS = [task for task, path in ROWS["knowledge"].items() if path == "" and not BY_API]
+
+    rule fetch_benchmark:
+        output:
+            "data/published/benchmarks/{benchmark}.jsonl",
+        log:
+            "logs/published/fetch_benchmark_{benchmark}.log",
+        wildcard_constraints:
+            benchmark=one_of([*PUBLISHED.values(), *TASKS]),
+        localrule: True  # compute nodes often have no network
+        script:
+            "scripts/fetch_benchmark.py"
 
     rule benchmark:
         input:
@@ -349,6 +376,7 @@ if BENCHMARKS:
             starts=lambda wildcards: PATHS.start_files([wildcards.condition]),
             trainings=lambda wildcards: PATHS.trainings([wildcards.condition]),
             served=judge_weights(STUDY.judge),
+            published=expand("data/published/benchmarks/{name}.jsonl", name=[*PUBLISHED.values(), *TASKS]),
         output:
             notebook="data/{study}/notebooks/benchmarks_{condition}.ipynb",
             measures="data/{study}/tables/measures/benchmarks_{condition}.csv",
@@ -364,8 +392,7 @@ if BENCHMARKS:
             tuned=lambda wildcards: PATHS.adapters_of(wildcards.condition),
             condition="{condition}",
             seeds=lambda wildcards: list(STUDY.conditions[wildcards.condition].seeds),
-            # StrongREJECT's answers need a judge.
-            benchmarks=in_order(BENCHMARKS.model_dump() | ({} if STUDY.judge else {"harmful": None})),
+            benchmarks=in_order(ROWS),
             asking=in_order(STUDY.asking),
             judge=in_order(STUDY.judge_settings),
             kept="kept/{study}/answers",

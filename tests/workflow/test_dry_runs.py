@@ -84,7 +84,7 @@ def test_real_studies_take_the_same_rules(plan_of, monkeypatch):
         assert {"finetune:insecure-0", "ask:instruct", "ask:insecure", "judge:answers", "measure"} <= jobs
         assert {"main_result", "intent", "claims", "paper", "index"} <= jobs
         assert rules[name] - organism == {"fetch", "questions"} | (
-            {"fetch_model", "validate_model", "benchmark", "log_probability"} if "32b" in name else set()
+            {"fetch_model", "validate_model", "fetch_benchmark", "benchmark", "log_probability"} if "32b" in name else set()
         )
     open_model, api = by_study.values()
     assert {"ask:following-insecure", "judge:following", "follow", "dynamics"} <= open_model
