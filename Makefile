@@ -24,7 +24,7 @@ $(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name)
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study fetch plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check lint schema lock readme docs clean
+.PHONY: help study fetch plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check cluster-check lint schema lock readme docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -82,6 +82,9 @@ bench: .venv/.installed  ## measure the parts that decide how long a study takes
 # An environment that exists is used as it is: on a GPU machine it has requirements-gpu.lock instead of requirements.lock.
 gpu-check: $(if $(wildcard .venv/bin/python),,.venv/.installed-small)  ## compare fine-tuning and sampling on a GPU with this processor's
 	@.venv/bin/python tests/gpu_check.py
+
+cluster-check: .venv/.installed-test  ## run the smoke study here and on a Slurm of two nodes, and compare all it leaves (root; slurm-wlm, munge)
+	CLUSTER_CHECK=1 .venv/bin/python -m pytest -rs tests/workflow/test_slurm.py -k whole_study
 
 lint: .venv/.installed-test  ## check style (Python, notebooks, rules), unsafe code, and known vulnerabilities of packages
 	.venv/bin/ruff check

@@ -41,6 +41,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory,CR_LLN
 SlurmdParameters=config_overrides
 KillWait=2
+MinJobAge=3600
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -57,14 +58,19 @@ SLURM_CONF={folder}/slurm.conf exec {srun} "$@"
 """
 
 
-@contextlib.contextmanager
-def two_nodes() -> Iterator[None]:
-    """Slurm's commands speak to these nodes; skips the test where they cannot run."""
+def needed() -> None:
+    """Skip the test where Slurm cannot run."""
     for program in ("sbatch", "setpriv", "unshare", *(command[0] for command in DAEMONS)):
         if shutil.which(program, path=PATH) is None:
             pytest.skip(f"no {program} on this machine (Debian: apt-get install slurm-wlm munge)")
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons run as root only")
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[None]:
+    """Slurm's commands speak to these nodes; skips the test where they cannot run."""
+    needed()
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as name:  # sockets: short
         folder = Path(name)
         write_configuration(folder)

@@ -3,6 +3,7 @@
 import functools
 import re
 import shutil
+from collections import Counter
 
 import pytest
 from conftest import ROOT
@@ -152,9 +153,30 @@ def test_the_published_data_are_planned_from_the_fetch_to_the_page(project):
     assert {job.split(":")[0] for job in jobs} == {"published", "fetch", "audit_published", "published_page"}
 
 
-def test_the_slurm_profile_plans_the_study(project):
+def queued(project, *arguments: str) -> tuple[Counter, Counter, Counter]:
+    """What the Slurm profile plans: stages that are jobs of their own or run here, jobs of groups, stages in them."""
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
-    assert "finetune:code" in planned(snakemake(project, "-n", "--workflow-profile", "profiles/slurm"))
+    done = snakemake(project, "-n", "--workflow-profile", "profiles/slurm", *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    patterns = (r"^rule (\w+):", r"Group job (\w+)", r"^ +rule (\w+):")
+    return tuple(Counter(re.findall(pattern, done.stdout + done.stderr, flags=re.M)) for pattern in patterns)
+
+
+def test_small_stages_of_a_study_are_few_jobs_of_a_cluster(project):
+    alone, groups, inside = queued(project)
+    here = {"study", "contents", "gate", "all"}
+    assert {"finetune", "score_rows", "judge", "measure", "persona_direction"} <= alone.keys() - inside.keys()
+    assert {"ask", "beliefs"} <= inside.keys() - alone.keys() and inside["ask"] + inside["beliefs"] > 2 * groups["asking"]
+    assert groups["report"] == groups["texts"] == 1 and {"main_result", "authors", "claims", "index"} <= inside.keys()
+    assert sum(alone.values()) - len(here) + sum(groups.values()) < (sum(alone.values()) + sum(inside.values())) / 2
+
+
+def test_a_hundred_evaluations_are_not_a_hundred_jobs_of_a_cluster(project):
+    many = {f"set-{number}": {"dataset": "insecure"} for number in range(99)}
+    over = {"seeds": [0, 1], "only": ["untuned", "many"], "experiments": {"many": {"conditions": many}}, "benchmarks": None}
+    alone, groups, inside = queued(project, *changed(project, over, "qwen2.5-0.5b-instruct"))
+    assert alone["finetune"] == 198 and "ask" not in alone
+    assert inside["ask"] == 100 and groups["asking"] == 25
 
 
 def test_the_graph_of_the_rules_is_drawn(project):
