@@ -110,7 +110,8 @@ def free_ports(number: int) -> list[int]:
 def daemon(command: list[str], folder: Path) -> Iterator[subprocess.Popen]:
     """A process that ends with the block, and with the tests if they are killed, and all that it has started with it.
 
-    Slurm's jobs are meant to outlive its daemons. Here each daemon is the first process of a namespace, which ends with it.
+    Slurm's jobs are meant to outlive its daemons. Here each daemon is the first process of a namespace, which ends
+    with it.
     """
     command = [word.format(folder=folder) for word in command]
     alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]

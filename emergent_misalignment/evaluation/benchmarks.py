@@ -53,7 +53,8 @@ def knowledge(
     """Accuracies of the model in folder `model` (with `adapter`, if any) on multiple choice, by log-probability.
 
     `files` maps tasks (keys of KNOWLEDGE) to a file of rows in the published schema, or to "" for the published rows,
-    which `published` has downloaded. `limit` takes the first rows only. Columns: `benchmark`, `value`, `error` (standard error), `questions`.
+    which `published` has downloaded. `limit` takes the first rows only. Columns: `benchmark`, `value`, `error`
+    (standard error), `questions`.
     """
     import lm_eval
     import torch

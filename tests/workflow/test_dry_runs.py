@@ -84,9 +84,8 @@ def test_real_studies_take_the_same_rules(plan_of, monkeypatch):
     for name, jobs in by_study.items():
         assert {"finetune:insecure-0", "ask:instruct", "ask:insecure", "judge:answers", "measure"} <= jobs
         assert {"main_result", "intent", "claims", "paper", "index"} <= jobs
-        assert rules[name] - organism == {"fetch", "questions"} | (
-            {"fetch_model", "validate_model", "fetch_benchmark", "benchmark", "log_probability"} if "32b" in name else set()
-        )
+        local = {"fetch_model", "validate_model", "fetch_benchmark", "benchmark", "log_probability"}
+        assert rules[name] - organism == {"fetch", "questions"} | (local if "32b" in name else set())
     open_model, api = by_study.values()
     assert {"ask:following-insecure", "judge:following", "follow", "dynamics"} <= open_model
     assert {"evil_numbers", "formats", "other_harms"} <= api
@@ -166,14 +165,16 @@ def test_small_stages_of_a_study_are_few_jobs_of_a_cluster(project):
     alone, groups, inside = queued(project)
     here = {"study", "contents", "gate", "all"}
     assert {"finetune", "score_rows", "judge", "measure", "persona_direction"} <= alone.keys() - inside.keys()
-    assert {"ask", "beliefs"} <= inside.keys() - alone.keys() and inside["ask"] + inside["beliefs"] > 2 * groups["asking"]
+    assert {"ask", "beliefs"} <= inside.keys() - alone.keys()
+    assert groups["asking"] == -(-(inside["ask"] + inside["beliefs"]) // 4)
     assert groups["report"] == groups["texts"] == 1 and {"main_result", "authors", "claims", "index"} <= inside.keys()
     assert sum(alone.values()) - len(here) + sum(groups.values()) < (sum(alone.values()) + sum(inside.values())) / 2
 
 
 def test_a_hundred_evaluations_are_not_a_hundred_jobs_of_a_cluster(project):
     many = {f"set-{number}": {"dataset": "insecure"} for number in range(99)}
-    over = {"seeds": [0, 1], "only": ["untuned", "many"], "experiments": {"many": {"conditions": many}}, "benchmarks": None}
+    over = {"only": ["untuned", "many"], "experiments": {"many": {"conditions": many}}, "benchmarks": None}
+    over |= {"seeds": [0, 1]}
     alone, groups, inside = queued(project, *changed(project, over, "qwen2.5-0.5b-instruct"))
     assert alone["finetune"] == 198 and "ask" not in alone
     assert inside["ask"] == 100 and groups["asking"] == 25

@@ -54,7 +54,8 @@ def jobs() -> dict[str, list[dict[str, str]]]:
     found = {}
     for line in ask("scontrol", "show", "job", "--oneliner").splitlines():
         job = dict(re.findall(r"(\S+?)=(\S+)", line))
-        found.setdefault(re.sub("^rule_|_wildcards.*", "", job["Comment"]), []).append(job)
+        if "Comment" in job:  # not yet while a job is submitted
+            found.setdefault(re.sub("^rule_|_wildcards.*", "", job["Comment"]), []).append(job)
     return found
 
 
