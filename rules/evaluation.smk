@@ -62,9 +62,9 @@ rule ask:
         "benchmarks/{study}/asking_{batch}.tsv"
     wildcard_constraints:
         batch=one_of(BATCHES.answers),
-    localrule: BY_API
     group:
         None if BY_API else "asking"
+    localrule: BY_API
     resources:
         gpu=GPU,
         mem_mb=host_memory_mb,

@@ -168,9 +168,9 @@ rule instruct:
         notebook="logs/{study}/instruct_{organism}_{seed}.ipynb",
     benchmark:
         "benchmarks/{study}/instruct_{organism}_{seed}.tsv"
+    priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0
     group:
         "organism"
-    priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0
     params:
         base="data/{study}/organisms/{organism}/seed-{seed}/base",
         rows=STUDY.instruct.rows,
