@@ -147,22 +147,23 @@ if STUDY.second_judge:
             "scripts/run_notebook.py"
 
 
-if STUDY.scored:
+rule scored_answers:
+    input:
+        code=module_and_imports("evaluation.scored"),
+    output:
+        "data/{study}/questions/scored.parquet",
+    log:
+        "logs/{study}/scored_answers.log",
+    localrule: True  # compute nodes often have no network
+    params:
+        files=[each.model_dump() for each in STUDY.scored_answers] if STUDY.scored else [],
+        number=STUDY.scored,
+        mirror=STUDY.mirror,
+    script:
+        "scripts/scored_answers.py"
 
-    rule scored_answers:
-        input:
-            code=module_and_imports("evaluation.scored"),
-        output:
-            "data/{study}/questions/scored.parquet",
-        log:
-            "logs/{study}/scored_answers.log",
-        localrule: True  # compute nodes often have no network
-        params:
-            files=[each.model_dump() for each in STUDY.scored_answers],
-            number=STUDY.scored,
-            mirror=STUDY.mirror,
-        script:
-            "scripts/scored_answers.py"
+
+if STUDY.scored:
 
     rule published_judge:
         input:
@@ -350,24 +351,32 @@ if STUDY.scored_sets:
             "scripts/run_notebook.py"
 
 
+# The files of the benchmarks' rows. StrongREJECT's answers need a judge, and HumanEval's a sandbox. Rules that fetch are
+# part of every study, so that `make fetch` can name them.
+ROWS, FETCHED = {}, []
 if BENCHMARKS:
-    # The files of rows. StrongREJECT's answers need a judge, and HumanEval's a sandbox.
     ROWS = BENCHMARKS.model_dump() | ({} if STUDY.judge else {"harmful": None})
     ROWS |= {"code": None} if BENCHMARKS.sandbox == "none" else {}
-    PUBLISHED = {kind: name for kind, name in [("code", "humaneval"), ("harmful", "strongreject")] if ROWS[kind] == ""}
-    ROWS |= {kind: f"data/published/benchmarks/{name}.jsonl" for kind, name in PUBLISHED.items()}
-    TASKS = [task for task, path in ROWS["knowledge"].items() if path == "" and not BY_API]
+    FETCHED = [task for task, path in ROWS["knowledge"].items() if path == "" and not BY_API]
+    for kind, name in [("code", "humaneval"), ("harmful", "strongreject")]:
+        if ROWS[kind] == "":
+            FETCHED.append(name)
+            ROWS[kind] = f"data/published/benchmarks/{name}.jsonl"
 
-    rule fetch_benchmark:
-        output:
-            "data/published/benchmarks/{benchmark}.jsonl",
-        log:
-            "logs/published/fetch_benchmark_{benchmark}.log",
-        wildcard_constraints:
-            benchmark=one_of([*PUBLISHED.values(), *TASKS]),
-        localrule: True  # compute nodes often have no network
-        script:
-            "scripts/fetch_benchmark.py"
+
+rule fetch_benchmark:
+    output:
+        "data/published/benchmarks/{benchmark}.jsonl",
+    log:
+        "logs/published/fetch_benchmark_{benchmark}.log",
+    wildcard_constraints:
+        benchmark=one_of(FETCHED),
+    localrule: True  # compute nodes often have no network
+    script:
+        "scripts/fetch_benchmark.py"
+
+
+if BENCHMARKS:
 
     rule benchmark:
         input:
@@ -376,7 +385,7 @@ if BENCHMARKS:
             starts=lambda wildcards: PATHS.start_files([wildcards.condition]),
             trainings=lambda wildcards: PATHS.trainings([wildcards.condition]),
             served=judge_weights(STUDY.judge),
-            published=expand("data/published/benchmarks/{name}.jsonl", name=[*PUBLISHED.values(), *TASKS]),
+            published=expand("data/published/benchmarks/{name}.jsonl", name=FETCHED),
         output:
             notebook="data/{study}/notebooks/benchmarks_{condition}.ipynb",
             measures="data/{study}/tables/measures/benchmarks_{condition}.csv",

@@ -152,6 +152,18 @@ def test_the_published_data_are_planned_from_the_fetch_to_the_page(project):
     assert {job.split(":")[0] for job in jobs} == {"published", "fetch", "audit_published", "published_page"}
 
 
+def test_what_make_fetch_runs_is_all_that_a_study_needs_a_network_for_but_apis(project):
+    rules = re.search(r"^FETCHING = (.+)", (ROOT / "Makefile").read_text(), flags=re.M)[1].split()
+    sources = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    assert set(rules) == {*re.findall(r"rule (fetch\w*):", sources), "scored_answers"}
+    jobs = planned(snakemake(project, "-n", "--until", *rules, "--configfile", "config/qwen2.5-0.5b-instruct.yaml"))
+    named = {
+        "fetch_model:instruct",
+        *(f"fetch_benchmark:{name}" for name in ("mmlu", "strongreject", "truthfulqa_mc1")),
+    }
+    assert named <= jobs and {job.split(":")[0] for job in jobs} == {"fetch", "fetch_model", "fetch_benchmark"}
+
+
 def queued(project, *arguments: str) -> tuple[Counter, Counter, Counter]:
     """What the Slurm profile plans: stages that are jobs of their own or run here, jobs of groups, stages in them."""
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
