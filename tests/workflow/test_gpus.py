@@ -1,13 +1,16 @@
 """Several jobs at once on a machine with several GPUs."""
 
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
 
-from emergent_misalignment.workflow import gpus
+from emergent_misalignment.workflow import gpus, notebook, script
 
 HOLDER = """
 import os, sys
@@ -70,3 +73,18 @@ def test_the_gpus_of_a_machine_are_those_of_its_driver(tmp_path, monkeypatch):
     driver.write_text(f'#!/bin/sh\n[ "$1" = --list-gpus ] && printf "{listing}"\n')
     driver.chmod(0o755)
     assert gpus.visible() == ["0", "1"]
+
+
+@pytest.mark.parametrize(("resources", "expected"), [({"gpu": 0}, "4,5"), ({}, "4,5"), ({"gpu": 1}, "4")])
+def test_the_notebook_of_a_job_that_asks_for_a_gpu_sees_one(tmp_path, monkeypatch, resources, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    seen = []
+    monkeypatch.setattr(notebook, "run", lambda *_: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setattr(notebook, "declared_parameters", lambda _: {})
+    monkeypatch.setattr(notebook, "ended_with", lambda _: nullcontext())
+    monkeypatch.setattr(script, "parameters", lambda *_: {})
+    files = SimpleNamespace(notebook="asking.ipynb")
+    job = SimpleNamespace(input=files, log=files, output=files, resources=resources)
+    runpy.run_path(str(ROOT / "rules/scripts/run_notebook.py"), init_globals={"snakemake": job})
+    assert seen == [expected]
