@@ -129,7 +129,8 @@ def judge_resources(judge):
     """A judge on this machine has a GPU for itself, unless the study uses none."""
     if not (judge and "serve" in judge.settings):
         return {}
-    return {"gpu": int(STUDY.model.gpu), "mem_mb": 64000, "runtime": 24 * 60}
+    memory = lambda wildcards, attempt: 64000 * attempt
+    return {"gpu": int(STUDY.model.gpu), "mem_mb": memory, "runtime": 24 * 60}
 
 
 def judge_weights(judge):
