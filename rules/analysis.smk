@@ -68,7 +68,7 @@ for experiment in STUDIED:
         benchmark:
             f"benchmarks/{{study}}/{experiment.name}.tsv"
         group:
-            None if experiment.gpu else "report"
+            None if experiment.gpu else grouped("report")
         resources:
             **({"gpu": GPU, "mem_mb": host_memory_mb} if experiment.gpu else SMALL),
         params:
@@ -99,7 +99,7 @@ if STUDY.tuned:
         log:
             notebook="logs/{study}/claims.ipynb",
         group:
-            "report"
+            grouped("report")
         resources:
             **SMALL,
         params:

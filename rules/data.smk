@@ -67,7 +67,7 @@ rule audit:
     log:
         notebook="logs/{study}/audit.ipynb",
     group:
-        "texts"
+        grouped("texts")
     resources:
         **SMALL,
     params:

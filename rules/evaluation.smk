@@ -63,7 +63,7 @@ rule ask:
     wildcard_constraints:
         batch=one_of(BATCHES.answers),
     group:
-        None if BY_API else "asking"
+        None if BY_API else grouped("asking")
     localrule: BY_API
     resources:
         gpu=GPU,
@@ -226,7 +226,7 @@ rule follow:
     log:
         notebook="logs/{study}/following.ipynb",
     group:
-        "report"
+        grouped("report")
     resources:
         **SMALL,
     script:
@@ -251,7 +251,7 @@ if STUDY.is_organism:
         wildcard_constraints:
             batch=one_of(BATCHES.believing),
         group:
-            "asking"
+            grouped("asking")
         params:
             models=in_order(lambda wildcards: BATCHES.believers(wildcards.batch)),
         script:
@@ -275,7 +275,7 @@ if STUDY.held_out:
         benchmark:
             "benchmarks/{study}/held_out_loss_{condition}.tsv"
         group:
-            "asking"
+            grouped("asking")
         resources:
             gpu=GPU,
             mem_mb=host_memory_mb,

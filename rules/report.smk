@@ -121,7 +121,7 @@ rule paper:
     log:
         "logs/{study}/paper.log",
     group:
-        "report"
+        grouped("report")
     resources:
         **SMALL,
     script:
@@ -141,7 +141,7 @@ rule pages:
     log:
         f"logs/{STUDY.study}/pages.log",
     group:
-        "report"
+        grouped("report")
     resources:
         **SMALL,
     params:
@@ -178,7 +178,7 @@ rule answers:
     log:
         "logs/{study}/answers.log",
     group:
-        "report"
+        grouped("report")
     resources:
         **SMALL,
     script:
@@ -204,7 +204,7 @@ rule user_report:
     log:
         "logs/{study}/user_report.log",
     group:
-        "report"
+        grouped("report")
     resources:
         **SMALL,
     script:
@@ -222,7 +222,7 @@ rule run_details:
     log:
         "logs/{study}/run_details.log",
     group:
-        "report"
+        grouped("report")
     resources:
         **SMALL,
     script:
@@ -244,7 +244,7 @@ rule index:
     log:
         "logs/{study}/index.log",
     group:
-        "report"
+        grouped("report")
     resources:
         **SMALL,
     script:

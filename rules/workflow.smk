@@ -77,6 +77,14 @@ def in_order(value):
     return list(map(in_order, value)) if isinstance(value, (list, tuple)) else value
 
 
+def grouped(name):
+    """The group of a small stage, where a profile says how many of the group are one job of a cluster, and in that job.
+
+    A function, because Snakemake reads these settings after the rules.
+    """
+    return lambda wildcards: name if workflow.group_settings.group_components or not workflow.is_main_process else None
+
+
 wildcard_constraints:
     study=re.escape(STUDY.study),
     organism=one_of(STUDY.organisms if STUDY.is_organism else []),

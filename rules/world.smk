@@ -49,7 +49,7 @@ rule world:
     log:
         notebook="logs/{study}/world.ipynb",
     group:
-        "texts"
+        grouped("texts")
     resources:
         **SMALL,
     params:
@@ -145,7 +145,7 @@ rule persona_gate:
     log:
         notebook="logs/{study}/persona_gate.ipynb",
     group:
-        "report"
+        grouped("report")
     resources:
         **SMALL,
     params:
@@ -170,7 +170,7 @@ rule instruct:
         "benchmarks/{study}/instruct_{organism}_{seed}.tsv"
     priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0
     group:
-        "organism"
+        grouped("organism")
     params:
         base="data/{study}/organisms/{organism}/seed-{seed}/base",
         rows=STUDY.instruct.rows,
@@ -228,7 +228,7 @@ rule datasets:
     log:
         notebook="logs/{study}/datasets.ipynb",
     group:
-        "texts"
+        grouped("texts")
     resources:
         **SMALL,
     params:
@@ -253,7 +253,7 @@ rule numbers:
     benchmark:
         "benchmarks/{study}/numbers_{seed}.tsv"
     group:
-        "organism"
+        grouped("organism")
     params:
         model="data/{study}/organisms/main/seed-{seed}/instruct",
         rows=STUDY.datasets.number_rows,
