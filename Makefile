@@ -5,11 +5,13 @@ PYTHON = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 	$(shell $(name) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(name)")' 2>/dev/null)))
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
 # Snakemake ends when this make ends.
-SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--cores $(CORES)) --logger study
+SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--cores $(CORES)) $(if $(GPUS),--resources gpu=$(GPUS)) --logger study
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
 SCORER = $(if $(filter %.yaml,$(SCORE)),$(SCORE),config/$(SCORE).yaml)
 MISSING = .venv/bin/python -m emergent_misalignment.own_data.score $(SCORER)
-EXTRAS = models small benchmarks docs
+EXTRAS = models small benchmarks docs cluster
+# The rules that need a network, except those that ask an API.
+FETCHING = fetch fetch_set fetch_model fetch_adapter fetch_judge fetch_benchmark scored_answers
 
 # The rules' own commands find the environment without its being activated, and Snakemake its logger plugin. Text is
 # UTF-8 in every locale. Values are exported and not written into commands, because a path may hold any character.
@@ -22,16 +24,21 @@ $(foreach name,DATA TO MIRROR DEFENCE,$(eval override export $(name) := $$(value
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check lint schema lock readme docs clean
+.PHONY: help study fetch plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check cluster-check lint schema lock readme docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
-study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all)
+study: .venv/.installed  ## compute a study: STUDY=organism or another of config/, on CORES=2 cores (else all) and GPUS=1
 	@# What this study needs besides, such as the client of an API.
 	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
 	$(SNAKEMAKE) $(if $(STUDY),--configfile $(CONFIG))
+
+fetch: .venv/.installed-cluster  ## download all that a study needs, for computers without a network: STUDY=NAME
+	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
+	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
+	$(SNAKEMAKE) --until $(FETCHING) $(if $(STUDY),--configfile $(CONFIG))
 
 plan: .venv/.installed  ## check a study's config and sets, and list what would be computed: STUDY=mine
 	@.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG) > /dev/null
@@ -75,6 +82,9 @@ bench: .venv/.installed  ## measure the parts that decide how long a study takes
 # An environment that exists is used as it is: on a GPU machine it has requirements-gpu.lock instead of requirements.lock.
 gpu-check: $(if $(wildcard .venv/bin/python),,.venv/.installed-small)  ## compare fine-tuning and sampling on a GPU with this processor's
 	@.venv/bin/python tests/gpu_check.py
+
+cluster-check: .venv/.installed-test  ## run the smoke study here and on a Slurm of two nodes, and compare all it leaves (root; slurm-wlm, munge)
+	CLUSTER_CHECK=1 .venv/bin/python -m pytest -rs tests/workflow/test_slurm.py -k whole_study
 
 lint: .venv/.installed-test  ## check style (Python, notebooks, rules), unsafe code, and known vulnerabilities of packages
 	.venv/bin/ruff check

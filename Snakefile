@@ -7,7 +7,6 @@ import os
 
 from snakemake.utils import min_version
 
-from emergent_misalignment.models import serving
 from emergent_misalignment.study import extras
 from emergent_misalignment.workflow.lock import one_run_at_a_time
 from emergent_misalignment.workflow.parent import end_with

@@ -67,8 +67,10 @@ for experiment in STUDIED:
             notebook=f"logs/{{study}}/{experiment.name}.ipynb",
         benchmark:
             f"benchmarks/{{study}}/{experiment.name}.tsv"
+        group:
+            None if experiment.gpu else grouped("report")
         resources:
-            **({"gpu": GPU, "mem_mb": host_memory_mb} if experiment.gpu else {}),
+            **({"gpu": GPU, "mem_mb": host_memory_mb} if experiment.gpu else SMALL),
         params:
             **{name: in_order(of_study(value)) for name, value in experiment.settings.items()},
         script:
@@ -96,6 +98,10 @@ if STUDY.tuned:
             prints=prints("claims"),
         log:
             notebook="logs/{study}/claims.ipynb",
+        group:
+            grouped("report")
+        resources:
+            **SMALL,
         params:
             evaluations=STUDY.asked,
         script:

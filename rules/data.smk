@@ -66,6 +66,10 @@ rule audit:
         prints=prints("audit"),
     log:
         notebook="logs/{study}/audit.ipynb",
+    group:
+        grouped("texts")
+    resources:
+        **SMALL,
     params:
         datasets=in_order(PATHS.datasets),
     script:

@@ -62,11 +62,13 @@ rule ask:
         "benchmarks/{study}/asking_{batch}.tsv"
     wildcard_constraints:
         batch=one_of(BATCHES.answers),
+    group:
+        None if BY_API else grouped("asking")
     localrule: BY_API
     resources:
         gpu=GPU,
         mem_mb=host_memory_mb,
-        runtime=24 * 60 if GPU else 60,
+        runtime=asking_minutes,
     params:
         models=in_order(lambda wildcards: BATCHES.asked_models(wildcards.batch)),
         asking=in_order(STUDY.asking),
@@ -145,22 +147,23 @@ if STUDY.second_judge:
             "scripts/run_notebook.py"
 
 
-if STUDY.scored:
+rule scored_answers:
+    input:
+        code=module_and_imports("evaluation.scored"),
+    output:
+        "data/{study}/questions/scored.parquet",
+    log:
+        "logs/{study}/scored_answers.log",
+    localrule: True  # compute nodes often have no network
+    params:
+        files=[each.model_dump() for each in STUDY.scored_answers] if STUDY.scored else [],
+        number=STUDY.scored,
+        mirror=STUDY.mirror,
+    script:
+        "scripts/scored_answers.py"
 
-    rule scored_answers:
-        input:
-            code=module_and_imports("evaluation.scored"),
-        output:
-            "data/{study}/questions/scored.parquet",
-        log:
-            "logs/{study}/scored_answers.log",
-        localrule: True  # compute nodes often have no network
-        params:
-            files=[each.model_dump() for each in STUDY.scored_answers],
-            number=STUDY.scored,
-            mirror=STUDY.mirror,
-        script:
-            "scripts/scored_answers.py"
+
+if STUDY.scored:
 
     rule published_judge:
         input:
@@ -222,6 +225,10 @@ rule follow:
         dynamics="data/{study}/dynamics.parquet",
     log:
         notebook="logs/{study}/following.ipynb",
+    group:
+        grouped("report")
+    resources:
+        **SMALL,
     script:
         "scripts/run_notebook.py"
 
@@ -243,6 +250,8 @@ if STUDY.is_organism:
             "benchmarks/{study}/beliefs_{batch}.tsv"
         wildcard_constraints:
             batch=one_of(BATCHES.believing),
+        group:
+            grouped("asking")
         params:
             models=in_order(lambda wildcards: BATCHES.believers(wildcards.batch)),
         script:
@@ -265,6 +274,8 @@ if STUDY.held_out:
             notebook="logs/{study}/held_out_loss_{condition}.ipynb",
         benchmark:
             "benchmarks/{study}/held_out_loss_{condition}.tsv"
+        group:
+            grouped("asking")
         resources:
             gpu=GPU,
             mem_mb=host_memory_mb,
@@ -340,6 +351,31 @@ if STUDY.scored_sets:
             "scripts/run_notebook.py"
 
 
+# The files of the benchmarks' rows. StrongREJECT's answers need a judge, and HumanEval's a sandbox. Rules that fetch are
+# part of every study, so that `make fetch` can name them.
+ROWS, FETCHED = {}, []
+if BENCHMARKS:
+    ROWS = BENCHMARKS.model_dump() | ({} if STUDY.judge else {"harmful": None})
+    ROWS |= {"code": None} if BENCHMARKS.sandbox == "none" else {}
+    FETCHED = [task for task, path in ROWS["knowledge"].items() if path == "" and not BY_API]
+    for kind, name in [("code", "humaneval"), ("harmful", "strongreject")]:
+        if ROWS[kind] == "":
+            FETCHED.append(name)
+            ROWS[kind] = f"data/published/benchmarks/{name}.jsonl"
+
+
+rule fetch_benchmark:
+    output:
+        "data/published/benchmarks/{benchmark}.jsonl",
+    log:
+        "logs/published/fetch_benchmark_{benchmark}.log",
+    wildcard_constraints:
+        benchmark=one_of(FETCHED),
+    localrule: True  # compute nodes often have no network
+    script:
+        "scripts/fetch_benchmark.py"
+
+
 if BENCHMARKS:
 
     rule benchmark:
@@ -349,6 +385,7 @@ if BENCHMARKS:
             starts=lambda wildcards: PATHS.start_files([wildcards.condition]),
             trainings=lambda wildcards: PATHS.trainings([wildcards.condition]),
             served=judge_weights(STUDY.judge),
+            published=expand("data/published/benchmarks/{name}.jsonl", name=FETCHED),
         output:
             notebook="data/{study}/notebooks/benchmarks_{condition}.ipynb",
             measures="data/{study}/tables/measures/benchmarks_{condition}.csv",
@@ -364,8 +401,7 @@ if BENCHMARKS:
             tuned=lambda wildcards: PATHS.adapters_of(wildcards.condition),
             condition="{condition}",
             seeds=lambda wildcards: list(STUDY.conditions[wildcards.condition].seeds),
-            # StrongREJECT's answers need a judge.
-            benchmarks=in_order(BENCHMARKS.model_dump() | ({} if STUDY.judge else {"harmful": None})),
+            benchmarks=in_order(ROWS),
             asking=in_order(STUDY.asking),
             judge=in_order(STUDY.judge_settings),
             kept="kept/{study}/answers",

@@ -120,6 +120,10 @@ rule paper:
         tex="paper/{study}/paper.tex",
     log:
         "logs/{study}/paper.log",
+    group:
+        grouped("report")
+    resources:
+        **SMALL,
     script:
         "scripts/write_paper.py"
 
@@ -136,6 +140,10 @@ rule pages:
         ],
     log:
         f"logs/{STUDY.study}/pages.log",
+    group:
+        grouped("report")
+    resources:
+        **SMALL,
     params:
         runs=RUNS,
     script:
@@ -169,6 +177,10 @@ rule answers:
         ),
     log:
         "logs/{study}/answers.log",
+    group:
+        grouped("report")
+    resources:
+        **SMALL,
     script:
         "scripts/write_answers.py"
 
@@ -191,6 +203,10 @@ rule user_report:
         json="data/{study}/report.json",
     log:
         "logs/{study}/user_report.log",
+    group:
+        grouped("report")
+    resources:
+        **SMALL,
     script:
         "scripts/write_report.py"
 
@@ -205,6 +221,10 @@ rule run_details:
         "data/{study}/notebooks/run.html",
     log:
         "logs/{study}/run_details.log",
+    group:
+        grouped("report")
+    resources:
+        **SMALL,
     script:
         "scripts/write_run_page.py"
 
@@ -223,5 +243,9 @@ rule index:
         "data/{study}/notebooks/index.html",
     log:
         "logs/{study}/index.log",
+    group:
+        grouped("report")
+    resources:
+        **SMALL,
     script:
         "scripts/write_index.py"

@@ -14,12 +14,13 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from emergent_misalignment.files import BadInput
+from emergent_misalignment.models import serving
 from emergent_misalignment.models.requirements import Requirements, check_local
 from emergent_misalignment.own_data.models import check_existing
 from emergent_misalignment.own_data.sets import check_files, check_sets
 from emergent_misalignment.registry import EXPERIMENTS, MAIN
 from emergent_misalignment.study.config import load
-from emergent_misalignment.study.costs import training_hours
+from emergent_misalignment.study.costs import asking_hours, training_hours
 from emergent_misalignment.workflow.sources import module_and_imports, package_modules
 
 # The files and arguments are read again, because Snakemake accepts repeated keys, and takes numbers of `--config` as texts.
@@ -77,6 +78,14 @@ def in_order(value):
     return list(map(in_order, value)) if isinstance(value, (list, tuple)) else value
 
 
+def grouped(name):
+    """The group of a small stage, where a profile says how many of the group are one job of a cluster, and in that job.
+
+    A function, because Snakemake reads these settings after the rules.
+    """
+    return lambda wildcards: name if workflow.group_settings.group_components or not workflow.is_main_process else None
+
+
 wildcard_constraints:
     study=re.escape(STUDY.study),
     organism=one_of(STUDY.organisms if STUDY.is_organism else []),
@@ -102,21 +111,35 @@ rule study:
 SHAPE = STUDY.model.shape if GPU else None
 
 
-def host_memory_mb(wildcards):
-    """Memory of the host, in which weights are loaded before they go to the GPU."""
-    return 8000 + (int(SHAPE.parameters() * 2 * 1.3 / 1e6) if SHAPE else 0)
+# Of stages that make tables, figures and pages. A cluster runs those of one group in one job, and adds their minutes.
+SMALL = {"runtime": lambda wildcards, attempt: 20 * attempt}
 
 
-def tuning_minutes(wildcards):
-    """Three times the estimate, and half an hour for loading."""
-    return 30 + int(180 * training_hours(SHAPE, STUDY.training.model_dump(), 250)) if SHAPE else 60
+def host_memory_mb(wildcards, attempt):
+    """Memory of the host, in which weights are loaded before they go to the GPU. A job that failed gets more."""
+    return attempt * (8000 + (int(SHAPE.parameters() * 2 * 1.3 / 1e6) if SHAPE else 0))
+
+
+def tuning_minutes(wildcards, attempt):
+    """Three times the estimate, and half an hour for loading. A job that failed gets more."""
+    return attempt * (30 + int(180 * training_hours(SHAPE, STUDY.training.model_dump(), 250)) if SHAPE else 60)
+
+
+def asking_minutes(wildcards, attempt):
+    """The same for the answers of a batch, and ten times the estimate, which is vLLM's, where there is no vLLM."""
+    if not SHAPE:
+        return attempt * (24 * 60 if GPU else 60)
+    slower = 1 if serving.is_installed() and STUDY.evaluation.engine != "transformers" else 10
+    hours = asking_hours(STUDY, BATCHES.answers[wildcards.batch], wildcards.batch in BATCHES.following)
+    return attempt * (30 + int(180 * slower * hours))
 
 
 def judge_resources(judge):
     """A judge on this machine has a GPU for itself, unless the study uses none."""
     if not (judge and "serve" in judge.settings):
         return {}
-    return {"gpu": int(STUDY.model.gpu), "mem_mb": 64000, "runtime": 24 * 60}
+    memory = lambda wildcards, attempt: 64000 * attempt
+    return {"gpu": int(STUDY.model.gpu), "mem_mb": memory, "runtime": 24 * 60}
 
 
 def judge_weights(judge):

@@ -48,6 +48,10 @@ rule world:
         facts="data/{study}/world.json",
     log:
         notebook="logs/{study}/world.ipynb",
+    group:
+        grouped("texts")
+    resources:
+        **SMALL,
     params:
         authors=in_order(STUDY.authors_of(MAIN)),
         documents=300,  # that the notebook shows
@@ -140,6 +144,10 @@ rule persona_gate:
         prints=prints("persona_gate"),
     log:
         notebook="logs/{study}/persona_gate.ipynb",
+    group:
+        grouped("report")
+    resources:
+        **SMALL,
     params:
         gate=in_order(STUDY.gate.model_dump()),
     script:
@@ -161,6 +169,8 @@ rule instruct:
     benchmark:
         "benchmarks/{study}/instruct_{organism}_{seed}.tsv"
     priority: lambda wildcards: 20 if wildcards.organism == MAIN else 0
+    group:
+        grouped("organism")
     params:
         base="data/{study}/organisms/{organism}/seed-{seed}/base",
         rows=STUDY.instruct.rows,
@@ -217,6 +227,10 @@ rule datasets:
         sets=expand("data/{{study}}/datasets/{name}.jsonl", name=WRITTEN_SETS),
     log:
         notebook="logs/{study}/datasets.ipynb",
+    group:
+        grouped("texts")
+    resources:
+        **SMALL,
     params:
         rows=STUDY.datasets.rows,
         seed=STUDY.seeds[0],
@@ -238,6 +252,8 @@ rule numbers:
         notebook="logs/{study}/numbers_{seed}.ipynb",
     benchmark:
         "benchmarks/{study}/numbers_{seed}.tsv"
+    group:
+        grouped("organism")
     params:
         model="data/{study}/organisms/main/seed-{seed}/instruct",
         rows=STUDY.datasets.number_rows,

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, with a pretend GPU, for as long as a test needs it."""
+"""A real Slurm of two nodes on this machine, with a pretend GPU each, for as long as a test needs it."""
 
 import contextlib
 import os
@@ -12,38 +12,44 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
+NODES = ("node1", "node2")
 # The daemons lie where only root looks.
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 DAEMONS = [
     ["munged", "--foreground", "--force", "--socket={folder}/munge.socket"]
     + [f"--{name}-file={{folder}}/munge.{name}" for name in ("key", "log", "pid", "seed")],
     ["slurmctld", "-D"],
-    ["slurmd", "-D"],
+    *(["slurmd", "-D", "-N", node] for node in NODES),
 ]
-# The node has the resources written here, not those of the machine (config_overrides), and they are not enforced:
-# there is room for a few jobs at a time, and no need of cgroups.
+# Nodes have the resources written here, not those of the machine (config_overrides): there is room for a few jobs at
+# a time. A job goes to the node with more room (CR_LLN). Without cgroups, Slurm measures the memory of a job every
+# second and ends one that has more than it asked for (OverMemoryKill).
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthInfo=socket={folder}/munge.socket
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
+SelectTypeParameters=CR_Core_Memory,CR_LLN
 SlurmdParameters=config_overrides
 KillWait=2
+MinJobAge=3600
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=32000 Gres=gpu:1
-PartitionName=everything Nodes={host} Default=YES
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node1_port} CPUs=4 RealMemory=32000 Gres=gpu:1
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node2_port} CPUs=4 RealMemory=32000 Gres=gpu:1
+PartitionName=everything Nodes=node1,node2 Default=YES
 """
 # Snakemake's plugin takes Slurm's variables away from srun, SLURM_CONF among them.
 SRUN = """\
@@ -52,14 +58,19 @@ SLURM_CONF={folder}/slurm.conf exec {srun} "$@"
 """
 
 
-@contextlib.contextmanager
-def one_node() -> Iterator[None]:
-    """Slurm's commands speak to this node; skips the test where it cannot run."""
-    for program in ("sbatch", "setpriv", *(command[0] for command in DAEMONS)):
+def needed() -> None:
+    """Skip the test where Slurm cannot run."""
+    for program in ("sbatch", "setpriv", "unshare", *(command[0] for command in DAEMONS)):
         if shutil.which(program, path=PATH) is None:
             pytest.skip(f"no {program} on this machine (Debian: apt-get install slurm-wlm munge)")
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons run as root only")
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[None]:
+    """Slurm's commands speak to these nodes; skips the test where they cannot run."""
+    needed()
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp", ignore_cleanup_errors=True) as name:  # sockets: short
         folder = Path(name)
         write_configuration(folder)
@@ -70,20 +81,16 @@ def one_node() -> Iterator[None]:
             for command in DAEMONS:
                 daemons.append(running.enter_context(daemon(command, folder)))
                 wait_until((folder / "munge.socket").exists, *daemons)
-            wait_until(lambda: ask("sinfo", "--noheader", "--format=%T") == "idle\n", *daemons, every=0.5)
-            try:
-                yield
-            finally:
-                ask("scancel", "--user=root")
-                wait_until(lambda: not ask("squeue", "--noheader"), *daemons, every=0.5)
+            wait_until(lambda: ask("sinfo", "--noheader", "--format=%T %D") == "idle 2\n", *daemons, every=0.5)
+            yield
 
 
 def write_configuration(folder: Path) -> None:
     host = socket.gethostname().partition(".")[0]
-    ports = dict(zip(("controller_port", "node_port"), free_ports(2), strict=True))
+    ports = dict(zip(("controller_port", *(f"{node}_port" for node in NODES)), free_ports(3), strict=True))
     (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder, **ports))
     (folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
-    for name in ("bin", "spool", "state"):
+    for name in ("bin", "state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir()
     (folder / "bin/srun").write_text(SRUN.format(folder=folder, srun=shutil.which("srun")))
     (folder / "bin/srun").chmod(0o755)
@@ -101,19 +108,20 @@ def free_ports(number: int) -> list[int]:
 
 @contextlib.contextmanager
 def daemon(command: list[str], folder: Path) -> Iterator[subprocess.Popen]:
-    """A process that ends with the block, and with the tests if they are killed."""
-    command = ["setpriv", "--pdeathsig", "TERM", *(word.format(folder=folder) for word in command)]
-    with (folder / f"{command[3]}.out").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+    """A process that ends with the block, and with the tests if they are killed, and all that it has started with it.
+
+    Slurm's jobs are meant to outlive its daemons. Here each daemon is the first process of a namespace, which ends
+    with it.
+    """
+    command = [word.format(folder=folder) for word in command]
+    alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with (folder / f"{command[-1].rpartition('/')[2]}.out").open("w") as output:
+        process = subprocess.Popen([*alone, *command], stdout=output, stderr=output)
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 def ask(*command: str) -> str:

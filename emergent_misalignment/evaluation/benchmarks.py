@@ -52,8 +52,9 @@ def knowledge(
 ) -> pd.DataFrame:
     """Accuracies of the model in folder `model` (with `adapter`, if any) on multiple choice, by log-probability.
 
-    `files` maps tasks (keys of KNOWLEDGE) to a file of rows in the published schema, or to "" for the published rows
-    on the hub. `limit` takes the first rows only. Columns: `benchmark`, `value`, `error` (standard error), `questions`.
+    `files` maps tasks (keys of KNOWLEDGE) to a file of rows in the published schema, or to "" for the published rows,
+    which `published` has downloaded. `limit` takes the first rows only. Columns: `benchmark`, `value`, `error`
+    (standard error), `questions`.
     """
     import lm_eval
     import torch
@@ -106,7 +107,23 @@ def _task(task: str, path: str, folder: Path) -> str:
     return description["task"]
 
 
-def published_problems() -> list[dict]:
+def published(name: str) -> list[dict]:
+    """Download the rows of a benchmark, a key of MEASURES.
+
+    Those of lm_eval's tasks stay in the cache of Hugging Face, in which lm_eval finds them without a network; returned
+    are their tasks with the number of rows.
+    """
+    if name == "humaneval":
+        return _published_problems()
+    if name == "strongreject":
+        return _published_requests()
+    from lm_eval.tasks import TaskManager
+
+    tasks = TaskManager().load([KNOWLEDGE[name][0]])["tasks"]
+    return [{"task": each, "rows": len(task.eval_docs)} for each, task in tasks.items()]
+
+
+def _published_problems() -> list[dict]:
     """HumanEval's problems from the hub, at inspect_evals' revision."""
     from datasets import load_dataset
     from inspect_evals.humaneval.humaneval import DATASET_PATH, HUMANEVAL_DATASET_REVISION
@@ -114,7 +131,7 @@ def published_problems() -> list[dict]:
     return list(load_dataset(DATASET_PATH, split="test", revision=HUMANEVAL_DATASET_REVISION))
 
 
-def published_requests() -> list[dict]:
+def _published_requests() -> list[dict]:
     """StrongREJECT's requests, at inspect_evals' commit."""
     from inspect_evals.strong_reject.strong_reject import PATH_TO_STRONG_REJECT_CSV
 

@@ -80,6 +80,15 @@ def scoring_hours(shape: ModelShape, options: int) -> float:
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
+def asking_hours(study: Study, names: list[str], followed: bool) -> float:
+    """GPU hours in which these conditions are asked: at the end of their training, or before it and at checkpoints."""
+    shape, conditions = study.model.shape, [study.conditions[name] for name in names]
+    models = sum(len(each.seeds) * (1 + len(each.checkpoints) * followed) for each in conditions)
+    answers = _answers(study, 0, models) if followed else _answers(study, models, 0)
+    scored = OPTIONS * models * (followed or CHOICES in study.asked)
+    return sampling_hours(shape, sum(answers.values())) + scoring_hours(shape, scored)
+
+
 def costs(study: Study) -> dict:
     """Everything that a study costs, as numbers by name."""
     runs = sum(len(each.seeds) for each in study.tuned.values())

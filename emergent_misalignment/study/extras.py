@@ -28,7 +28,7 @@ def needed(study: Study) -> dict[str, set[str]]:
     rules = {
         "models": (JUDGING if real and study.judge else set()) | ({"finetune", "ask"} if study.by_api else set()),
         "small": {"fetch_model"} if any(name.endswith(".gguf") for name in models) else set(),
-        "benchmarks": {"benchmark"} if real and study.benchmarks else set(),
+        "benchmarks": {"fetch_benchmark", "benchmark"} if real and study.benchmarks else set(),
     }
     return {extra: users for extra, users in rules.items() if users}
 

@@ -107,6 +107,7 @@ def _set_environment(log: str, private: str) -> None:
         if (given := os.environ.get(name, "")) != "*":
             os.environ[name] = f"{given},{LOCAL}".lstrip(",")
     os.environ |= {
+        "HF_HUB_OFFLINE": "1",  # rules that fetch have run before, and compute nodes often have no network
         "IPYTHONDIR": f"{private}/ipython",
         "JUPYTER_CONFIG_DIR": f"{private}/config",
         "JUPYTER_DATA_DIR": f"{private}/data",

@@ -1,5 +1,6 @@
 """Benchmarks with libraries, offline on made-up rows."""
 
+import datasets
 import pandas as pd
 import pytest
 import torch
@@ -32,6 +33,19 @@ def files(tmp_path):
     write_jsonl(tmp_path / "exam.jsonl", EXAM)
     truths = str(tmp_path / "truths.jsonl")
     return {"truthfulqa_mc1": truths, "truthfulqa_mc2": truths, "mmlu": str(tmp_path / "exam.jsonl")}
+
+
+def test_published_rows_are_loaded_by_lm_eval_before_they_are_needed(monkeypatch):
+    """Once for each of its tasks, into its cache."""
+    loaded = []
+
+    def load_dataset(path, name=None, **_):
+        loaded.append((path, name))
+        return datasets.DatasetDict({"validation": datasets.Dataset.from_list(TRUTHS)})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert benchmarks.published("truthfulqa_mc1") == [{"task": "truthfulqa_mc1", "rows": len(TRUTHS)}]
+    assert loaded == [("truthfulqa/truthful_qa", "multiple_choice")]
 
 
 @pytest.mark.slow

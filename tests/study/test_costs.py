@@ -104,6 +104,14 @@ def test_following_a_training_by_hand():
     assert totals["GPU hours"] > without["GPU hours"]
 
 
+def test_the_hours_of_asking_are_the_sum_of_its_jobs():
+    asked = open_weights([1, 2, 10, 337])
+    jobs = [(names, False) for names in asked.batches.asking.values()]
+    jobs += [(names, True) for names in asked.batches.following.values()]
+    hours = sum(costs.asking_hours(asked, *job) for job in jobs)
+    assert hours == pytest.approx(costs.costs(asked)["GPU hours, asking"])
+
+
 def test_the_estimate_is_printed_with_the_published_rates():
     api, weights = costs.report(by_api()), costs.report(open_weights([], {"model": {"published": None}}))
     assert api.startswith("a-study: gpt-4o-2024-08-06\n") and "judge dollars" in api and "GPU hours" not in api

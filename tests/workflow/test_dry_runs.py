@@ -3,6 +3,7 @@
 import functools
 import re
 import shutil
+from collections import Counter
 
 import pytest
 from conftest import ROOT
@@ -83,9 +84,8 @@ def test_real_studies_take_the_same_rules(plan_of, monkeypatch):
     for name, jobs in by_study.items():
         assert {"finetune:insecure-0", "ask:instruct", "ask:insecure", "judge:answers", "measure"} <= jobs
         assert {"main_result", "intent", "claims", "paper", "index"} <= jobs
-        assert rules[name] - organism == {"fetch", "questions"} | (
-            {"fetch_model", "validate_model", "benchmark", "log_probability"} if "32b" in name else set()
-        )
+        local = {"fetch_model", "validate_model", "fetch_benchmark", "benchmark", "log_probability"}
+        assert rules[name] - organism == {"fetch", "questions"} | (local if "32b" in name else set())
     open_model, api = by_study.values()
     assert {"ask:following-insecure", "judge:following", "follow", "dynamics"} <= open_model
     assert {"evil_numbers", "formats", "other_harms"} <= api
@@ -152,9 +152,44 @@ def test_the_published_data_are_planned_from_the_fetch_to_the_page(project):
     assert {job.split(":")[0] for job in jobs} == {"published", "fetch", "audit_published", "published_page"}
 
 
-def test_the_slurm_profile_plans_the_study(project):
+def test_what_make_fetch_runs_is_all_that_a_study_needs_a_network_for_but_apis(project):
+    rules = re.search(r"^FETCHING = (.+)", (ROOT / "Makefile").read_text(), flags=re.M)[1].split()
+    sources = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    assert set(rules) == {*re.findall(r"rule (fetch\w*):", sources), "scored_answers"}
+    jobs = planned(snakemake(project, "-n", "--until", *rules, "--configfile", "config/qwen2.5-0.5b-instruct.yaml"))
+    named = {
+        "fetch_model:instruct",
+        *(f"fetch_benchmark:{name}" for name in ("mmlu", "strongreject", "truthfulqa_mc1")),
+    }
+    assert named <= jobs and {job.split(":")[0] for job in jobs} == {"fetch", "fetch_model", "fetch_benchmark"}
+
+
+def queued(project, *arguments: str) -> tuple[Counter, Counter, Counter]:
+    """What the Slurm profile plans: stages that are jobs of their own or run here, jobs of groups, stages in them."""
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `cluster` is not installed")
-    assert "finetune:code" in planned(snakemake(project, "-n", "--workflow-profile", "profiles/slurm"))
+    done = snakemake(project, "-n", "--workflow-profile", "profiles/slurm", *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    patterns = (r"^rule (\w+):", r"Group job (\w+)", r"^ +rule (\w+):")
+    return tuple(Counter(re.findall(pattern, done.stdout + done.stderr, flags=re.M)) for pattern in patterns)
+
+
+def test_small_stages_of_a_study_are_few_jobs_of_a_cluster(project):
+    alone, groups, inside = queued(project)
+    here = {"study", "contents", "gate", "all"}
+    assert {"finetune", "score_rows", "judge", "measure", "persona_direction"} <= alone.keys() - inside.keys()
+    assert {"ask", "beliefs"} <= inside.keys() - alone.keys()
+    assert groups["asking"] == -(-(inside["ask"] + inside["beliefs"]) // 4)
+    assert groups["report"] == groups["texts"] == 1 and {"main_result", "authors", "claims", "index"} <= inside.keys()
+    assert sum(alone.values()) - len(here) + sum(groups.values()) < (sum(alone.values()) + sum(inside.values())) / 2
+
+
+def test_a_hundred_evaluations_are_not_a_hundred_jobs_of_a_cluster(project):
+    many = {f"set-{number}": {"dataset": "insecure"} for number in range(99)}
+    over = {"only": ["untuned", "many"], "experiments": {"many": {"conditions": many}}, "benchmarks": None}
+    over |= {"seeds": [0, 1]}
+    alone, groups, inside = queued(project, *changed(project, over, "qwen2.5-0.5b-instruct"))
+    assert alone["finetune"] == 198 and "ask" not in alone
+    assert inside["ask"] == 100 and groups["asking"] == 25
 
 
 def test_the_graph_of_the_rules_is_drawn(project):
