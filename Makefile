@@ -31,6 +31,9 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 	@# What this study needs besides, such as the client of an API.
 	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
+	@# Files that were damaged are made again first, and by themselves: what was made from them before needs no repetition.
+	@damaged=$$(.venv/bin/python -m emergent_misalignment.study.damaged $(CONFIG)) || exit 1; [ -z "$$damaged" ] || \
+	$(SNAKEMAKE) $$damaged --forcerun $$damaged $(if $(STUDY),--configfile $(CONFIG))
 	$(SNAKEMAKE) $(if $(STUDY),--configfile $(CONFIG))
 
 plan: .venv/.installed  ## check a study's config and sets, and list what would be computed: STUDY=mine
