@@ -22,7 +22,7 @@ $(foreach name,DATA TO MIRROR,$(eval override export $(name) := $$(value $(name)
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check lint schema lock readme docs clean
+.PHONY: help study plan crate audit convert try organisms vllm-cpu test test-quick faults bench gpu-check lint schema lock readme docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -71,6 +71,9 @@ test: .venv/.installed-test  ## run the tests, and a small study with every rule
 
 test-quick: .venv/.installed-test  ## run the tests that take no more than two minutes together
 	.venv/bin/python -m pytest --numprocesses auto -m 'not slow' $(PYTEST)
+
+faults: .venv/.installed-test  ## run the smoke study under random faults: N=200 SEED=1 (a minute each; hours)
+	.venv/bin/python tests/faults.py $(or $(N),200) $(or $(SEED),1)
 
 bench: .venv/.installed  ## measure the parts that decide how long a study takes
 	.venv/bin/python tests/bench.py

@@ -277,7 +277,7 @@ def place_of(cache: str | Path, key: str) -> Path:
 
 
 def _kept(cache: str | Path, key: str, request: dict) -> dict | None:
-    """The answer in the cache; None if there is none, or if its file is damaged. Files of older versions have no digest."""
+    """The answer in the cache; None if there is none or its file is damaged. Files of older versions have no digest."""
     try:
         kept = json.loads(place_of(cache, key).read_text(encoding="utf-8"))
         answer = kept["response"]

@@ -1,7 +1,7 @@
 """Digests of what stages have written, so that no stage reads a file that was damaged afterwards.
 
-Each output has a record in `.snakemake/digests/`: length and SHA-256 of every file that belongs to it, by path. A record
-is written after the output, by the job that made it.
+Each output has a record in `.snakemake/digests/`: length and SHA-256 of every file that belongs to it, by path. The job
+that made the output writes it.
 """
 
 import hashlib

@@ -40,18 +40,22 @@ def logged(job: Any) -> Iterator[None]:
 
     A BadInput ends it with its sentence, anything else with a traceback. Keys of the environment are not printed.
     """
-    with not_written(), Path(job.log[0]).open("w", encoding="utf-8") as log:
-        try:
-            with redirect_stdout(_Both(sys.stdout, log)), redirect_stderr(_Both(sys.stderr, log)):
-                with not_written(), checked(job):
+    try:
+        with not_written(), Path(job.log[0]).open("w", encoding="utf-8") as log:
+            try:
+                with (
+                    redirect_stdout(_Both(sys.stdout, log)),
+                    redirect_stderr(_Both(sys.stderr, log)),
+                    not_written(),
+                    checked(job),
+                ):
                     yield
-        except BadInput as error:
-            log.write(f"{error}\n")
-            sys.exit(str(error))
-        except Exception:
-            told = redacted(traceback.format_exc())
-            log.write(told)
-            sys.exit(told)
+            except Exception as error:
+                told = str(error) if isinstance(error, BadInput) else redacted(traceback.format_exc())
+                log.write(f"{told}\n")
+                sys.exit(told)
+    except BadInput as error:  # of the log
+        sys.exit(str(error))
 
 
 @contextmanager
