@@ -30,7 +30,7 @@ def checked(job: Any) -> Iterator[None]:
     for path in job.input:
         if not path.endswith(NOTEBOOK) and (file := damaged(path)):
             raise BadInput(
-                f"{file} is not as its stage wrote it; run `make study` again, which makes it again, or remove {path}."
+                f"{file} is not as its stage wrote it; remove {path} and run the same command again, which restores it."
             )
     outputs = [path for path in job.output if path.startswith(tuple(f"{folder}/" for folder in COMPUTED))]
     for path in outputs:

@@ -60,7 +60,7 @@ def test_a_stage_is_not_run_on_a_damaged_file_and_says_so(capsys):
     written(TABLE, b"a tabel")
     with pytest.raises(SystemExit) as end, logged(job(inputs=[TABLE], outputs=["data/s/b.csv"])):
         pytest.fail("it was run")
-    assert end.value.code.startswith(f"{TABLE} is not as its stage wrote it; run `make study` again")
+    assert end.value.code.startswith(f"{TABLE} is not as its stage wrote it; remove {TABLE} and run")
     assert damaged_files("s") == [TABLE]
     assert capsys.readouterr().err == f"{TABLE} is not as its stage wrote it; its stage runs again.\n"
 
