@@ -13,5 +13,5 @@ def jobs(smoke_run):
 
 @pytest.mark.parametrize("fault", [killed, full_disk, damaged, two_runs])
 def test_the_results_are_the_same_or_the_user_is_told(smoke_run, jobs, tmp_path, fault):
-    trial = try_fault(smoke_run, jobs, tmp_path / "trial", fault, number=1, seed=1)
+    trial = try_fault(smoke_run, jobs, tmp_path / "trial", fault, number=3, seed=1)
     assert trial["outcome"] != WRONG, trial
