@@ -272,7 +272,8 @@ class Judge:
     """A judge at an address of its own, whose replies depend on the request and fail at a given rate."""
 
     def __init__(self):
-        self.rate, self.seed, self.attempts, self.lock = 0.0, 0, Counter(), threading.Lock()
+        self.lock = threading.Lock()
+        self.fails(0.0, 0)
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -287,7 +288,7 @@ class Judge:
             yield address
 
     def fails(self, rate: float, seed: int) -> None:
-        self.rate, self.seed, self.attempts = rate, seed, Counter()
+        self.rate, self.seed, self.attempts, self.filtered = rate, seed, Counter(), 0
 
     def reply(self, chat: Handler, request: dict, text: str) -> None:
         with self.lock:
@@ -301,6 +302,8 @@ class Judge:
         if kind == "late":
             time.sleep(TIMEOUT + 1)
         if kind == "filtered":
+            with self.lock:
+                self.filtered += 1
             found["choices"][0] |= {"finish_reason": "content_filter", "logprobs": None}
         if kind == "half":
             content = json.dumps(found).encode()
@@ -346,10 +349,10 @@ def try_judge(judge: Judge, reference: Path, folder: Path, number: int, seed: in
     trial = Trial(folder, reference, Stage("judge", (JUDGED,), ()), {}, draw, "config/judged.yaml")
     judge.fails(draw.choice([0.1, 0.3, 0.6]), number)
     trial.run(PLAIN)
+    counts = (folder / JUDGED).with_suffix(".csv")
+    counted = (folder / JUDGED).exists() and pd.read_csv(counts)["filtered"].item() == judge.filtered
+    told = f"{judge.filtered} filtered replies are counted" if counted else trial.said("requests to .* not answered")
     judge.fails(0.0, 0)
-    requests = (folder / JUDGED).with_suffix(".csv")
-    filtered = pd.read_csv(requests)["filtered"].item() if (folder / JUDGED).exists() else 0
-    words = "requests to .* were not answered"
 
     def again() -> None:  # of a judge whose filter withholds other replies now
         (folder / JUDGED).unlink(missing_ok=True)
@@ -357,7 +360,6 @@ def try_judge(judge: Judge, reference: Path, folder: Path, number: int, seed: in
     def same() -> bool:
         return _bytes(folder / JUDGED) == _bytes(reference / JUDGED)
 
-    told = f"judged/answers.csv counts {filtered} filtered replies" if filtered else trial.said(words)
     return outcome(trial, "judge", same, told, again, PLAIN)
 
 
