@@ -265,6 +265,7 @@ def small_disk(folder: Path, room: int) -> Iterator[None]:
 # --- a judge that fails -----------------------------------------------------------------------------------------------
 
 JUDGED = "data/judged/judged/answers.parquet"
+UNJUDGED = "requests to .* were not answered|The reply of the judge .* is unusable"
 TIMEOUT = 2  # seconds that the client waits for a reply
 
 
@@ -351,7 +352,7 @@ def try_judge(judge: Judge, reference: Path, folder: Path, number: int, seed: in
     trial.run(PLAIN)
     counts = (folder / JUDGED).with_suffix(".csv")
     counted = (folder / JUDGED).exists() and pd.read_csv(counts)["filtered"].item() == judge.filtered
-    told = f"{judge.filtered} filtered replies are counted" if counted else trial.said("requests to .* not answered")
+    told = f"{judge.filtered} filtered replies are counted" if counted else trial.said(UNJUDGED)
     judge.fails(0.0, 0)
 
     def again() -> None:  # of a judge whose filter withholds other replies now
