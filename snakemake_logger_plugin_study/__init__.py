@@ -8,6 +8,7 @@ run of the default study, profiles/default/times.json), scaled by the pace of th
 """
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -25,9 +26,11 @@ from snakemake_interface_logger_plugins.common import LogEvent
 FIRST_TIMES = Path("profiles/default/times.json")
 DEFAULT_STUDY = "organism"
 CLEAR_BELOW, UP = "\x1b[J", "\x1b[{}A"
-# The last line of a traceback of Snakemake's after a full disk, a quota, a limit of the size of files, or a folder that
-# cannot be written.
-NOT_WRITTEN = re.compile(r"^\w*Error: \[Errno (?:1|13|27|28|30|122)\] ([^:\n]+)(?:: '([^'\n]+)'.*)?$", re.MULTILINE)
+# Snakemake's line, at the end of a traceback or by itself, after a full disk, a quota, a limit of the size of files, or a
+# folder that cannot be written.
+NOT_WRITTEN = re.compile(
+    r"^(?:\w*Error: )?\[Errno (?:1|13|27|28|30|122)\] ([^:\n]+)(?:: (?:'.+' -> )?'(.+)')?$", re.MULTILINE
+)
 STATUS_INTERVAL = 60  # seconds without output after which running jobs are listed in a log
 
 
@@ -119,6 +122,7 @@ class LogHandler(LogHandlerBase):
     needs_rulegraph = False
 
     def __post_init__(self) -> None:
+        logging.raiseExceptions = False  # no traceback for each line of Snakemake's own log that a full disk refuses
         self.waiting, self.running = Counter(), {}
         self.done, self.total, self.cores, self.study = 0, 0, os.cpu_count() or 1, ""
         self.estimate, self.failed = Estimate({}, 1), False

@@ -255,6 +255,7 @@ def test_what_snakemake_could_not_write_is_one_sentence(error, words):
     except OSError:
         message = traceback.format_exc()
     assert sentence(message) == f"{words}; make room or permit it, and run the same command again."
+    assert sentence(f"RuleException:\nOSError in file 'a':\n{error}\n  File 'b'") == sentence(message)
     assert sentence("OSError: [Errno 2] No such file or directory: 'a'").startswith("OSError")
 
 

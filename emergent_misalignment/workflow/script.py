@@ -66,9 +66,9 @@ def not_written() -> Iterator[None]:
     except OSError as error:
         if error.errno not in NOT_WRITTEN:
             raise
+        file = error.filename2 or error.filename or "A file"
         raise BadInput(
-            f"{error.filename or 'A file'} cannot be written ({error.strerror}); make room or permit it, and run the "
-            "same command again."
+            f"{file} cannot be written ({error.strerror}); make room or permit it, and run the same command again."
         ) from error
 
 
