@@ -26,8 +26,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 FIRST_TIMES = Path("profiles/default/times.json")
 DEFAULT_STUDY = "organism"
 CLEAR_BELOW, UP = "\x1b[J", "\x1b[{}A"
-# Snakemake's line, at the end of a traceback or by itself, after a full disk, a quota, a limit of the size of files, or a
-# folder that cannot be written.
+# Snakemake's line, at the end of a traceback or by itself, after a full disk, a quota, a limit of the size of files, or
+# a folder that cannot be written.
 NOT_WRITTEN = re.compile(
     r"^(?:\w*Error: )?\[Errno (?:1|13|27|28|30|122)\] ([^:\n]+)(?:: (?:'.+' -> )?'(.+)')?$", re.MULTILINE
 )
