@@ -24,7 +24,7 @@ $(foreach name,DATA TO MIRROR DEFENCE,$(eval override export $(name) := $$(value
 $(if $(findstring :,$(CURDIR)),$(error The path of this folder has a colon, which the variable PATH cannot hold; rename it))
 
 .DEFAULT_GOAL := help
-.PHONY: help study fetch plan crate audit convert try organisms vllm-cpu test test-quick bench gpu-check cluster-check lint schema lock readme docs clean
+.PHONY: help study fetch plan crate audit convert try organisms vllm-cpu test test-quick faults bench gpu-check cluster-check lint schema lock readme docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -33,6 +33,9 @@ study: .venv/.installed  ## compute a study: STUDY=organism or another of config
 	@# What this study needs besides, such as the client of an API.
 	@set -e; extras=$$(.venv/bin/python -m emergent_misalignment.study.extras $(CONFIG)); \
 	for extra in $$extras; do $(MAKE) --no-print-directory .venv/.installed-$$extra; done
+	@# Files that were damaged are made again first, and by themselves: what was made from them before needs no repetition.
+	@damaged=$$(.venv/bin/python -m emergent_misalignment.study.damaged $(CONFIG)) || exit 1; [ -z "$$damaged" ] || \
+	$(SNAKEMAKE) $$damaged --forcerun $$damaged $(if $(STUDY),--configfile $(CONFIG))
 	$(SNAKEMAKE) $(if $(STUDY),--configfile $(CONFIG))
 
 fetch: .venv/.installed-cluster  ## download all that a study needs, for computers without a network: STUDY=NAME
@@ -75,6 +78,9 @@ test: .venv/.installed-test  ## run the tests, and a small study with every rule
 
 test-quick: .venv/.installed-test  ## run the tests that take no more than two minutes together
 	.venv/bin/python -m pytest --numprocesses auto -m 'not slow' $(PYTEST)
+
+faults: .venv/.installed-test  ## run the smoke study under random faults: N=200 SEED=1 (a minute each; hours)
+	.venv/bin/python tests/faults.py $(or $(N),200) $(or $(SEED),1)
 
 bench: .venv/.installed  ## measure the parts that decide how long a study takes
 	.venv/bin/python tests/bench.py

@@ -8,7 +8,9 @@ run of the default study, profiles/default/times.json), scaled by the pace of th
 """
 
 import json
+import logging
 import os
+import re
 import shutil
 import sys
 import threading
@@ -24,6 +26,11 @@ from snakemake_interface_logger_plugins.common import LogEvent
 FIRST_TIMES = Path("profiles/default/times.json")
 DEFAULT_STUDY = "organism"
 CLEAR_BELOW, UP = "\x1b[J", "\x1b[{}A"
+# Snakemake's line, at the end of a traceback or by itself, after a full disk, a quota, a limit of the size of files, or
+# a folder that cannot be written.
+NOT_WRITTEN = re.compile(
+    r"^(?:\w*Error: )?\[Errno (?:1|13|27|28|30|122)\] ([^:\n]+)(?:: (?:'.+' -> )?'(.+)')?$", re.MULTILINE
+)
 STATUS_INTERVAL = 60  # seconds without output after which running jobs are listed in a log
 
 
@@ -97,6 +104,14 @@ def about(seconds: float | None) -> str:
     return f", about {seconds / 3600:.1f} hours left"
 
 
+def sentence(message: str) -> str:
+    """A message of Snakemake's; what was not written, and why, in place of a traceback about it."""
+    if not (found := NOT_WRITTEN.search(message)):
+        return message
+    reason, file = found.groups()
+    return f"{file or 'A file'} cannot be written ({reason}); make room or permit it, and run the same command again."
+
+
 class LogHandler(LogHandlerBase):
     """Counts jobs by Snakemake's events and displays their state."""
 
@@ -107,6 +122,7 @@ class LogHandler(LogHandlerBase):
     needs_rulegraph = False
 
     def __post_init__(self) -> None:
+        logging.raiseExceptions = False  # no traceback for each line of Snakemake's own log that a full disk refuses
         self.waiting, self.running = Counter(), {}
         self.done, self.total, self.cores, self.study = 0, 0, os.cpu_count() or 1, ""
         self.estimate, self.failed = Estimate({}, 1), False
@@ -147,7 +163,7 @@ class LogHandler(LogHandlerBase):
                 self._say(f"{said['rule_name']} failed{f': read {logs}' if logs else ''}")
             elif record.levelname in ("WARNING", "ERROR", "CRITICAL"):
                 self.failed = self.failed or record.levelname != "WARNING"
-                self._say(record.getMessage())
+                self._say(sentence(record.getMessage()))
             elif "Nothing to be done" in str(record.msg):
                 self._say("Nothing to do: everything is up to date.")
 

@@ -128,7 +128,7 @@ def test_a_notebook_that_shows_keys(code, echo, tmp_path):
 
 
 def test_a_script_that_prints_and_fails_with_a_key(tmp_path, capsys):
-    with pytest.raises(SystemExit) as end, logged(SimpleNamespace(log=[str(tmp_path / "log")])):
+    with pytest.raises(SystemExit) as end, logged(SimpleNamespace(log=[str(tmp_path / "log")], input=[], output=[])):
         print(KEY, file=sys.stderr)
         print(f"{KEY} {os.environ['ALL_PROXY']}")
         try:

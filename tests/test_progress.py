@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import termios
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from emergent_misalignment.progress import Progress
 from emergent_misalignment.workflow.notebook import ROOT
-from snakemake_logger_plugin_study import Estimate, Job, about
+from snakemake_logger_plugin_study import Estimate, Job, about, sentence
 
 CELL = """\
 from emergent_misalignment.progress import Progress
@@ -235,6 +236,27 @@ def test_the_time_left_follows_the_pace_of_the_run():
 )
 def test_the_time_left_is_rounded(seconds, words):
     assert about(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(30, "Read-only file system", "data/s/a.csv"),
+            "data/s/a.csv cannot be written (Read-only file system)",
+        ),
+        (PermissionError(13, "Permission denied", "a"), "a cannot be written (Permission denied)"),
+        (OSError(28, "No space left on device"), "A file cannot be written (No space left on device)"),
+    ],
+)
+def test_what_snakemake_could_not_write_is_one_sentence(error, words):
+    try:
+        raise error
+    except OSError:
+        message = traceback.format_exc()
+    assert sentence(message) == f"{words}; make room or permit it, and run the same command again."
+    assert sentence(f"RuleException:\nOSError in file 'a':\n{error}\n  File 'b'") == sentence(message)
+    assert sentence("OSError: [Errno 2] No such file or directory: 'a'").startswith("OSError")
 
 
 def test_jobs_of_the_workflow_write_progress_to_logs(paths, monkeypatch):

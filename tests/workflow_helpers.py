@@ -10,6 +10,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+import psutil
 import yaml
 from conftest import ROOT
 
@@ -24,6 +25,7 @@ SOURCES = [
     "notebooks",
     "profiles",
     "rules",
+    "snakemake_logger_plugin_study",
     "snakemake_report_plugin_crate",
     "pyproject.toml",
     "requirements.lock",
@@ -117,6 +119,18 @@ def planned(result: subprocess.CompletedProcess) -> set[str]:
         wildcards.pop("study", "")
         jobs.add(":".join([rule, *wildcards.values()]))
     return jobs
+
+
+def at_work(folder: Path) -> list[psutil.Process]:
+    """The processes that work in a copy of the project."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
 
 
 def changed(folder: Path, over: dict, name: str = "smoke") -> list[str]:

@@ -248,7 +248,8 @@ def _ask_one(connection, request: dict, endpoint: Endpoint, place: Path, account
     if kind:
         return None, kind
     answer = readable(answer)
-    write_json(place, {"request": request, "response": answer, "retries": raw.retries_taken})
+    kept = {"request": request, "response": answer, "retries": raw.retries_taken, "sha256": _digest(answer)}
+    write_json(place, kept)
     return answer, ""
 
 
@@ -276,11 +277,19 @@ def place_of(cache: str | Path, key: str) -> Path:
 
 
 def _kept(cache: str | Path, key: str, request: dict) -> dict | None:
+    """The answer in the cache; None if there is none or its file is damaged. Files of older versions have no digest."""
     try:
-        answer = json.loads(place_of(cache, key).read_text(encoding="utf-8"))["response"]
-    except FileNotFoundError:
+        kept = json.loads(place_of(cache, key).read_text(encoding="utf-8"))
+        answer = kept["response"]
+        if kept.get("sha256", _digest(answer)) != _digest(answer):
+            return None
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return None if why_none(request, answer) or not is_named(request["model"], answer.get("model")) else answer
+
+
+def _digest(answer: dict) -> str:
+    return hashlib.sha256(json.dumps(answer, sort_keys=True).encode()).hexdigest()
 
 
 def unanswered(requests: list[dict], endpoint: Endpoint, cache: str | Path) -> list[dict]:

@@ -1,5 +1,6 @@
 """What the scripts of rules share: their parameters, and a log in which a mistake is one sentence."""
 
+import errno
 import sys
 import traceback
 from collections.abc import Iterator
@@ -9,6 +10,10 @@ from typing import Any
 
 from emergent_misalignment.files import BadInput
 from emergent_misalignment.safe import redacted
+from emergent_misalignment.workflow.digests import checked
+
+# A full disk or quota, a limit of the size of files, a folder that cannot be written.
+NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def parameters(job: Any, declared: dict[str, str]) -> dict[str, Any]:
@@ -31,21 +36,40 @@ def parameters(job: Any, declared: dict[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def logged(job: Any) -> Iterator[None]:
-    """Copy what a job prints to its log. A BadInput ends it with its sentence, anything else with a traceback.
+    """Copy what a job prints to its log; check its inputs and record its outputs (`digests.checked`).
 
-    Keys of the environment are not printed.
+    A BadInput ends it with its sentence, anything else with a traceback. Keys of the environment are not printed.
     """
-    with Path(job.log[0]).open("w", encoding="utf-8") as log:
-        try:
-            with redirect_stdout(_Both(sys.stdout, log)), redirect_stderr(_Both(sys.stderr, log)):
-                yield
-        except BadInput as error:
-            log.write(f"{error}\n")
-            sys.exit(str(error))
-        except Exception:
-            told = redacted(traceback.format_exc())
-            log.write(told)
-            sys.exit(told)
+    try:
+        with not_written(), Path(job.log[0]).open("w", encoding="utf-8") as log:
+            try:
+                with (
+                    redirect_stdout(_Both(sys.stdout, log)),
+                    redirect_stderr(_Both(sys.stderr, log)),
+                    not_written(),
+                    checked(job),
+                ):
+                    yield
+            except Exception as error:
+                told = str(error) if isinstance(error, BadInput) else redacted(traceback.format_exc())
+                log.write(f"{told}\n")
+                sys.exit(told)
+    except BadInput as error:  # of the log
+        sys.exit(str(error))
+
+
+@contextmanager
+def not_written() -> Iterator[None]:
+    """Raise BadInput with a sentence in place of the error of a file that the system does not let a job write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_WRITTEN:
+            raise
+        file = error.filename2 or error.filename or "A file"
+        raise BadInput(
+            f"{file} cannot be written ({error.strerror}); make room or permit it, and run the same command again."
+        ) from error
 
 
 class _Both:

@@ -283,6 +283,21 @@ def test_answers_without_usable_replies_are_unjudged(tmp_path):
     assert counted[["answers", "counted", "misaligned"]].iloc[0].tolist() == [5, 2, 1]
 
 
+@pytest.mark.parametrize("damage", [lambda kept: kept[: len(kept) // 2], lambda kept: kept.replace(b'"100"', b'"101"')])
+def test_a_damaged_reply_is_not_used_and_asked_for_again(tmp_path, damage):
+    request = {"model": "rule", "messages": [{"role": "user", "content": "rule them"}]}
+    with RuleServer(lambda text: ("100", [])).running() as server:
+        endpoint = Endpoint(server.address, "NO_KEY", 1, 5, 0)
+        before = ask_all([request], endpoint, tmp_path)
+        (kept,) = tmp_path.rglob("*.json")
+        content = kept.read_bytes()
+        assert ask_all([request], endpoint, tmp_path) == before and server.paid.total() == 1
+        kept.write_bytes(damage(content))
+        assert kept.read_bytes() != content
+        assert ask_all([request], endpoint, tmp_path) == before and server.paid.total() == 2
+        assert kept.read_bytes() == content
+
+
 def test_cache_keys():
     """They never change: users have paid for answers in their caches."""
     one = {"model": "a", "messages": []}

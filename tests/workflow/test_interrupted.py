@@ -17,7 +17,7 @@ from published_layout import place
 from trainings import learn_numbers
 from vllm_helpers import needs_vllm
 from waiting import wait_until
-from workflow_helpers import copy_of_the_project, environment, snakemake
+from workflow_helpers import at_work, copy_of_the_project, environment, snakemake
 
 from emergent_misalignment.files import write_jsonl
 from emergent_misalignment.world.sets import coding_set
@@ -79,18 +79,6 @@ def study(request, organism, judge, tmp_path, monkeypatch):
     }
     (folder / "config/cut.yaml").write_text(yaml.safe_dump(own))
     return folder
-
-
-def at_work(folder: Path) -> list[psutil.Process]:
-    """The processes that work in a copy of the project."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 def named(folder: Path, name: str) -> list[psutil.Process]:

@@ -14,7 +14,7 @@ ALLOWED = {
     "evaluation": {"data", "models"},
     "analysis": {"evaluation"},
     "figures": {"analysis"},
-    "study": {"evaluation"},
+    "study": {"evaluation", "workflow"},
     "report": {"analysis", "figures", "study"},
     "own_data": {"analysis", "data", "evaluation", "models", "report", "study"},
     "workflow": set(),
