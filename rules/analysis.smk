@@ -67,6 +67,7 @@ for experiment in STUDIED:
             notebook=f"logs/{{study}}/{experiment.name}.ipynb",
         benchmark:
             f"benchmarks/{{study}}/{experiment.name}.tsv"
+        priority: 10 if experiment.gpu else 0  # what loads models takes minutes, and would run alone at the end
         group:
             None if experiment.gpu else grouped("report")
         resources:
