@@ -281,6 +281,19 @@ def _of_one_study(claims: list[Claim]) -> str:
     return _table(columns)
 
 
+def brief_table(claims: dict[int, Claim]) -> str:
+    """A Markdown table of the measured claims, one short row each: without published figures and *p*."""
+    shown = [claim for claim in claims.values() if claim.measured]
+    columns = {
+        ("", 3): [str(claim.number) for claim in shown],
+        ("Claim", 40): [escaped(claim.title) for claim in shown],
+        ("This study", 30): [escaped(claim.ours) for claim in shown],
+        ("Shown in", 8): [claim.shown for claim in shown],
+        ("Verdict", 18): [claim.verdict for claim in shown],
+    }
+    return _table(columns)
+
+
 def _table(columns: dict[tuple[str, int], list[str]]) -> str:
     """A Markdown table from its columns by name and width, without those that are empty."""
     filled = {head: cells for head, cells in columns.items() if any(cells)}

@@ -19,6 +19,7 @@ from emergent_misalignment.figures.choices import draw_choices
 from emergent_misalignment.files import BadInput, replacing, write_csv, write_json
 from emergent_misalignment.report.claims_table import (
     Claim,
+    brief_table,
     differing,
     listed,
     markdown_table,
@@ -62,10 +63,15 @@ OF_OTHERS = {
 BESIDE = {STUDY: "organisms", REAL: "SmolLM2-135M"}
 
 
+def verdicts_text() -> str:
+    """Which claims have which verdict, and one short row per claim."""
+    claims = {number: claim for number, claim in kept_claims().items() if claim.measured}
+    return f"\n{tally_by_title(claims)}\n\n{brief_table(claims)}\n"
+
+
 def claims_text() -> str:
-    """One row per claim, and which claims have which verdict."""
-    claims = kept_claims()
-    return f"\n{tally_by_title(claims)}\n\n{markdown_table({STUDY: claims})}\n"
+    """One row per claim, with the published figures."""
+    return f"\n{markdown_table({STUDY: kept_claims()})}\n"
 
 
 def parts_text() -> str:
@@ -120,7 +126,13 @@ def notebooks_text() -> str:
     return "\n" + "\n".join(lines) + "\n\n"
 
 
-TEXTS = {"claims": claims_text, "parts": parts_text, "real model": real_model_text, "notebooks": notebooks_text}
+TEXTS = {
+    "verdicts": verdicts_text,
+    "claims": claims_text,
+    "parts": parts_text,
+    "real model": real_model_text,
+    "notebooks": notebooks_text,
+}
 
 
 def updated(text: str) -> str:
