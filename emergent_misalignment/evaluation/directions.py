@@ -78,6 +78,7 @@ def read(each: Seed, conditions: Sequence[str], answers: pd.DataFrame) -> Readin
     with `question`, `prompt`, `answer` and `verdict`; that model reads them.
     """
     network, tokenizer = load(each.start)
+    answers = answers[answers["verdict"].isin(KINDS)]  # the others may be empty
 
     def reading(model, texts: list[Text]) -> Tensor:
         return activations.activations(model, tokenizer, texts, each.template)
