@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
+from snakemake.iocontainers import Namedlist
 
 from emergent_misalignment.workflow import gpus, notebook, script
 
@@ -84,7 +85,7 @@ def test_the_notebook_of_a_job_that_asks_for_a_gpu_sees_one(tmp_path, monkeypatc
     monkeypatch.setattr(notebook, "declared_parameters", lambda _: {})
     monkeypatch.setattr(notebook, "ended_with", lambda _: nullcontext())
     monkeypatch.setattr(script, "parameters", lambda *_: {})
-    files = SimpleNamespace(notebook="asking.ipynb")
+    files = Namedlist(fromdict={"notebook": "asking.ipynb"})
     job = SimpleNamespace(input=files, log=files, output=files, resources=resources)
     runpy.run_path(str(ROOT / "rules/scripts/run_notebook.py"), init_globals={"snakemake": job})
     assert seen == [expected]
