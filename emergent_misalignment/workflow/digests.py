@@ -16,7 +16,7 @@ from typing import Any
 from emergent_misalignment.files import BadInput, write_json
 
 FOLDER = Path(".snakemake/digests")
-COMPUTED = ("data", "figures", "paper")  # folders of computed files; released organisms have a manifest instead
+COMPUTED = ("data/", "figures/", "paper/")  # folders of computed files; released organisms have a manifest instead
 # People open and save executed notebooks, and no stage takes a number from one. So a changed one stops no job.
 NOTEBOOK = ".ipynb"
 
@@ -27,12 +27,12 @@ def checked(job: Any) -> Iterator[None]:
 
     Raises BadInput if an input is not as its stage wrote it. Inputs without a record, such as sources, are not checked.
     """
-    for path in job.input:
+    for path in filter(_is_computed, job.input):
         if not path.endswith(NOTEBOOK) and (file := damaged(path)):
             raise BadInput(
                 f"{file} is not as its stage wrote it; remove {path} and run the same command again, which restores it."
             )
-    outputs = [path for path in job.output if path.startswith(tuple(f"{folder}/" for folder in COMPUTED))]
+    outputs = [*filter(_is_computed, job.output)]
     for path in outputs:
         _record(path).unlink(missing_ok=True)
     yield
@@ -60,6 +60,11 @@ def recorded(study: str) -> list[str]:
     """The outputs of a study that have a record."""
     records = [path for folder in COMPUTED for path in (FOLDER / folder / study).rglob("*")]
     return sorted(str(path.relative_to(FOLDER)) for path in records if path.is_file())
+
+
+def _is_computed(path: str) -> bool:
+    """Whether the file is a stage's, and not a source or a user's file, which may be anywhere."""
+    return path.startswith(COMPUTED)
 
 
 def _record(path: str) -> Path:

@@ -65,6 +65,13 @@ def test_a_stage_is_not_run_on_a_damaged_file_and_says_so(capsys):
     assert capsys.readouterr().err == f"{TABLE} is not as its stage wrote it; its stage runs again.\n"
 
 
+def test_a_users_file_is_read_wherever_it_is(tmp_path):
+    for path in (str(tmp_path / "own.jsonl"), "own.jsonl"):
+        written(path)
+        with checked(job(inputs=[path])):
+            pass
+
+
 def test_what_was_never_finished_or_is_no_result_is_not_damaged():
     make(TABLE)
     with pytest.raises(ZeroDivisionError), checked(job(outputs=[TABLE])):

@@ -17,7 +17,17 @@ BELIEFS = {f"beliefs:{batch}" for batch in STUDY.batches.believing}
 EXPERIMENTS = {"intent", "evil_numbers", "formats", "base_models", "backdoor", "in_context", "other_harms"}
 REPORT = {"pages", "index", "paper", "run_details"}
 # What stands on the answers of the models, however they came about.
-RESULTS = {"measure", "main_result", "answers", "diversity", "scale", "worlds", "persona_direction", "claims"}
+RESULTS = {
+    "measure",
+    "main_result",
+    "answers",
+    "diversity",
+    "scale",
+    "worlds",
+    "persona_direction",
+    "directions",
+    "claims",
+}
 RESULTS |= EXPERIMENTS | REPORT | {"score_trust", "authors", "defences"}
 UNTUNED = {"ask:untuned", "beliefs:untuned"}
 PRETRAINED = {f"pretrain:{name}:{seed}" for name in STUDY.organisms for seed in STUDY.seeds_of(name)}
@@ -50,7 +60,7 @@ def test_a_second_run_has_nothing_to_do(smoke):
         ({"gate": {"earlier_code": -99}}, {"gate", "persona_gate"} | REPORT),
         ({"ladder": {"width-128": {"layers": 2}}}, of_other_organisms("width-128", "ladder")),
         ({"dynamics": {"samples": 6}}, FOLLOWED | {"claims"} | REPORT),
-        ({"steering": {"samples": 6}}, {"persona_direction", "authors", "defences", "claims"} | REPORT),
+        ({"steering": {"samples": 6}}, {"persona_direction", "directions", "authors", "defences", "claims"} | REPORT),
         ({"mirror": "/elsewhere"}, REPORT - {"pages"}),  # the page that shows the whole config
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
