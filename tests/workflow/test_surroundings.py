@@ -24,9 +24,7 @@ TARGET = "data/smoke/notebooks/world.ipynb"
 def project(folder: Path) -> Path:
     """A copy of the project with an environment of its own, which has the packages of the tests' environment."""
     copy_of_the_project(folder)
-    for name in ("Makefile", "pyproject.toml", "requirements.lock", "snakemake_logger_plugin_study"):
-        source = ROOT / name
-        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy2(source, folder)
+    shutil.copy2(ROOT / "Makefile", folder)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
     packages = folder / ".venv" / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
     (packages / "shared.pth").write_text(sysconfig.get_path("purelib"))
