@@ -38,7 +38,7 @@ def test_each_extra_installs_the_modules_that_are_checked():
         packages = {re.split("[=<>]", each)[0].replace("-", "_") for each in OPTIONAL[extra]}
         assert set(modules) <= packages
     makefile = (ROOT / "Makefile").read_text()
-    assert re.search(r"^EXTRAS = (.*)$", makefile, flags=re.M)[1].split() == [*extras.MODULES, "docs"]
+    assert re.search(r"^EXTRAS = (.*)$", makefile, flags=re.M)[1].split() == [*extras.MODULES, "docs", "cluster"]
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch):
