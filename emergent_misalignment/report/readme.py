@@ -40,6 +40,7 @@ BLOCK = re.compile(r"(<!-- ([\w ]+): made by `make readme` -->\n).*?(<!-- end --
 # Outputs of the default study, and their copies.
 COPIES = {
     f"figures/{STUDY}/main_result.png": KEPT / "main_result.png",
+    f"figures/{STUDY}/authors.png": KEPT / "authors.png",
     f"data/{STUDY}/tables/misalignment.csv": KEPT / "misalignment.csv",
     f"data/{STUDY}/tables/claims.csv": KEPT / "claims.csv",
     f"data/{STUDY}/tables/claim_parts.csv": KEPT / "claim_parts.csv",
