@@ -4,8 +4,8 @@
 PYTHON = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 	$(shell $(name) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(name)")' 2>/dev/null)))
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
-# Snakemake ends when this make ends.
-SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--cores $(CORES)) $(if $(GPUS),--resources gpu=$(GPUS)) --logger study
+# Snakemake ends when this make ends. Without the equals sign, it takes a file that follows for a second logger.
+SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--cores $(CORES)) $(if $(GPUS),--resources gpu=$(GPUS)) --logger=study
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
 SCORER = $(if $(filter %.yaml,$(SCORE)),$(SCORE),config/$(SCORE).yaml)
 MISSING = .venv/bin/python -m emergent_misalignment.own_data.score $(SCORER)

@@ -132,13 +132,13 @@ END
     first = make("study", **{"python3.11": python})
     assert first.returncode == 0, first.stderr
     assert installing in first.stdout
-    assert "snakemake --logger study\n" in first.stdout
+    assert "snakemake --logger=study\n" in first.stdout
     second = make("study", "STUDY=smoke", "CORES=2")
     assert "pip" not in second.stdout
-    assert "snakemake --cores 2 --logger study --configfile config/smoke.yaml\n" in second.stdout
+    assert "snakemake --cores 2 --logger=study --configfile config/smoke.yaml\n" in second.stdout
     real = make("study", "STUDY=gpt-4o").stdout
     assert f"{installing}\n" not in real and f"{installing}[models]\n" in real
-    assert real.index("pip") < real.index("snakemake --logger study --configfile config/gpt-4o.yaml")
+    assert real.index("pip") < real.index("snakemake --logger=study --configfile config/gpt-4o.yaml")
     assert "pip" not in make("study", "STUDY=gpt-4o").stdout
     for target in ("study", "plan"):
         wrong = make(target, "STUDY=wrong")
