@@ -193,7 +193,7 @@ def test_make_audit_and_make_try_take_a_set_of_any_name(make, tmp_path):
     said = make("try", f"DATA={name}", "CORES=2").stdout
     assert f"<python><-m><emergent_misalignment.own_data.trial><{name}><data/try/config.yaml>" in said
     assert (
-        "<snakemake><--cores><2><--logger><study><data/try/report.html><data/try/report.json>"
+        "<snakemake><--cores><2><--logger=study><data/try/report.html><data/try/report.json>"
         "<--configfile><data/try/config.yaml>" in said
     )
     module = "<python><-m><emergent_misalignment.own_data.convert>"
