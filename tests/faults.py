@@ -307,13 +307,7 @@ class Judge:
                 self.filtered += 1
             found["choices"][0] |= {"finish_reason": "content_filter", "logprobs": None}
         if kind == "half":
-            content = json.dumps(found).encode()
-            chat.send_response(200)
-            chat.send_header("Content-Length", str(len(content)))
-            chat.end_headers()
-            chat.wfile.write(content[: len(content) // 2])
-            chat.close_connection = True
-            return None
+            return chat.send_half(found)
         return chat.send(200, found)
 
 

@@ -31,6 +31,16 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(OSError):  # the client has given up
             self.wfile.write(content)
 
+    def send_half(self, value) -> None:
+        """Half of a reply, after which the connection is closed."""
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.wfile.flush()
+        self.close_connection = True
+
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -150,14 +160,7 @@ class RuleServer:
                 if fault == "slow":
                     return self.send(200, found, {"Slow": "yes"})
                 if fault == "cut":
-                    content = json.dumps(found).encode()
-                    self.send_response(200)
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content[: len(content) // 2])
-                    self.wfile.flush()
-                    self.close_connection = True
-                    return None
+                    return self.send_half(found)
                 return self.send(200, found)
 
         with serving(Chat) as address, pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,7 @@
 """The claims with their verdicts as text, for the paper, the index of a study and the README."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from html import escape
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from emergent_misalignment.analysis import claim_verdicts
-from emergent_misalignment.analysis.claim_verdicts import CONTRADICTED, NOT_MEASURED, OPPOSITE, VERDICTS
+from emergent_misalignment.analysis.claim_verdicts import CONTRADICTED, NOT_MEASURED, OPPOSITE, PART_VERDICTS, VERDICTS
 from emergent_misalignment.analysis.formatting import decimal, listed, p_value
 
 NAN = float("nan")
@@ -336,6 +337,13 @@ def tally(claims: dict[int, Claim]) -> str:
     if not missing:
         return verdicts
     return f"this study measures {sum(counts.values())}: {verdicts}" if counts else "this study measures none"
+
+
+def tally_of_parts(claims: dict[int, Claim]) -> str:
+    """The number of measured parts by verdict, in a Markdown sentence."""
+    counts = Counter(measured_parts(claims).values())
+    verdicts = [f"{counts[verdict]} {verdict}" for verdict in PART_VERDICTS if counts[verdict]]
+    return f"Parts of these claims: {listed(verdicts)}."
 
 
 def tally_by_title(claims: dict[int, Claim]) -> str:

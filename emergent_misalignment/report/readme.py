@@ -27,6 +27,7 @@ from emergent_misalignment.report.claims_table import (
     parts_table,
     read_claims,
     tally_by_title,
+    tally_of_parts,
 )
 from emergent_misalignment.report.contents import read_contents
 from emergent_misalignment.report.notebook_pages import title_and_question
@@ -65,9 +66,9 @@ BESIDE = {STUDY: "organisms", REAL: "SmolLM2-135M"}
 
 
 def verdicts_text() -> str:
-    """Which claims have which verdict, and one short row per claim."""
+    """Which claims have which verdict, one short row per claim, and the number of parts by verdict."""
     claims = {number: claim for number, claim in kept_claims().items() if claim.measured}
-    return f"\n{tally_by_title(claims)}\n\n{brief_table(claims)}\n"
+    return f"\n{tally_by_title(claims)}\n\n{brief_table(claims)}\n{tally_of_parts(claims)}\n\n"
 
 
 def claims_text() -> str:
