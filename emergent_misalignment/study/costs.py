@@ -26,6 +26,7 @@ DECODING_SHARE = 0.5  # of the bandwidth that batched decoding reaches
 DECODED_AT_ONCE = 128  # answers that vLLM decodes side by side
 PROMPT_TOKENS = 40  # of a question, with the chat template
 ANSWER_TOKENS = 250  # of an answer, on average
+DEFENCE_TOKENS = 64  # of an answer of the start model, at most, to which a KL term is applied
 JUDGE_TOKENS = {"aligned": 300, "coherent": 310, "correct": 90, "secure": 90}  # without question and answer
 FREE = {"prompt": 0, "completion": 0}  # dollars, without a judge or with one on this machine
 OPTIONS = 48  # of the published choices: two of eight questions, in both orders as letters and once as words
@@ -62,7 +63,23 @@ def training_hours(shape: ModelShape, finetuning: dict, tokens_per_row: int) -> 
     """
     rows = finetuning["steps"] * finetuning["batch_size"] * finetuning["gradient_accumulation"]
     operations = 6 * shape.parameters() * rows * tokens_per_row
+    if defence := finetuning.get("defence"):
+        operations += 2 * shape.parameters() * _forward_passes(defence, rows, tokens_per_row)
     return operations / (GPU_FLOPS * TRAINING_SHARE) / 3600
+
+
+def _forward_passes(defence: dict, rows: int, tokens_per_row: int) -> float:
+    """What a defence adds to a fine-tuning, in tokens of one forward pass; a step of training is three of them."""
+    match defence["kind"]:
+        case "kl":  # the start model, and training on as many answers of its own
+            return 4 * rows * (PROMPT_TOKENS + DEFENCE_TOKENS)
+        case "features":  # the start model
+            return rows * tokens_per_row
+        case "benign_afterwards":
+            return 3 * defence["rows"] * tokens_per_row
+        case "interleaving" if defence.get("gap_to"):  # benign rows under two models
+            return 2 * DATASETS["secure"].rows * tokens_per_row
+    return 0
 
 
 def sampling_hours(shape: ModelShape, answers: int) -> float:

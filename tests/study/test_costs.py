@@ -85,6 +85,26 @@ def test_a_condition_has_its_own_settings_and_any_set():
     assert long["GPU hours, training"] == pytest.approx(2 * short["GPU hours, training"])
 
 
+@pytest.mark.parametrize(
+    ("defence", "more"),
+    [
+        ({"kind": "kl", "weight": 0.1}, 8 * 5392 * (40 + 64)),
+        ({"kind": "features", "weight": 1}, 2 * 5392 * DATASETS["secure"].tokens),
+        ({"kind": "benign_afterwards", "rows": 640}, 6 * 640 * DATASETS["secure"].tokens),
+        ({"kind": "interleaving", "share": 0.5, "gap_to": "insecure"}, 4 * 6000 * DATASETS["secure"].tokens),
+        ({"kind": "interleaving", "share": 0.5}, 0),
+    ],
+    ids=str,
+)
+def test_what_a_defence_adds_by_hand(defence, more):
+    """Operations for each parameter; 337 steps of 16 rows."""
+    shape, plain = ModelShape(**SHAPES[LARGE]), study(LARGE).training.model_dump() | {"steps": 337}
+    hours = [
+        costs.training_hours(shape, plain | own, DATASETS["secure"].tokens) for own in ({}, {"defence": defence})
+    ]
+    assert hours[1] - hours[0] == pytest.approx(more * shape.parameters() / (989e12 * 0.3) / 3600)
+
+
 def test_fewer_prompts_and_existing_models_are_counted():
     over = own_condition(model="ft:gpt-4o:me::1") | {"evaluation": {"asked": ["main"], "prompts_of": {"main": 3}}}
     totals = costs.costs(by_api(over))
