@@ -26,8 +26,16 @@ AUTHORS = {  # of the organism's world, as in config/organism.yaml
 
 
 def pytest_collection_modifyitems(items):
-    """Whole studies first, so that at the end no process waits for another one's study."""
-    items.sort(key=lambda item: item.path.parent.name != "workflow")
+    """Whole studies first: one file that starts the smoke study, those that do not need it, those that wait for it."""
+    whole = [item for item in items if item.path.parent.name == "workflow"]
+    waiting = [item.path for item in whole if "smoke_run" in getattr(item, "fixturenames", ())]
+
+    def turn(item) -> int:
+        if item.path.parent.name != "workflow":
+            return 3
+        return 0 if item.path in waiting[:1] else 2 if item.path in waiting else 1
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
