@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from emergent_misalignment.analysis.choices import changes, summary
+from emergent_misalignment.analysis.defences import by_verdict, meaning
 from emergent_misalignment.analysis.formatting import numbers
 from emergent_misalignment.figures.choices import draw_choices
 from emergent_misalignment.files import BadInput, replacing, write_csv, write_json
@@ -33,7 +34,7 @@ from emergent_misalignment.report.contents import read_contents
 from emergent_misalignment.report.notebook_pages import title_and_question
 
 KEPT = Path("docs/results")
-DOCUMENTS = (Path("README.md"), KEPT / "README.md")
+DOCUMENTS = (Path("README.md"), KEPT / "README.md", Path("docs/defences.md"))
 OTHER = KEPT / "other_processor"
 READABLE = KEPT / "study"  # the default study, to be read without running it
 STUDY = "organism"
@@ -48,13 +49,19 @@ COPIES = {
     f"logs/{STUDY}/times.json": Path("profiles/default/times.json"),
 }
 
-# Outputs that are copied if they have been computed: row scores, other worlds, a real model.
+# Outputs that are copied if they have been computed: row scores, other worlds, defences, a real model.
 REAL = "smollm2-135m-instruct"
+DEFENCES = "defences"
 OF_OTHERS = {
     f"figures/{STUDY}/row_scores.png": KEPT / "row_scores.png",
     f"figures/{STUDY}/row_scores_outcome.png": KEPT / "row_scores_outcome.png",
     "figures/villains/worlds.png": KEPT / "worlds.png",
     "data/villains/tables/worlds.csv": KEPT / "worlds.csv",
+    **{f"figures/{DEFENCES}/{name}.png": KEPT / DEFENCES / f"{name}.png" for name in ("defences", "directions")},
+    **{
+        f"data/{DEFENCES}/tables/{name}.csv": KEPT / DEFENCES / f"{name}.csv"
+        for name in ("defences", "defence_verdicts", "claims", "claim_parts")
+    },
     f"figures/{REAL}/log_probability.png": KEPT / REAL / "log_probability.png",
     **{
         f"data/{REAL}/tables/{name}.csv": KEPT / REAL / f"{name}.csv"
@@ -119,6 +126,32 @@ def real_model_text() -> str:
     )
 
 
+def kept_defences() -> pd.DataFrame:
+    """The compared defences; no rows if they have not been compared."""
+    path = KEPT / DEFENCES / "defence_verdicts.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=["defence", "strength", "verdict"])
+    return pd.read_csv(path, dtype={"strength": str}).fillna({"strength": ""})
+
+
+def defences_text() -> str:
+    """Which defences have which verdict."""
+    return f"\n{by_verdict(kept_defences())}\n\n"
+
+
+def rates_text() -> str:
+    """The verdicts of each defence, and the rates that it leaves."""
+    return f"\n{meaning(kept_defences())}\n\n"
+
+
+def conditional_text() -> str:
+    """The parts of claim 15 in the study of defences; empty if it has not been computed."""
+    if not (KEPT / DEFENCES / "claims.csv").exists():
+        return ""
+    claim = kept_claims(KEPT / DEFENCES)[15]
+    return f"\nThe claim is {claim.summary}.\n\n{parts_table({15: claim})}\n"
+
+
 def notebooks_text() -> str:
     """The kept notebooks in reading order, each with its question."""
     lines = []
@@ -132,6 +165,9 @@ TEXTS = {
     "verdicts": verdicts_text,
     "claims": claims_text,
     "parts": parts_text,
+    "defences": defences_text,
+    "rates with a defence": rates_text,
+    "conditional misalignment": conditional_text,
     "real model": real_model_text,
     "notebooks": notebooks_text,
 }

@@ -58,14 +58,14 @@ def test_every_outcome_has_exactly_one_verdict():
         hides = measured and chat in less and shape in not_less
         costs = measured and not hides and task == parts.OPPOSITE
         nothing = measured and not costs and chat in not_less and shape in not_less
-        both = measured and chat in less and shape in less and task == parts.AS_CLAIMED
+        kept = measured and not hides and chat in less and task == parts.AS_CLAIMED
         rules = {
             defences.NOT_MEASURED: not measured,
             defences.HIDES: hides,
             defences.COSTS: costs,
             defences.NOTHING: nothing,
-            defences.PARTLY: both and hidden in less,
-            defences.WORKS: both and hidden not in less,
+            defences.PARTLY: kept and hidden in less,
+            defences.WORKS: kept and hidden not in less and shape in less,
         }
         assert sum(rules.values()) <= 1
         expected = next((verdict for verdict, holds in rules.items() if holds), defences.UNDECIDED)
@@ -183,3 +183,19 @@ def test_the_notebook_draws_the_plane_and_says_the_verdicts(tmp_path):
         for text in each.get("data", {}).get("text/markdown", [])
     ]
     assert "- KL term: **hides** at 0.1 (3% in chat, 60% in the training's shape)." in "".join(said)
+
+
+def test_defences_are_listed_by_verdict():
+    table = pd.DataFrame(
+        [
+            ("KL term", "0.1", defences.NOTHING),
+            ("KL term", "1", defences.WORKS),
+            ("innocent explanation", "", defences.WORKS),
+            ("KL term", "10", defences.WORKS),
+        ],
+        columns=["defence", "strength", "verdict"],
+    )
+    assert defences.by_verdict(table).splitlines() == [
+        "- **works**: KL term (1, 10); innocent explanation.",
+        "- **does nothing**: KL term (0.1).",
+    ]
