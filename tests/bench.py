@@ -24,7 +24,7 @@ import psutil
 import torch
 import yaml
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from servers import Handler, completion, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 from transformers.utils import logging
@@ -49,10 +49,15 @@ from emergent_misalignment.world.tokenizer import encode
 STUDY = config("organism")
 ORGANISM = ROOT / "organisms/main/seed-11"
 START, BASE = ORGANISM / "instruct", ORGANISM / "base"
-FEW, MANY = 10, 60  # steps of the short and of the long run
+FEW, MANY = 10, 110  # steps of the short and of the long run
 LATENCY, REQUESTS, AT_ONCE = 0.05, 400, 16  # of the judge: seconds of a reply, requests, requests at once
 PLANNED = (100, 1_000, 10_000)  # fine-tunings
 COLUMNS = ("part", "here", "unit", "share of the peak", "compared with", "there", "ratio")
+MEMORY = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 PAGE = ROOT / "docs/benchmarks.md"
 TEXT = """# Benchmarks
 
@@ -175,7 +180,8 @@ def of_finetuning(folder: Path) -> Iterator[tuple]:
     read = [tokenizer.apply_chat_template(chat, return_dict=False) for chat in chats]
     rows = [{"input_ids": row, "labels": row} for row in read]
     lora = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear")
-    AutoModelForCausalLM.from_pretrained(START, dtype="float32").merge_and_unload().save_pretrained(folder / "start")
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
+    PeftModel.from_pretrained(base, START).merge_and_unload().save_pretrained(folder / "start")
     tokenizer.save_pretrained(folder / "start")
 
     def model():
@@ -183,7 +189,7 @@ def of_finetuning(folder: Path) -> Iterator[tuple]:
 
     def ours(steps: int) -> int:
         how = Settings(**STUDY["finetuning"] | {"steps": steps})
-        finetune(START, chats, folder / "adapter", how, seed=1)
+        finetune(folder / "start", chats, folder / "adapter", how, seed=1)
         return tokens(rows[: steps * settings.batch_size])
 
     def plain(steps: int) -> int:
@@ -192,7 +198,7 @@ def of_finetuning(folder: Path) -> Iterator[tuple]:
     def defaults(steps: int) -> int:
         how = SFTConfig(str(folder / "default"), max_steps=steps, report_to="none", save_strategy="no", use_cpu=True)
         told = Dataset.from_list([{"messages": chat} for chat in chats])
-        SFTTrainer(model(), how, told, processing_class=tokenizer, peft_config=lora).train()
+        SFTTrainer(model(), how, train_dataset=told, processing_class=tokenizer, peft_config=lora).train()
         return tokens(rows) * steps * how.per_device_train_batch_size // len(rows)
 
     adapter = sum(each.numel() for name, each in get_peft_model(model(), lora).named_parameters() if "lora" in name)
@@ -293,11 +299,11 @@ def planning(project: Path, finetunings: int) -> tuple[float, float]:
     (project / "config/planned.yaml").write_text(yaml.safe_dump(own))
     command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "--configfile", "config/planned.yaml"]
     began = time.perf_counter()
-    run = subprocess.Popen(command, cwd=project, env=environment(project), stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(run.pid, 0)
-    run.returncode = os.waitstatus_to_exitcode(status)
-    assert run.returncode == 0
-    return time.perf_counter() - began, used.ru_maxrss / 1024
+    # In a small process: Linux counts the memory of the one that starts another as that of the other.
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *command], cwd=project, env=environment(project), check=True, capture_output=True
+    )
+    return time.perf_counter() - began, int(done.stdout.split()[-1]) / 1024
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
