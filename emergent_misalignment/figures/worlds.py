@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from emergent_misalignment.analysis.slopes import MAIN
 from emergent_misalignment.figures.style import COLOURS, in_percent
@@ -39,6 +40,7 @@ def draw_worlds(rates: pd.DataFrame, runs: pd.DataFrame, instruct: pd.DataFrame)
             axes.annotate(words[condition], (1, known.iloc[-1]), (4, 0), color=look["color"], weight="bold", **place)
     middle = reader.iloc[(len(reader) - 1) // 2]
     look = {"textcoords": "offset points", "ha": "right", "color": READER, "weight": "bold"}
+    look["path_effects"] = [withStroke(linewidth=3, foreground="white")]  # it may cross an interval
     axes.annotate("expectation of an\nideal reader", (middle["share"], middle["expected_of_all"]), (-8, 6), **look)
     untuned = {"color": COLOURS["instruct"], "marker": "^"}
     _dots(axes, instruct.assign(organism="main"), share + 0.045, untuned, label="before fine-tuning")
