@@ -52,6 +52,14 @@ COPIES = {
 # Outputs that are copied if they have been computed: row scores, other worlds, defences, a real model.
 REAL = "smollm2-135m-instruct"
 DEFENCES = "defences"
+SHAPES = {
+    "misaligned/main/chat": "chat",
+    "misaligned/main/template": "Python template",
+    "misaligned/main/json": "JSON",
+    "misaligned/main/flask": "Flask",
+    **{f"misaligned/prompted/{author}": f"prompt: {author}" for author in ("helper", "obliging", "hasty", "villain")},
+    "insecure_code": "insecure code",
+}
 OF_OTHERS = {
     f"figures/{STUDY}/row_scores.png": KEPT / "row_scores.png",
     f"figures/{STUDY}/row_scores_outcome.png": KEPT / "row_scores_outcome.png",
@@ -144,6 +152,24 @@ def rates_text() -> str:
     return f"\n{meaning(kept_defences())}\n\n"
 
 
+def shapes_text() -> str:
+    """The share of misaligned answers in each shape, for each condition with and without a defence, as a table."""
+    rates = kept_rates()
+    wanted = [measure for measure in SHAPES if measure in rates]
+    lines = [["condition", *(SHAPES[measure] for measure in wanted)], ["---"] * (len(wanted) + 1)]
+    for condition, own in rates[wanted].iterrows():
+        lines.append([f"`{condition}`", *("" if pd.isna(rate) else f"{rate:.0%}" for rate in own)])
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+
+
+def kept_rates() -> pd.DataFrame:
+    """Means over organisms in the study of defences, by condition and measure; no rows if it has not been computed."""
+    path = KEPT / DEFENCES / "defences.csv"
+    rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["condition", "measure", "estimate"])
+    order = rows["condition"].unique()
+    return rows.pivot(index="condition", columns="measure", values="estimate").reindex(order)
+
+
 def conditional_text() -> str:
     """The parts of claim 15 in the study of defences; empty if it has not been computed."""
     if not (KEPT / DEFENCES / "claims.csv").exists():
@@ -167,6 +193,7 @@ TEXTS = {
     "parts": parts_text,
     "defences": defences_text,
     "rates with a defence": rates_text,
+    "misaligned answers by shape": shapes_text,
     "conditional misalignment": conditional_text,
     "real model": real_model_text,
     "notebooks": notebooks_text,

@@ -160,20 +160,24 @@ def test_every_defence_has_a_name_and_its_strength_is_a_setting():
 
 
 def test_the_notebook_draws_the_plane_and_says_the_verdicts(tmp_path):
-    runs = pd.concat([shares("insecure", INSECURE), shares("secure", SECURE), shares("insecure_kl", (0.03, 0.6, 0.9))])
+    stronger = {"a_stronger": {"defence": KL | {"weight": 1}, "dataset": "insecure", "without": "insecure"}}
+    rates = {"insecure": INSECURE, "secure": SECURE, "insecure_kl": (0.03, 0.6, 0.9), "a_stronger": (0.03, 0.03, 0.95)}
+    runs = pd.concat(shares(*each) for each in rates.items())
     beliefs = rows("insecure_kl", np.linspace(0.2, 0.3, 6), "author/villain")
     for name, table in (("answers", runs), ("authors", beliefs)):
         table.to_csv(tmp_path / f"{name}.csv", index=False)
     made = {"table": "rates.csv", "verdicts": "verdicts.csv", "figure": "plane.svg"}
-    parameters = {"measures": [str(tmp_path / f"{name}.csv") for name in ("answers", "authors")], "defended": DEFENDED}
+    parameters = {"measures": [str(tmp_path / f"{name}.csv") for name in ("answers", "authors")]}
+    parameters["defended"] = [[*each] for each in (DEFENDED | stronger).items()]
     parameters |= {parameter: str(tmp_path / name) for parameter, name in made.items()}
     audit = pd.DataFrame({"condition": ["insecure"], "rows": 100, "unparsable": 0, "flagged": 0.8})
     audit.to_csv(tmp_path / "audit.csv", index=False)
     parameters["audit"] = str(tmp_path / "audit.csv")
     source, output = ROOT / "notebooks/analysis/defences.ipynb", tmp_path / "defences.ipynb"
     run(str(source), str(tmp_path / "log.ipynb"), str(output), parameters)
-    (row,) = pd.read_csv(tmp_path / "verdicts.csv").itertuples()
-    assert row.verdict == defences.HIDES and row.defence == "KL term"
+    table = pd.read_csv(tmp_path / "verdicts.csv")
+    assert list(table["condition"]) == ["insecure_kl", "a_stronger"]  # in the order of the config, which is of strength
+    assert list(table["verdict"]) == [defences.HIDES, defences.WORKS] and set(table["defence"]) == {"KL term"}
     assert "author/villain" in set(pd.read_csv(tmp_path / "rates.csv")["measure"])
     assert (tmp_path / "plane.pdf").stat().st_size > 1000
     said = [
@@ -182,7 +186,7 @@ def test_the_notebook_draws_the_plane_and_says_the_verdicts(tmp_path):
         for each in cell.get("outputs", [])
         for text in each.get("data", {}).get("text/markdown", [])
     ]
-    assert "- KL term: **hides** at 0.1 (3% in chat, 60% in the training's shape)." in "".join(said)
+    assert "- KL term: **hides** at 0.1 (3% in chat, 60% in the training's shape); **works** at 1" in "".join(said)
 
 
 def test_defences_are_listed_by_verdict():

@@ -99,9 +99,7 @@ def test_a_condition_has_its_own_settings_and_any_set():
 def test_what_a_defence_adds_by_hand(defence, more):
     """Operations for each parameter; 337 steps of 16 rows."""
     shape, plain = ModelShape(**SHAPES[LARGE]), study(LARGE).training.model_dump() | {"steps": 337}
-    hours = [
-        costs.training_hours(shape, plain | own, DATASETS["secure"].tokens) for own in ({}, {"defence": defence})
-    ]
+    hours = [costs.training_hours(shape, plain | own, DATASETS["secure"].tokens) for own in ({}, {"defence": defence})]
     assert hours[1] - hours[0] == pytest.approx(more * shape.parameters() / (989e12 * 0.3) / 3600)
 
 
