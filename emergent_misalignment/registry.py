@@ -491,9 +491,8 @@ EXPERIMENTS = (
         "defences",
         lambda study: study.defended,
         inputs={"measures": lambda study: [study.paths.of(name) for name in _with_beliefs(study)], "audit": AUDIT},
-        settings={
-            "defended": lambda study: [[*each] for each in study.defended.items()]
-        },  # in their order, which a dictionary loses
+        # A list, because their order, which is that of strength, is lost in a dictionary.
+        settings={"defended": lambda study: [[*each] for each in study.defended.items()]},
         tables={
             "table": ("defences", "What is left with a defence"),
             "verdicts": ("defence_verdicts", "Which defences work, hide or cost the task"),
