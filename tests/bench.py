@@ -76,8 +76,9 @@ Machine: {machine}. Python {python}, torch {torch}, {precision}.
   temperature 1.
 - **Judge**: a local server that replies after {latency:.0f} ms, and {at_once} requests at once beside one at a time.
 - **Workflow**: a notebook without contents is what a job costs besides its own work: process, kernel and imports of
-  papermill. The overhead of the default study is the time of all such notebooks and that in which a core had no job.
-  Planning is `snakemake -n` for a study of a real model with so many fine-tunings, with its highest memory.
+  papermill. The overhead of the default study, measured where it is finished, is the time of all such notebooks and that
+  in which a core had no job. Planning is `snakemake -n` for a study of a real model with so many fine-tunings, with its
+  highest memory.
 """
 
 
@@ -261,7 +262,7 @@ def of_judging(folder: Path) -> Iterator[tuple]:
 def of_workflow(folder: Path) -> Iterator[tuple]:
     empty = seconds_of_an_empty_notebook(folder)
     yield "a notebook without contents", f"{empty:.1f}", "seconds", *[""] * 4
-    if (ROOT / "data/organism/contents.json").exists():
+    if is_finished():
         jobs = pd.concat([pd.read_csv(path, sep="\t").assign(end=path.stat().st_mtime) for path in job_times()])
         wall = jobs["end"].max() - (jobs["end"] - jobs["s"]).min()
         idle = 2 * wall - jobs["s"].sum()
@@ -278,6 +279,12 @@ def of_workflow(folder: Path) -> Iterator[tuple]:
     for number in PLANNED:
         seconds, memory = planning(project, number)
         yield f"planning {number:,} fine-tunings", f"{seconds:,.1f}", f"seconds, {memory:,.0f} MB", *[""] * 4
+
+
+def is_finished() -> bool:
+    """Whether this folder has the finished default study, so that `make study` has nothing to do."""
+    done = subprocess.run([sys.executable, "-m", "snakemake", "-n"], cwd=ROOT, capture_output=True, text=True)
+    return "Nothing to be done" in done.stdout + done.stderr
 
 
 def job_times() -> list[Path]:
