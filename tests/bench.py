@@ -76,9 +76,9 @@ Machine: {machine}. Python {python}, torch {torch}, {precision}.
   temperature 1.
 - **Judge**: a local server that replies after {latency:.0f} ms, and {at_once} requests at once beside one at a time.
 - **Workflow**: a notebook without contents is what a job costs besides its own work: process, kernel and imports of
-  papermill. The overhead of the default study, measured where it is finished, is the time of all such notebooks and that
-  in which a core had no job. Planning is `snakemake -n` for a study of a real model with so many fine-tunings, with its
-  highest memory.
+  papermill. The overhead of the default study, measured where it is finished, is the time of all such notebooks and
+  that in which a core had no job. Planning is `snakemake -n` for a study of a real model with so many fine-tunings,
+  with its highest memory.
 """
 
 
