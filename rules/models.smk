@@ -134,7 +134,7 @@ rule finetune:
         starts=lambda wildcards: PATHS.start_files(conditions_of(wildcards)),
         gate=GATE,
         datasets=lambda wildcards: sorted(
-            {each for name in conditions_of(wildcards) for each in PATHS.datasets_of(name)}
+            {path for each in BATCHES.finetunings(wildcards.batch).values() for path in each["datasets"]}
         ),
         defended_with=lambda wildcards: PATHS.defence_files(conditions_of(wildcards)),
     output:

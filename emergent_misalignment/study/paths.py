@@ -34,8 +34,11 @@ class Paths:
         return self.of(f"models/{condition if each.model else each.start}")
 
     def starts_of(self, condition: str) -> list[str]:
-        """The same for each of a condition's seeds."""
-        return [self.start_of(condition, seed) for seed in self._study.conditions[condition].seeds]
+        """The same for each of a condition's seeds, which have the same one unless they are organisms."""
+        seeds = self._study.conditions[condition].seeds
+        if self._study.is_organism:
+            return [self.start_of(condition, seed) for seed in seeds]
+        return [self.start_of(condition, seeds[0])] * len(seeds)
 
     def instruct_models(self, seeds: list[int]) -> list[str]:
         """The folder of the main instruct model of each seed; a published model is the same for all."""
