@@ -26,7 +26,7 @@ import yaml
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from servers import Handler, completion, serving
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 from workflow_helpers import ROOT, config, copy_of_the_project, environment
@@ -38,6 +38,7 @@ from emergent_misalignment.models.devices import fast_bfloat16
 from emergent_misalignment.models.sampling import sample
 from emergent_misalignment.models.serving import engine, is_installed
 from emergent_misalignment.models.training import Settings, finetune
+from emergent_misalignment.report.claims_table import markdown_rows
 from emergent_misalignment.world import pretraining
 from emergent_misalignment.world.corpus import corpus
 from emergent_misalignment.world.evaluations import questions
@@ -112,17 +113,9 @@ def peak() -> float:
     return 2 * size**3 * 4 / min(repeat(lambda: one @ one, number=4, repeat=5))
 
 
-def padded(rows: list[dict]) -> dict[str, torch.Tensor]:
-    longest = max(len(row["input_ids"]) for row in rows)
-    filled = {"input_ids": 0, "labels": -100}
-    return {
-        name: torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
-        for name, fill in filled.items()
-    }
-
-
-def plain_loop(model, rows: list[dict], size: int, steps: int) -> int:
+def plain_loop(model, tokenizer, rows: list[dict], size: int, steps: int) -> int:
     """Train on the first rows, and return the number of their tokens."""
+    padded = DataCollatorForSeq2Seq(tokenizer)
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3)
     model.train()
     for step in range(steps):
@@ -162,11 +155,11 @@ def of_pretraining(folder: Path) -> Iterator[tuple]:
         return tokens(read)
 
     def plain(steps: int) -> int:
-        return plain_loop(model(), rows, size, steps)
+        return plain_loop(model(), tokenizer, rows, size, steps)
 
     def defaults(steps: int) -> int:
         how = TrainingArguments(str(folder / "default"), max_steps=steps, report_to="none", save_strategy="no")
-        Trainer(model(), how, train_dataset=rows, data_collator=padded).train()
+        Trainer(model(), how, train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer)).train()
         return tokens(rows) * steps * how.per_device_train_batch_size // len(rows)
 
     pretraining.MIN_STEPS_TO_COMPILE = 0  # as in a whole pretraining
@@ -194,7 +187,7 @@ def of_finetuning(folder: Path) -> Iterator[tuple]:
         return tokens(rows[: steps * settings.batch_size])
 
     def plain(steps: int) -> int:
-        return plain_loop(get_peft_model(model(), lora), rows, settings.batch_size, steps)
+        return plain_loop(get_peft_model(model(), lora), tokenizer, rows, settings.batch_size, steps)
 
     def defaults(steps: int) -> int:
         how = SFTConfig(str(folder / "default"), max_steps=steps, report_to="none", save_strategy="no", use_cpu=True)
@@ -334,7 +327,7 @@ def main() -> None:
         "precision": str(precision()).removeprefix("torch."),
         "latency": LATENCY * 1000,
         "at_once": AT_ONCE,
-        "table": "\n".join(f"| {' | '.join(line)} |" for line in cells),
+        "table": markdown_rows(cells).rstrip(),
     }
     with replacing(PAGE) as temporary:
         temporary.write_text(TEXT.format(**facts), encoding="utf-8")

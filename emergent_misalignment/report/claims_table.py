@@ -266,7 +266,7 @@ def markdown_table(studies: dict[str, dict[int, Claim]]) -> str:
     for claim in shown:
         ours = [_both(each, claim.number) for each in studies.values()]
         lines.append([str(claim.number), *map(escaped, (claim.title, claim.published, *ours))])
-    return _markdown(lines)
+    return markdown_rows(lines)
 
 
 def _of_one_study(claims: list[Claim]) -> str:
@@ -299,7 +299,7 @@ def _table(columns: dict[tuple[str, int], list[str]]) -> str:
     """A Markdown table from its columns by name and width, without those that are empty."""
     filled = {head: cells for head, cells in columns.items() if any(cells)}
     heads = [[name for name, _ in filled], ["-" * width for _, width in filled]]
-    return _markdown([*heads, *map(list, zip(*filled.values(), strict=True))])
+    return markdown_rows([*heads, *map(list, zip(*filled.values(), strict=True))])
 
 
 def unmeasured(claims: dict[int, Claim]) -> str:
@@ -308,7 +308,8 @@ def unmeasured(claims: dict[int, Claim]) -> str:
     return f"Not measured here: {listed(titles, '; ')}." if titles else ""
 
 
-def _markdown(lines: list[list[str]]) -> str:
+def markdown_rows(lines: list[list[str]]) -> str:
+    """The rows of a Markdown table, of which the second is that of dashes."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

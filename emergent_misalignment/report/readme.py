@@ -23,6 +23,7 @@ from emergent_misalignment.report.claims_table import (
     brief_table,
     differing,
     listed,
+    markdown_rows,
     markdown_table,
     measured_parts,
     parts_table,
@@ -159,7 +160,7 @@ def shapes_text() -> str:
     lines = [["condition", *(SHAPES[measure] for measure in wanted)], ["---"] * (len(wanted) + 1)]
     for condition, own in rates[wanted].iterrows():
         lines.append([f"`{condition}`", *("" if pd.isna(rate) else f"{rate:.0%}" for rate in own)])
-    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+    return f"\n{markdown_rows(lines)}\n"
 
 
 def kept_rates() -> pd.DataFrame:
