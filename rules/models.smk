@@ -145,7 +145,8 @@ rule finetune:
     benchmark:
         "benchmarks/{study}/finetuning_{batch}.tsv"
     wildcard_constraints:
-        batch=one_of(BATCHES.tuning),
+        # Without the seeds of a real model: Snakemake would go through all of them for each fine-tuning.
+        batch=one_of(BATCHES.tuning) if STUDY.is_organism else rf"({one_of(STUDY.tuned)})-\d+",
     localrule: BY_API
     resources:
         gpu=GPU,

@@ -14,6 +14,7 @@ from snakemake.io import is_flagged
 from emergent_misalignment.report.contents import Executed
 
 TEMPLATES = "emergent_misalignment/report/templates"
+PAGES_OF_A_JOB = 100
 # The organisms that the study trains itself.
 ORGANISMS = [dict(zip(("organism", "seed"), OF_STUDY[place])) for place in TRAINED] if STUDY.is_organism else []
 
@@ -128,26 +129,31 @@ rule paper:
         "scripts/write_paper.py"
 
 
-# All pages in one job: starting one takes ten times as long as rendering a page.
-rule pages:
-    input:
-        notebooks=EXECUTED,
-        code=PAGE_CODE,
-    output:
-        [
-            report(page, caption="report/notebook.rst", category="Notebooks", labels={"notebook": Path(page).stem})
-            for page in PAGES
-        ],
-    log:
-        f"logs/{STUDY.study}/pages.log",
-    group:
-        grouped("report")
-    resources:
-        **SMALL,
-    params:
-        runs=RUNS,
-    script:
-        "scripts/render_pages.py"
+# Many pages in one job, because starting it takes ten times as long as rendering a page. Not all of them in a large study,
+# because Snakemake compares each output of a job with all others.
+for part, first in enumerate(range(0, len(EXECUTED), PAGES_OF_A_JOB)):
+
+    rule:
+        name:
+            f"pages_{part}" if part else "pages"
+        input:
+            notebooks=EXECUTED[first : first + PAGES_OF_A_JOB],
+            code=PAGE_CODE,
+        output:
+            [
+                report(page, caption="report/notebook.rst", category="Notebooks", labels={"notebook": Path(page).stem})
+                for page in PAGES[first : first + PAGES_OF_A_JOB]
+            ],
+        log:
+            f"logs/{STUDY.study}/pages_{part}.log",
+        group:
+            grouped("report")
+        resources:
+            **SMALL,
+        params:
+            runs={path: RUNS[path] for path in EXECUTED[first : first + PAGES_OF_A_JOB]},
+        script:
+            "scripts/render_pages.py"
 
 
 rule published_page:

@@ -52,7 +52,7 @@ class Paths:
         if study.by_api:
             return []
         file = "model.safetensors" if study.is_organism else "config.json"
-        starts = {f"{start}/{file}" for condition in conditions for start in self.starts_of(condition)}
+        starts = {f"{start}/{file}" for condition in conditions for start in {*self.starts_of(condition)}}
         adapters = {
             f"{self.adapters_of(name)}/seed-{study.conditions[name].seeds[0]}/adapter_config.json"
             for name in conditions
