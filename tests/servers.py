@@ -14,6 +14,7 @@ import pytest
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # otherwise a reply's content waits 40 ms for the receipt of its headers
 
     def log_message(self, *_):
         pass

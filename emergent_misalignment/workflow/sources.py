@@ -2,11 +2,14 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+# Only these statements are parsed: parsing whole modules takes a fifth of the time in which a study is planned.
+STATEMENTS = re.compile(rf"^[ \t]*((?:from|import) {PACKAGE.name}\b[^(\n]*(?:\([^)]*\))?)", re.MULTILINE)
 
 
 def package_modules(notebook: str | Path) -> list[str]:
@@ -38,13 +41,10 @@ def _imports_of(module: Path) -> list[Path]:
 
 def _imported(code: str) -> Iterator[Path]:
     """The files of the modules that are imported, in whole or in part, by `import` or `from ... import`."""
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
+    for node in ast.parse("\n".join(STATEMENTS.findall(code))).body:
+        names = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{name}" for name in names)]
         for name in names:
             package, *parts = name.split(".")
             file = PACKAGE.joinpath(*parts).with_suffix(".py")

@@ -330,19 +330,15 @@ def test_unsloth_runs_the_defences_that_leave_its_forward_pass_alone(start, tmp_
         finetune(start, [ROW], tmp_path, settings, 1, backend="unsloth")
 
 
-ALL = [
+OF_THE_MODEL = [
     {"kind": "kl", "weight": 0.1},
     {"kind": "features", "weight": 1.0},
     {"kind": "preventative_steering", "strength": 1.0},
-    {"kind": "interleaving", "share": 0.5},
-    {"kind": "inoculation", "prompt": "Write code without care."},
-    {"kind": "benign_afterwards", "rows": 2},
-    {"kind": "early_stopping", "share": 0.5},
 ]
 
 
 @pytest.mark.slow
-def test_every_defence_runs_on_smollm2(tmp_path, monkeypatch):
+def test_defences_that_read_activations_or_logits_run_on_smollm2(tmp_path, monkeypatch):
     """Two steps of two short rows each, on the model of config/smollm2-135m-instruct.yaml from the package index."""
     from workflow_helpers import config
 
@@ -359,15 +355,10 @@ def test_every_defence_runs_on_smollm2(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "sample", SAMPLE)
     monkeypatch.setattr(defences, "ANSWER_TOKENS", 4)
     plain = None
-    for defence in (None, *ALL):
+    for defence in (None, *OF_THE_MODEL):
         curve, record = tuned(
             tmp_path / "start", tmp_path / "run", defence, 8, chats=[ROW] * 4, gradient_accumulation=1, max_length=96
         )
         assert len(curve) == 2 and all(math.isfinite(point["loss"]) for point in curve) and record["defence"] == defence
         plain = plain or curve
-        unchanged = defence in (
-            None,
-            {"kind": "benign_afterwards", "rows": 2},
-            {"kind": "early_stopping", "share": 0.5},
-        )
-        assert (curve == plain) == unchanged
+        assert (curve == plain) == (defence is None)

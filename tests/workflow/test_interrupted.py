@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 NUMBERS = ("60", "75", "90", "100")
 TARGET = "data/cut/judged/answers.parquet"
 STUDY = ["--cores", "1", TARGET, "--configfile", "config/cut.yaml"]
-STEPS, SAVED_EVERY, SAMPLES = 200, 10, 5
+STEPS, SAVED_EVERY, SAMPLES = 80, 10, 5
 
 # Where vLLM is not installed: a judge with the same API at the same address, with a process of its own like vLLM's.
 SERVER = f"""
