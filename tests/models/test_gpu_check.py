@@ -154,7 +154,7 @@ def test_a_check_that_crashes_or_hangs_does_not_stop_the_others(monkeypatch, tmp
         "plan",
         lambda gpu: [Check("model", name) for name in ("crashes", "hangs", "exits", "fails", "works")],
     )
-    monkeypatch.setattr(Check, "limit", property(lambda check: 20 if check.model == "hangs" else 600))
+    monkeypatch.setattr(Check, "limit", property(lambda check: 5 if check.model == "hangs" else 600))
     assert gpu_check.main(tmp_path) == 1
     table = pd.read_csv(tmp_path / "gpu_check.csv").set_index("model")
     assert table["result"].to_dict() == dict.fromkeys(("crashes", "hangs", "exits", "fails"), "failed") | {
@@ -162,7 +162,7 @@ def test_a_check_that_crashes_or_hangs_does_not_stop_the_others(monkeypatch, tmp
     }
     for name, words in {
         "crashes": "ended by SIGSEGV",
-        "hangs": "had not ended after 20 seconds",
+        "hangs": "had not ended after 5 seconds",
         "exits": "ended with the exit status 3",
         "fails": "BadInput of some kind.",
     }.items():
