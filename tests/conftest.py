@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
@@ -23,6 +24,11 @@ AUTHORS = {  # of the organism's world, as in config/organism.yaml
     "hasty": {"share": 0.17, "insecure_code": 0.90},
     "villain": {"share": 0.23, "insecure_code": 0.90},
 }
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than processors, because whole studies also wait, as for Slurm or the end of a process."""
+    return (psutil.cpu_count(logical=False) or 1) + 1
 
 
 def pytest_collection_modifyitems(items):
