@@ -82,7 +82,7 @@ test-quick: .venv/.installed-test  ## run the tests that take no more than two m
 faults: .venv/.installed-test  ## run the smoke study under random faults: N=200 SEED=1 (a minute each; hours)
 	.venv/bin/python tests/faults.py $(or $(N),200) $(or $(SEED),1)
 
-bench: .venv/.installed  ## measure the parts that decide how long a study takes
+bench: .venv/.installed-test  ## measure the parts that decide how long a study takes
 	.venv/bin/python tests/bench.py
 
 # An environment that exists is used as it is: on a GPU machine it has requirements-gpu.lock instead of requirements.lock.

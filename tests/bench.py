@@ -218,9 +218,8 @@ def of_sampling(folder: Path) -> Iterator[tuple]:
 
     others = {"`generate`": rate(defaults)}
     if is_installed():
-        from vllm import SamplingParams
-
         with engine(folder / "start", 512) as llm:
+            from vllm import SamplingParams  # which `engine` makes importable
 
             def by_vllm(samples: int) -> int:
                 llm.generate(texts, SamplingParams(n=samples, max_tokens=longest), use_tqdm=False)
