@@ -132,17 +132,18 @@ rule paper:
 # Many pages in one job, because starting it takes ten times as long as rendering a page. Not all of them in a large study,
 # because Snakemake compares each output of a job with all others.
 for part, first in enumerate(range(0, len(EXECUTED), PAGES_OF_A_JOB)):
+    some = slice(first, first + PAGES_OF_A_JOB)
 
     rule:
         name:
             f"pages_{part}" if part else "pages"
         input:
-            notebooks=EXECUTED[first : first + PAGES_OF_A_JOB],
+            notebooks=EXECUTED[some],
             code=PAGE_CODE,
         output:
             [
                 report(page, caption="report/notebook.rst", category="Notebooks", labels={"notebook": Path(page).stem})
-                for page in PAGES[first : first + PAGES_OF_A_JOB]
+                for page in PAGES[some]
             ],
         log:
             f"logs/{STUDY.study}/pages_{part}.log",
@@ -151,7 +152,7 @@ for part, first in enumerate(range(0, len(EXECUTED), PAGES_OF_A_JOB)):
         resources:
             **SMALL,
         params:
-            runs={path: RUNS[path] for path in EXECUTED[first : first + PAGES_OF_A_JOB]},
+            runs={path: RUNS[path] for path in EXECUTED[some]},
         script:
             "scripts/render_pages.py"
 
