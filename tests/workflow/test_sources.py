@@ -31,5 +31,6 @@ def test_every_import_of_the_package_is_found():
 
 
 def test_names_in_brackets_and_after_as_are_found():
-    code = "from emergent_misalignment import (\n    files,  # a comment\n    registry as r,\n)\nimport emergent_misalignment.safe as s"
+    code = "from emergent_misalignment import (\n    files,  # a comment\n    registry as r,\n)\n"
+    code += "import emergent_misalignment.safe as s"
     assert {file.name for file in _imported(code)} == {"files.py", "registry.py", "safe.py"}
