@@ -3,9 +3,7 @@
 # The first Python on the PATH for which requirements.lock is tested.
 PYTHON = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 	$(shell $(name) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) and print("$(name)")' 2>/dev/null)))
-INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint requirements.lock --editable
-# Pip compiles modules on one core, and this on all. Some packages have files that are templates and cannot be compiled.
-COMPILE = .venv/bin/python -m compileall -qq -j 0 .venv/lib > /dev/null || true
+INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable
 # Snakemake ends when this make ends. Without the equals sign, it takes a file that follows for a second logger.
 SNAKEMAKE = STUDY_MAKE=$$PPID .venv/bin/python -m snakemake $(if $(CORES),--cores $(CORES)) $(if $(GPUS),--resources gpu=$(GPUS)) --logger=study
 CONFIG = $(if $(STUDY),config/$(STUDY).yaml)
@@ -146,19 +144,16 @@ endef
 .venv/.installed: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing into .venv, which takes a few minutes the first time ..."
 	@$(INSTALL) .
-	@$(COMPILE)
 	@touch $@
 
 .venv/.installed-test: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing into .venv, which takes a few minutes the first time ..."
 	@$(INSTALL) '.[test,docs,cluster,models,small,benchmarks]'
-	@$(COMPILE)
 	@touch $@ .venv/.installed $(EXTRAS:%=.venv/.installed-%)
 
 $(EXTRAS:%=.venv/.installed-%): .venv/.installed-%: pyproject.toml requirements.lock | .venv/bin/pip
 	@echo "Installing what this study needs besides (the extra $*) ..."
 	@$(INSTALL) '.[$*]'
-	@$(COMPILE)
 	@touch $@
 
 # Beside the packages of .venv, not among them: what it asks for does not go together with requirements.lock.

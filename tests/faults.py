@@ -408,9 +408,13 @@ def outcome(trial: Trial, fault: str, same: Callable[[], bool], told: str, repai
     return row | {"outcome": after if told and same() else WRONG}
 
 
-def trials(number: int, seed: int, reference: Path, folder: Path) -> Iterator[dict]:
-    """The outcomes of so many trials, each in a folder of its own, of which those that went wrong are left."""
-    jobs, judge = stages(reference), Judge()
+def main(number: int, seed: int, reference: Path | None) -> int:
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    if not reference:
+        reference = copy_of_the_project(folder / "reference")
+        done = snakemake(reference, "--cores", "2", *SMOKE)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    jobs, judge, rows = stages(reference), Judge(), []
     with judge.running() as address:
         for trial in range(number):
             place = folder / f"trial-{trial}"
@@ -420,22 +424,11 @@ def trials(number: int, seed: int, reference: Path, folder: Path) -> Iterator[di
                 judged = folder / "judged"
                 judged = judged if judged.exists() else judged_study(reference, judged, address)
                 row = try_judge(judge, judged, place, trial, seed)
-            yield {"trial": trial, **row}
-            if row["outcome"] != WRONG:
+            rows.append(row)
+            print(trial, *row.values(), sep=" | ", flush=True)
+            if row["outcome"] != WRONG:  # which is left there, to look at
                 for each in folder.glob(f"{place.name}*"):
                     shutil.rmtree(each) if each.is_dir() else each.unlink()
-
-
-def main(number: int, seed: int, reference: Path | None) -> int:
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    if not reference:
-        reference = copy_of_the_project(folder / "reference")
-        done = snakemake(reference, "--cores", "2", *SMOKE)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    rows = []
-    for row in trials(number, seed, reference, folder):
-        rows.append(row)
-        print(*row.values(), sep=" | ", flush=True)
     counts = pd.crosstab([row["fault"] for row in rows], [row["outcome"] for row in rows])
     print(counts.rename_axis(index=None, columns=None).to_string())
     return int(any(row["outcome"] == WRONG for row in rows))
