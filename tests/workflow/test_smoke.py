@@ -17,6 +17,7 @@ from emergent_misalignment.report.contents import ROOMS
 
 pytestmark = pytest.mark.slow
 STUDY = study("smoke")
+CODE = [(name, seed) for name in ("insecure", "secure") for seed in STUDY.seeds]
 ORGANISMS = [(name, seed) for name in STUDY.organisms for seed in STUDY.seeds_of(name)]
 
 
@@ -82,24 +83,27 @@ def test_a_report_is_made(smoke):
     assert (smoke / "report.zip").stat().st_size > 100_000
 
 
-def test_a_pretraining_that_is_killed_starts_again_and_ends_with_the_same_results(smoke, tmp_path):
-    """Of the finished study one organism is gone. Kills in fine-tuning are in test_interrupted.py."""
+def test_a_run_that_is_killed_resumes_and_ends_with_the_same_results(smoke, tmp_path):
+    """Killed once in pretraining and once in fine-tuning, without a chance to tidy up.
+
+    Of the finished study, one organism and what was fine-tuned first are gone.
+    """
     folder = tmp_path / "study"
     shutil.copytree(smoke, folder)
-    for path in ("data/smoke/organisms/main/seed-1", "logs"):
+    for path in ("data/smoke/organisms/main/seed-1", "data/smoke/models", "data/smoke/trainings", "logs"):
         shutil.rmtree(folder / path)
-    instruct = "data/smoke/organisms/main/seed-1/instruct/model.safetensors"
-    target = [instruct, "--cores", "2", *SMOKE]
-    command = [sys.executable, "-m", "snakemake", *target]
-    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run = subprocess.Popen(command, cwd=folder, env=environment(folder), **nowhere)
-    wait_until((folder / "logs/smoke/pretraining_main_1.ipynb").exists, run)
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
+    target = ["data/smoke/trainings/code.parquet", "--cores", "2", *SMOKE]
+    for sign in ("logs/smoke/pretraining_main_1.ipynb", "data/smoke/models/insecure/seed-1/training.json"):
+        command = [sys.executable, "-m", "snakemake", *target]
+        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        run = subprocess.Popen(command, cwd=folder, env=environment(folder), **nowhere)
+        wait_until((folder / sign).exists, run)
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
     done = snakemake(folder, *target)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     resumed, whole = tables(folder), tables(smoke)
-    assert instruct in resumed
+    assert {f"data/smoke/models/{name}/seed-{seed}/adapter_model.safetensors" for name, seed in CODE} <= resumed.keys()
     assert resumed == {path: whole[path] for path in resumed}
 
 
